@@ -1,0 +1,129 @@
+/** Immutable files behind one interface: dataset versions, candidates, checkpoints. */
+import { createHash, randomUUID } from "node:crypto";
+import { createReadStream } from "node:fs";
+import { access, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
+import { dirname, join, relative, resolve, sep } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { TutelageError } from "./errors.js";
+
+export interface Artifact {
+  uri: string;
+  /** SHA-256 of the bytes, hexadecimal. */
+  sha256: string;
+  sizeBytes: number;
+}
+
+/** Where artifacts are kept. Paths are relative, e.g. "default/versions/<digest>.jsonl". */
+export interface ArtifactStore {
+  /** Writes bytes to a temporary name, syncs, and renames: never seen half-written. */
+  put(path: string, chunks: AsyncIterable<Uint8Array | string> | Iterable<Uint8Array | string>): Promise<Artifact>;
+  /** The bytes. Throws data_loss at the end when their digest is not `sha256`, not_found when there is nothing. */
+  read(uri: string, sha256?: string): AsyncGenerator<Buffer>;
+  /** URI of a path, whether or not something is there: a directory for the student to write below. */
+  uri(path: string): string;
+  /** Names and sizes of the files in a directory, by name. */
+  list(uri: string): Promise<{ name: string; uri: string; sizeBytes: number }[]>;
+  exists(uri: string): Promise<boolean>;
+  /** Removes a file or directory; no error when nothing is there. */
+  remove(uri: string): Promise<void>;
+}
+
+/** Artifacts in a directory of this machine. */
+export class FileArtifactStore implements ArtifactStore {
+  private readonly root: string;
+
+  constructor(root: string) {
+    this.root = resolve(root);
+  }
+
+  async put(
+    path: string,
+    chunks: AsyncIterable<Uint8Array | string> | Iterable<Uint8Array | string>,
+  ): Promise<Artifact> {
+    const target = this.below(join(this.root, path), path);
+    await mkdir(dirname(target), { recursive: true });
+    const temporary = `${target}.${randomUUID()}.tmp`;
+    const hash = createHash("sha256");
+    let sizeBytes = 0;
+    const file = await open(temporary, "wx", 0o600);
+    try {
+      for await (const chunk of chunks) {
+        const bytes = typeof chunk === "string" ? Buffer.from(chunk) : chunk;
+        hash.update(bytes);
+        sizeBytes += bytes.byteLength;
+        await file.write(bytes);
+      }
+      await file.sync();
+      await file.close();
+      await rename(temporary, target);
+    } catch (error) {
+      await file.close().catch(() => {});
+      await rm(temporary, { force: true });
+      throw error;
+    }
+    return { uri: pathToFileURL(target).href, sha256: hash.digest("hex"), sizeBytes };
+  }
+
+  async *read(uri: string, sha256?: string): AsyncGenerator<Buffer> {
+    const path = this.path(uri);
+    if (!(await this.exists(uri))) {
+      throw new TutelageError("not_found", `The artifact ${uri} is gone.`, { reason: "artifact_missing" });
+    }
+    const hash = createHash("sha256");
+    for await (const chunk of createReadStream(path, { highWaterMark: 256 * 1024 })) {
+      hash.update(chunk);
+      yield chunk;
+    }
+    if (sha256 !== undefined && hash.digest("hex") !== sha256) {
+      throw new TutelageError("data_loss", `The artifact ${uri} was changed: its SHA-256 is not ${sha256}.`, {
+        reason: "artifact_digest_mismatch",
+      });
+    }
+  }
+
+  uri(path: string): string {
+    return pathToFileURL(this.below(join(this.root, path), path)).href;
+  }
+
+  async list(uri: string) {
+    const directory = this.path(uri);
+    const entries = await readdir(directory, { withFileTypes: true });
+    const files = entries.filter((entry) => entry.isFile()).sort((a, b) => (a.name < b.name ? -1 : 1));
+    return await Promise.all(
+      files.map(async ({ name }) => {
+        const path = join(directory, name);
+        return { name, uri: pathToFileURL(path).href, sizeBytes: (await stat(path)).size };
+      }),
+    );
+  }
+
+  async exists(uri: string): Promise<boolean> {
+    return await access(this.path(uri)).then(
+      () => true,
+      () => false,
+    );
+  }
+
+  async remove(uri: string): Promise<void> {
+    await rm(this.path(uri), { recursive: true, force: true });
+  }
+
+  private path(uri: string): string {
+    if (!uri.startsWith("file://")) {
+      throw new TutelageError("invalid_argument", `"${uri}" is not a file:// URI; no other artifact store is set up.`);
+    }
+    return this.below(fileURLToPath(uri), uri);
+  }
+
+  /** A path must not leave the root, however it is written. */
+  private below(path: string, shown: string): string {
+    const absolute = resolve(path);
+    const inside = relative(this.root, absolute);
+    if (inside === "" || inside === ".." || inside.startsWith(`..${sep}`)) {
+      throw new TutelageError("invalid_argument", `"${shown}" is not inside the artifact store.`, {
+        reason: "artifact_outside_store",
+      });
+    }
+    return absolute;
+  }
+}

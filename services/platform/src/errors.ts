@@ -1,0 +1,74 @@
+/**
+ * The fixed set of error codes. Each maps to one gRPC status (grpc.ts) and one
+ * HTTP status (the gateway), and nowhere else.
+ */
+export type ErrorCode =
+  | "invalid_argument"
+  | "not_found"
+  | "already_exists"
+  | "failed_precondition"
+  | "resource_exhausted"
+  | "aborted"
+  | "cancelled"
+  | "deadline_exceeded"
+  | "unavailable"
+  | "data_loss"
+  | "unimplemented"
+  | "internal";
+
+/** What is wrong with one field of a request. */
+export interface FieldViolation {
+  /** Path of the field, e.g. "settings.iterations". */
+  field: string;
+  /** What is wrong and how to mend it. */
+  description: string;
+}
+
+interface ErrorOptions_ {
+  /** Stable, machine-readable reason, finer than the code: "teacher_unauthorized". */
+  reason?: string;
+  fields?: FieldViolation[];
+  /** The underlying error; logged, never sent to a client. */
+  cause?: unknown;
+}
+
+/**
+ * The one error class. Made where the fact is known; its message is for the
+ * person who made the request and says what to do.
+ */
+export class TutelageError extends Error {
+  readonly code: ErrorCode;
+  readonly reason: string;
+  readonly fields: readonly FieldViolation[];
+
+  constructor(code: ErrorCode, message: string, options: ErrorOptions_ = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.name = "TutelageError";
+    this.code = code;
+    this.reason = options.reason ?? code;
+    this.fields = options.fields ?? [];
+  }
+}
+
+/** A request whose field is wrong. `description` says what is wrong and how to mend it. */
+export function invalidField(field: string, description: string, reason?: string): TutelageError {
+  return new TutelageError("invalid_argument", `${field}: ${description}`, {
+    fields: [{ field, description }],
+    ...(reason === undefined ? {} : { reason }),
+  });
+}
+
+/** A thing that is not there, or is another project's. */
+export function notFound(noun: string, id: string): TutelageError {
+  return new TutelageError("not_found", `There is no ${noun} "${id}" in this project.`, {
+    reason: `${noun.replaceAll(" ", "_")}_not_found`,
+  });
+}
+
+/** Any thrown value as a TutelageError; what was not foreseen becomes "internal". */
+export function asTutelageError(thrown: unknown): TutelageError {
+  if (thrown instanceof TutelageError) return thrown;
+  return new TutelageError("internal", "Something went wrong on our side. The log has the details.", {
+    cause: thrown,
+  });
+}

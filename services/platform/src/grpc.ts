@@ -1,0 +1,180 @@
+/** gRPC servers and clients as every service uses them: health, reflection, deadlines, one error model. */
+import { readFile } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
+import {
+  type CallContext,
+  type Client,
+  type CompatServiceDefinition,
+  createChannel,
+  createClientFactory,
+  createServer,
+  type ServiceImplementation,
+  Status,
+} from "nice-grpc";
+import { type DeadlineOptions, deadlineMiddleware } from "nice-grpc-client-middleware-deadline";
+import { ClientError, type ClientMiddlewareCall, type ServerMiddlewareCall } from "nice-grpc-common";
+import {
+  BadRequest,
+  ErrorInfo,
+  errorDetailsClientMiddleware,
+  errorDetailsServerMiddleware,
+  RichClientError,
+  RichServerError,
+} from "nice-grpc-error-details";
+import { HealthDefinition, HealthServiceImpl, HealthState } from "nice-grpc-server-health";
+import { ServerReflection, ServerReflectionService } from "nice-grpc-server-reflection";
+import { asTutelageError, type ErrorCode, TutelageError } from "./errors.js";
+import type { Logger } from "./log.js";
+
+/** Deadline of a call that names none. */
+const defaultDeadlineMs = 30_000;
+/** Deadline of a stream that lasts as long as a run: three days. */
+export const watchDeadlineMs = 259_200_000;
+/** Batches are at most about 1,000 rows; orders of a generation run are sent whole. */
+const maxMessageBytes = 64 * 1024 * 1024;
+
+const channelOptions = {
+  "grpc.max_receive_message_length": maxMessageBytes,
+  "grpc.max_send_message_length": maxMessageBytes,
+  "grpc.keepalive_time_ms": 30_000,
+  "grpc.keepalive_timeout_ms": 10_000,
+  "grpc.initial_reconnect_backoff_ms": 200,
+  "grpc.max_reconnect_backoff_ms": 2_000,
+};
+
+const codeToStatus: Record<ErrorCode, Status> = {
+  invalid_argument: Status.INVALID_ARGUMENT,
+  not_found: Status.NOT_FOUND,
+  already_exists: Status.ALREADY_EXISTS,
+  failed_precondition: Status.FAILED_PRECONDITION,
+  resource_exhausted: Status.RESOURCE_EXHAUSTED,
+  aborted: Status.ABORTED,
+  cancelled: Status.CANCELLED,
+  deadline_exceeded: Status.DEADLINE_EXCEEDED,
+  unavailable: Status.UNAVAILABLE,
+  data_loss: Status.DATA_LOSS,
+  unimplemented: Status.UNIMPLEMENTED,
+  internal: Status.INTERNAL,
+};
+const statusToCode = new Map(Object.entries(codeToStatus).map(([code, status]) => [status, code as ErrorCode]));
+
+/** A service on its way to a server: its generated definition and our implementation. */
+export interface Served<Definition extends CompatServiceDefinition = CompatServiceDefinition> {
+  definition: Definition;
+  implementation: ServiceImplementation<Definition>;
+}
+
+/** Pairs a definition with its implementation, checked by the compiler. */
+export function served<Definition extends CompatServiceDefinition>(
+  definition: Definition,
+  implementation: ServiceImplementation<Definition>,
+): Served {
+  return { definition, implementation } as unknown as Served;
+}
+
+export interface RunningServer {
+  /** host:port it listens on; the port that the system chose when 0 was asked for. */
+  address: string;
+  /** Answers health checks with NOT_SERVING, ends open streams after graceMs, closes. */
+  stop(graceMs?: number): Promise<void>;
+}
+
+/**
+ * Serves gRPC with health and reflection. Refuses to listen beyond loopback:
+ * there is no authentication yet.
+ */
+export async function serve(options: { listen: string; services: Served[]; log: Logger }): Promise<RunningServer> {
+  requireLoopback(options.listen);
+  const health = HealthState();
+  const server = createServer(channelOptions).use(errorDetailsServerMiddleware).use(errorMiddleware(options.log));
+  for (const { definition, implementation } of options.services) server.add(definition, implementation);
+  server.add(HealthDefinition, HealthServiceImpl(health));
+  const descriptors = await readFile(fileURLToPath(import.meta.resolve("@tutelage/proto/descriptors.binpb")));
+  server.add(
+    ServerReflectionService,
+    ServerReflection(
+      descriptors,
+      options.services.map(({ definition }) => (definition as { fullName: string }).fullName),
+    ),
+  );
+  const port = await server.listen(options.listen);
+  const address = `${options.listen.slice(0, options.listen.lastIndexOf(":"))}:${port}`;
+  return {
+    address,
+    stop: async (graceMs = 2_000) => {
+      health.setStatus("unhealthy");
+      const graceful = server.shutdown();
+      const timer = setTimeout(() => server.forceShutdown(), graceMs);
+      await graceful;
+      clearTimeout(timer);
+    },
+  };
+}
+
+/** A client with deadlines and our errors. Close it to let the process end. */
+export function connect<Definition extends CompatServiceDefinition>(
+  definition: Definition,
+  address: string,
+): Client<Definition, DeadlineOptions> & { close(): void } {
+  const channel = createChannel(address, undefined, channelOptions);
+  const client = createClientFactory()
+    .use(clientErrorMiddleware)
+    .use(errorDetailsClientMiddleware)
+    .use(deadlineMiddleware)
+    .create(definition, channel, { "*": { deadline: defaultDeadlineMs } } as never);
+  return Object.assign(client, { close: () => channel.close() }) as never;
+}
+
+/** Turns whatever a handler throws into a status with details; logs what was not foreseen. */
+function errorMiddleware(log: Logger) {
+  return async function* <Request, Response>(call: ServerMiddlewareCall<Request, Response>, context: CallContext) {
+    try {
+      return yield* call.next(call.request, context);
+    } catch (thrown) {
+      if (context.signal.aborted) throw thrown;
+      const error = asTutelageError(thrown);
+      if (error.code === "internal") log.error({ err: error.cause ?? error, path: call.method.path }, "call failed");
+      const details = [ErrorInfo.fromPartial({ reason: error.reason, domain: "tutelage" })];
+      throw new RichServerError(codeToStatus[error.code], error.message, [
+        ...details,
+        ...(error.fields.length === 0 ? [] : [BadRequest.fromPartial({ fieldViolations: [...error.fields] })]),
+      ]);
+    }
+  };
+}
+
+/** Turns a status from the other side back into a TutelageError. */
+async function* clientErrorMiddleware<Request, Response, Options extends object>(
+  call: ClientMiddlewareCall<Request, Response>,
+  options: Options,
+) {
+  try {
+    return yield* call.next(call.request, options);
+  } catch (thrown) {
+    throw fromClientError(thrown);
+  }
+}
+
+function fromClientError(thrown: unknown): unknown {
+  if (!(thrown instanceof ClientError)) return thrown;
+  const extra = thrown instanceof RichClientError ? thrown.extra : [];
+  const info = extra.find((detail) => detail.$type === "google.rpc.ErrorInfo") as ErrorInfo | undefined;
+  const badRequest = extra.find((detail) => detail.$type === "google.rpc.BadRequest") as BadRequest | undefined;
+  const code = statusToCode.get(thrown.code) ?? "internal";
+  return new TutelageError(code, thrown.details, {
+    ...(info === undefined ? {} : { reason: info.reason }),
+    fields: (badRequest?.fieldViolations ?? []).map(({ field, description }) => ({ field, description })),
+    cause: thrown,
+  });
+}
+
+/** Throws unless host:port is on loopback. */
+export function requireLoopback(listen: string): void {
+  const host = listen.slice(0, listen.lastIndexOf(":")).replace(/^\[|\]$/g, "");
+  if (host === "localhost" || host === "::1" || /^127(\.\d{1,3}){3}$/.test(host)) return;
+  throw new TutelageError(
+    "failed_precondition",
+    `Refusing to listen on ${listen}: without authentication only loopback addresses are allowed, e.g. 127.0.0.1:50051.`,
+    { reason: "not_loopback" },
+  );
+}

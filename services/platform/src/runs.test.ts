@@ -1,0 +1,120 @@
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { testDatabaseUrl } from "../../../tests/support/database.js";
+import { type Database, openDatabase } from "./database.js";
+import { createLog } from "./log.js";
+import { LeaseLost, Runs, TryLater } from "./runs.js";
+
+const log = createLog("test", "fatal");
+const timing = { leaseMs: 600, heartbeatMs: 150, pollMs: 50 };
+let database: Database;
+
+beforeAll(async () => {
+  database = await openDatabase({ url: await testDatabaseUrl(), schema: "training", log, hasRuns: true });
+});
+afterAll(() => database.close());
+
+/** Runs that this test alone works on: claims take any run of the schema, so each test ends what it starts. */
+function newRuns() {
+  return new Runs<{ what: string }, { result?: string }>(database, log, timing);
+}
+
+/** Works until the run is final, then stops the worker. */
+async function workUntilFinal(runs: ReturnType<typeof newRuns>, id: string, handler: Parameters<typeof runs.work>[0]) {
+  const stop = new AbortController();
+  const working = runs.work(handler, { concurrency: 1, signal: stop.signal });
+  let last: Awaited<ReturnType<typeof runs.get>> | undefined;
+  for await (const run of runs.watch("p", id, AbortSignal.timeout(10_000))) last = run;
+  stop.abort();
+  await working;
+  return last;
+}
+
+test("a start with the same key returns the first run, and another request under it is refused", async () => {
+  const runs = newRuns();
+  const first = await runs.start("p", "key", { what: "a" });
+  const again = await runs.start("p", "key", { what: "a" });
+  expect(again.id).toBe(first.id);
+  await expect(runs.start("p", "key", { what: "b" })).rejects.toMatchObject({ code: "already_exists" });
+  const other = await runs.start("q", "key", { what: "b" });
+  expect(other.id).not.toBe(first.id);
+  await expect(runs.get("q", first.id)).rejects.toMatchObject({ code: "not_found" });
+  await runs.cancel("p", first.id);
+  await runs.cancel("q", other.id);
+});
+
+test("a worker's result and its effects are stored with the final status", async () => {
+  const runs = newRuns();
+  const { id } = await runs.start("p", "", { what: "a" });
+  const last = await workUntilFinal(runs, id, async (lease) => {
+    await lease.report({ done: 1, total: 2, unit: "steps" });
+    return { state: { result: `${lease.run.request.what}!` } };
+  });
+  expect(last).toMatchObject({ status: "SUCCEEDED", state: { result: "a!" }, progress: { done: 1, total: 2 }, fence: 1 });
+});
+
+test("a run whose holder stops renewing is taken over, and the first holder's late write is refused", async () => {
+  const runs = newRuns();
+  const { id } = await runs.start("p", "", { what: "a" });
+  // A holder that claims and then hangs without a heartbeat, as a stopped process does.
+  await database.pool.query(
+    "update runs set status = 'RUNNING', fence = 1, lease_until = now() + interval '200 ms' where id = $1",
+    [id],
+  );
+  const lateLease = (runs as unknown as { lease: (run: object, signal: AbortSignal) => { write: (f: () => Promise<void>) => Promise<void> } }).lease(
+    { id, fence: 1 },
+    new AbortController().signal,
+  );
+  let fence = 0;
+  const last = await workUntilFinal(runs, id, async (lease) => {
+    fence = lease.fence;
+    await expect(lateLease.write(async () => {})).rejects.toBeInstanceOf(LeaseLost);
+    return { state: { result: "second" } };
+  });
+  expect(fence).toBe(2);
+  expect(last?.state.result).toBe("second");
+});
+
+test("cancel reaches a running handler through its signal", async () => {
+  const runs = newRuns();
+  const { id } = await runs.start("p", "", { what: "a" });
+  const last = await workUntilFinal(runs, id, async (lease) => {
+    await runs.cancel("p", id);
+    await new Promise<void>((_, reject) => {
+      lease.signal.addEventListener("abort", () => reject(new Error("stopped")), { once: true });
+    });
+    return {};
+  });
+  expect(last?.status).toBe("CANCELLED");
+});
+
+test("a handler's error becomes the failure, and 'try later' queues the run again", async () => {
+  const runs = newRuns();
+  const { id } = await runs.start("p", "", { what: "a" });
+  let tries = 0;
+  const last = await workUntilFinal(runs, id, async () => {
+    tries += 1;
+    if (tries === 1) throw new TryLater(20, "busy");
+    throw new Error("secret detail");
+  });
+  expect(tries).toBe(2);
+  expect(last).toMatchObject({ status: "FAILED", failure: { code: "internal" } });
+  expect(last?.failure?.message).not.toContain("secret");
+});
+
+test("shutdown hands a running run back so that another worker claims it at once", async () => {
+  const runs = newRuns();
+  const { id } = await runs.start("p", "", { what: "a" });
+  const stop = new AbortController();
+  const working = runs.work(
+    async (lease) => {
+      stop.abort();
+      lease.signal.throwIfAborted();
+      return {};
+    },
+    { concurrency: 1, signal: stop.signal },
+  );
+  await working;
+  expect((await runs.get("p", id)).status).toBe("QUEUED");
+  const last = await workUntilFinal(runs, id, async () => ({ state: { result: "done" } }));
+  expect(last).toMatchObject({ status: "SUCCEEDED", fence: 2 });
+});

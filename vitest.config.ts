@@ -1,0 +1,13 @@
+import { defineConfig } from "vitest/config";
+
+export default defineConfig({
+  test: {
+    include: ["services/*/src/**/*.test.ts", "tests/**/*.test.ts"],
+    globalSetup: ["tests/support/postgres-setup.ts"],
+    pool: "forks",
+    // Two cores: the student and Postgres need one.
+    maxWorkers: 2,
+    testTimeout: 30_000,
+    hookTimeout: 60_000,
+  },
+});
