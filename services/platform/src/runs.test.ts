@@ -49,7 +49,12 @@ test("a worker's result and its effects are stored with the final status", async
     await lease.report({ done: 1, total: 2, unit: "steps" });
     return { state: { result: `${lease.run.request.what}!` } };
   });
-  expect(last).toMatchObject({ status: "SUCCEEDED", state: { result: "a!" }, progress: { done: 1, total: 2 }, fence: 1 });
+  expect(last).toMatchObject({
+    status: "SUCCEEDED",
+    state: { result: "a!" },
+    progress: { done: 1, total: 2 },
+    fence: 1,
+  });
 });
 
 test("a run whose holder stops renewing is taken over, and the first holder's late write is refused", async () => {
@@ -60,10 +65,11 @@ test("a run whose holder stops renewing is taken over, and the first holder's la
     "update runs set status = 'RUNNING', fence = 1, lease_until = now() + interval '200 ms' where id = $1",
     [id],
   );
-  const lateLease = (runs as unknown as { lease: (run: object, signal: AbortSignal) => { write: (f: () => Promise<void>) => Promise<void> } }).lease(
-    { id, fence: 1 },
-    new AbortController().signal,
-  );
+  const lateLease = (
+    runs as unknown as {
+      lease: (run: object, signal: AbortSignal) => { write: (f: () => Promise<void>) => Promise<void> };
+    }
+  ).lease({ id, fence: 1 }, new AbortController().signal);
   let fence = 0;
   const last = await workUntilFinal(runs, id, async (lease) => {
     fence = lease.fence;
@@ -99,6 +105,18 @@ test("a handler's error becomes the failure, and 'try later' queues the run agai
   expect(tries).toBe(2);
   expect(last).toMatchObject({ status: "FAILED", failure: { code: "internal" } });
   expect(last?.failure?.message).not.toContain("secret");
+});
+
+test("a run that waits long for a busy student is not taken for one that kills its workers", async () => {
+  const runs = newRuns();
+  const { id } = await runs.start("p", "", { what: "a" });
+  let tries = 0;
+  const last = await workUntilFinal(runs, id, async () => {
+    tries += 1;
+    if (tries <= 30) throw new TryLater(0, "busy");
+    return {};
+  });
+  expect(last).toMatchObject({ status: "SUCCEEDED", fence: 31, deferrals: 30 });
 });
 
 test("shutdown hands a running run back so that another worker claims it at once", async () => {

@@ -34,6 +34,8 @@ export interface RunRow<Request, State> {
   status: RunStatus;
   cancelRequested: boolean;
   fence: number;
+  /** Claims that were handed back with "try again later". */
+  deferrals: number;
   progress: RunProgress;
   failure: { code: string; message: string } | undefined;
   revision: number;
@@ -73,11 +75,11 @@ export const defaultLeaseTiming: LeaseTiming = { leaseMs: 6_000, heartbeatMs: 2_
 
 /** A run whose holders died this often takes its worker down with it; it is failed instead of claimed again. */
 const maxFence = 25;
-/** Twenty minutes of "try again later" at the usual delay. */
-const maxDeferrals = 600;
+/** A day of "try again later" at half a second: a run may queue for hours behind another on the same accelerator. */
+const maxDeferrals = 172_800;
 
 const columns = `id, project_id as "projectId", request, state, status, cancel_requested as "cancelRequested",
-  fence::int as fence, progress, failure, revision::int as revision, created_at as "createdAt",
+  fence::int as fence, deferrals, progress, failure, revision::int as revision, created_at as "createdAt",
   started_at as "startedAt", finished_at as "finishedAt"`;
 
 const unknownProgress: RunProgress = { done: 0, total: 0, unit: "", etaSeconds: 0, message: "" };
@@ -251,7 +253,8 @@ export class Runs<Request, State extends object> {
     const lease = this.lease(run, signal);
     try {
       if (run.cancelRequested) cancelled.abort();
-      if (run.fence > maxFence) {
+      // A claim that was handed back raised the fence too, but nothing died.
+      if (run.fence - run.deferrals > maxFence) {
         throw new TutelageError("internal", `The run was given up: its worker died ${maxFence} times.`, {
           reason: "worker_died_too_often",
         });
@@ -383,7 +386,7 @@ async function finish(
   end: { state?: object; failure?: { code: string; message: string } },
 ): Promise<void> {
   await transaction.execute(sql`
-    update runs set status = ${status}, finished_at = now(), lease_until = null, revision = revision + 1, deferrals = 0,
+    update runs set status = ${status}, finished_at = now(), lease_until = null, revision = revision + 1,
       state = state || ${JSON.stringify(end.state ?? {})}::jsonb,
       failure = ${end.failure === undefined ? null : JSON.stringify(end.failure)}::jsonb
     where id = ${run.id}`);
