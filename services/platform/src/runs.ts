@@ -51,6 +51,9 @@ export class LeaseLost extends TutelageError {
   }
 }
 
+/** Reason with which a lease's signal aborts when somebody cancelled the run. */
+export class RunCancelled extends Error {}
+
 /** Thrown by a handler that cannot work now; the run is queued again after the delay. */
 export class TryLater extends Error {
   constructor(
@@ -95,6 +98,13 @@ export interface Lease<Request, State> {
   /** Stores progress and, when given, the service's state, fenced. */
   report(progress: Partial<RunProgress>, state?: Partial<State>): Promise<void>;
 }
+
+/** `failure` is undefined when the run was cancelled. */
+type OnFailed<Request, State> = (
+  transaction: Transaction,
+  run: RunRow<Request, State>,
+  failure: TutelageError | undefined,
+) => Promise<void>;
 
 export class Runs<Request, State extends object> {
   readonly signals: RunSignals;
@@ -203,7 +213,12 @@ export class Runs<Request, State extends object> {
     handler: (
       lease: Lease<Request, State>,
     ) => Promise<{ state?: Partial<State>; commit?: (transaction: Transaction) => Promise<void> }>,
-    options: { concurrency: number; signal: AbortSignal },
+    options: {
+      concurrency: number;
+      signal: AbortSignal;
+      /** Effects that belong to a run that failed or was cancelled, in the transaction of that status. */
+      onFailed?: OnFailed<Request, State>;
+    },
   ): Promise<void> {
     const holder = `${hostname()}/${process.pid}/${randomUUID().slice(0, 8)}`;
     const loops = Array.from({ length: options.concurrency }, async () => {
@@ -215,7 +230,7 @@ export class Runs<Request, State extends object> {
             return undefined;
           });
           if (run === undefined) await subscription.next(this.timing.pollMs, options.signal);
-          else await this.hold(run, handler, options.signal);
+          else await this.hold(run, handler, options);
         }
       } finally {
         subscription.close();
@@ -243,7 +258,7 @@ export class Runs<Request, State extends object> {
   private async hold(
     run: RunRow<Request, State>,
     handler: Parameters<Runs<Request, State>["work"]>[0],
-    shutdown: AbortSignal,
+    { signal: shutdown, onFailed }: { signal: AbortSignal; onFailed?: OnFailed<Request, State> },
   ): Promise<void> {
     const ended = new AbortController();
     const lost = new AbortController();
@@ -252,7 +267,7 @@ export class Runs<Request, State extends object> {
     const heartbeat = this.heartbeat(run, ended.signal, { lost, cancelled });
     const lease = this.lease(run, signal);
     try {
-      if (run.cancelRequested) cancelled.abort();
+      if (run.cancelRequested) cancelled.abort(new RunCancelled());
       // A claim that was handed back raised the fence too, but nothing died.
       if (run.fence - run.deferrals > maxFence) {
         throw new TutelageError("internal", `The run was given up: its worker died ${maxFence} times.`, {
@@ -266,7 +281,7 @@ export class Runs<Request, State extends object> {
         await finish(transaction, run, "SUCCEEDED", { state: result.state ?? {} });
       });
     } catch (error) {
-      await this.settle(run, lease, error, { lost: lost.signal, cancelled: cancelled.signal, shutdown }).catch(
+      await this.settle(run, lease, error, { lost: lost.signal, cancelled: cancelled.signal, shutdown }, onFailed).catch(
         (settleError: unknown) =>
           this.log.warn({ err: settleError, runId: run.id }, "could not store how the run ended; its lease runs out"),
       );
@@ -281,13 +296,17 @@ export class Runs<Request, State extends object> {
     lease: Lease<Request, State>,
     error: unknown,
     why: { lost: AbortSignal; cancelled: AbortSignal; shutdown: AbortSignal },
+    onFailed: OnFailed<Request, State> = async () => {},
   ): Promise<void> {
     if (why.lost.aborted || error instanceof LeaseLost) {
       this.log.warn({ runId: run.id, fence: run.fence }, "lease lost; work dropped");
       return;
     }
     if (why.cancelled.aborted) {
-      await lease.write((transaction) => finish(transaction, run, "CANCELLED", {}));
+      await lease.write(async (transaction) => {
+        await onFailed(transaction, run, undefined);
+        await finish(transaction, run, "CANCELLED", {});
+      });
       return;
     }
     const later =
@@ -310,9 +329,10 @@ export class Runs<Request, State extends object> {
     }
     const failure = asTutelageError(error);
     this.log.error({ err: failure.cause ?? failure, runId: run.id, reason: failure.reason }, "run failed");
-    await lease.write((transaction) =>
-      finish(transaction, run, "FAILED", { failure: { code: failure.reason, message: failure.message } }),
-    );
+    await lease.write(async (transaction) => {
+      await onFailed(transaction, run, failure);
+      await finish(transaction, run, "FAILED", { failure: { code: failure.reason, message: failure.message } });
+    });
   }
 
   private lease(run: RunRow<Request, State>, signal: AbortSignal): Lease<Request, State> {
@@ -367,7 +387,7 @@ export class Runs<Request, State extends object> {
             return;
           }
           heldUntil = askedAt + this.timing.leaseMs;
-          if (rows[0].cancel_requested) outcome.cancelled.abort();
+          if (rows[0].cancel_requested) outcome.cancelled.abort(new RunCancelled());
         } catch {
           if (Date.now() > heldUntil) outcome.lost.abort();
         }

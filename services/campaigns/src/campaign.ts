@@ -1,0 +1,187 @@
+/** A campaign at work: what it was asked, whom it asks, and the steps it has behind it. */
+import type { ArtifactStore } from "@tutelage/platform/artifacts";
+import type { Transaction } from "@tutelage/platform/database";
+import type { Lease } from "@tutelage/platform/runs";
+import type { Outcome, Settings, StartCampaignRequest } from "@tutelage/proto/campaigns/v1/campaigns";
+import type { Version } from "@tutelage/proto/datasets/v1/datasets";
+import type { Recipe } from "@tutelage/proto/student/v1/student";
+import { type Row, type RowSource, Split, type Task } from "@tutelage/proto/task/v1/task";
+import type { Usage } from "@tutelage/proto/teacher/v1/teacher";
+import type { OnProgress, Services } from "./clients.js";
+import type { CampaignKey, CampaignStore } from "./store.js";
+
+/** What a campaign's run row keeps beside its status. */
+export interface CampaignState {
+  iteration: number;
+  phase: string;
+  usage: Usage;
+  datasetId: string;
+  outcome: Outcome;
+}
+
+/** A request whose task and settings are resolved, the recipe too. */
+export interface ResolvedRequest extends StartCampaignRequest {
+  task: Task;
+  settings: Settings & { recipe: Recipe };
+}
+
+export type CampaignLease = Lease<ResolvedRequest, CampaignState>;
+
+const noUsage: Usage = {
+  calls: 0,
+  reusedCalls: 0,
+  promptTokens: 0,
+  completionTokens: 0,
+  costMicroUsd: 0,
+  teacherSeconds: 0,
+};
+
+/**
+ * The loop's view of the world. Everything with an effect goes through
+ * `step`: after a restart the loop runs again from its first line, finds the
+ * steps that were done, and goes on from the first that was not.
+ */
+export class Campaign {
+  readonly key: CampaignKey;
+  readonly task: Task;
+  readonly settings: ResolvedRequest["settings"];
+  usage: Usage = noUsage;
+  /** The dataset that holds this campaign's versions. */
+  datasetId = "";
+  private readonly secondsByStep = new Map<string, number>();
+  private lastReportAt = 0;
+
+  constructor(
+    readonly lease: CampaignLease,
+    readonly services: Services,
+    readonly artifacts: ArtifactStore,
+    readonly store: CampaignStore,
+  ) {
+    this.key = { projectId: lease.run.projectId, campaignId: lease.run.id };
+    this.task = lease.run.request.task;
+    this.settings = lease.run.request.settings;
+  }
+
+  get request(): ResolvedRequest {
+    return this.lease.run.request;
+  }
+
+  get signal(): AbortSignal {
+    return this.lease.signal;
+  }
+
+  get projectId(): string {
+    return this.key.projectId;
+  }
+
+  /** Idempotency key of a child run: the campaign and the step that starts it. */
+  childKey(step: string): string {
+    return `${this.key.campaignId}/${step}`;
+  }
+
+  /**
+   * Does a piece of work once. Its output is stored in the same fenced
+   * transaction as `effects`; a second call with the same name returns it.
+   */
+  async step<Output>(
+    name: string,
+    work: () => Promise<Output>,
+    effects?: (transaction: Transaction, output: Output) => Promise<void>,
+  ): Promise<Output> {
+    const done = await this.store.step(this.key, name);
+    if (done !== undefined) {
+      this.secondsByStep.set(name, done.seconds);
+      return done.output as Output;
+    }
+    const startedAt = performance.now();
+    const output = await work();
+    const seconds = (performance.now() - startedAt) / 1000;
+    await this.lease.write(async (transaction) => {
+      await this.store.putStep(transaction, this.key, { name, output: output ?? null, seconds });
+      await effects?.(transaction, output);
+    });
+    this.secondsByStep.set(name, seconds);
+    return output;
+  }
+
+  /** Seconds of all steps whose name begins so. */
+  secondsOf(prefix: string): number {
+    let seconds = 0;
+    for (const [name, own] of this.secondsByStep) if (name.startsWith(prefix)) seconds += own;
+    return seconds;
+  }
+
+  /** Stores an event once, however often the loop passes here. */
+  async emit(type: string, payload: object): Promise<void> {
+    const detail = "iteration" in payload ? `/${payload.iteration}` : "";
+    const phase = "phase" in payload ? `/${payload.phase}` : "";
+    await this.step(
+      `event/${type}${detail}${phase}`,
+      async () => null,
+      (transaction) => this.store.putEvent(transaction, this.key, type, payload),
+    );
+  }
+
+  /** Says what the campaign does now. */
+  async enter(iteration: number, phase: string): Promise<void> {
+    await this.lease.report(
+      {
+        done: Math.min(iteration, this.settings.iterations),
+        total: this.settings.iterations,
+        unit: "iterations",
+        message: phase,
+      },
+      { iteration, phase },
+    );
+    await this.emit("phase.started", { iteration, phase });
+  }
+
+  /** Passes a child's progress on, at most twice a second. */
+  progressOf(what: string): OnProgress {
+    return async (run) => {
+      if (performance.now() - this.lastReportAt < 500) return;
+      this.lastReportAt = performance.now();
+      const { done = 0, total = 0, unit = "", etaSeconds = 0 } = run.progress ?? {};
+      const count = total > 0 ? ` ${done}/${total} ${unit}` : "";
+      const eta = etaSeconds > 0 ? `, ${Math.ceil(etaSeconds)} s left` : "";
+      await this.lease.report({ message: `${what}:${count}${eta}`, etaSeconds: 0 });
+    };
+  }
+
+  /** Adds what the teacher used. Called for every generation step, done now or before. */
+  async addUsage(usage: Usage | undefined): Promise<void> {
+    if (usage === undefined) return;
+    const sum = { ...this.usage };
+    for (const name of Object.keys(noUsage) as (keyof Usage)[]) sum[name] += usage[name];
+    this.usage = sum;
+    await this.lease.report({}, { usage: sum });
+  }
+
+  /** Teacher calls that may still be made. */
+  get callsLeft(): number {
+    const { maxTeacherCalls, maxCostMicroUsd } = this.settings;
+    if (maxCostMicroUsd > 0 && this.usage.costMicroUsd >= maxCostMicroUsd) return 0;
+    return maxTeacherCalls === 0 ? Number.MAX_SAFE_INTEGER : Math.max(0, maxTeacherCalls - this.usage.calls);
+  }
+}
+
+/** Rows of a version as the other services are told of them. */
+export function rowSource(version: Version, choice: Partial<RowSource> = {}): RowSource {
+  return {
+    uri: version.artifactUri,
+    sha256: version.artifactSha256,
+    split: Split.UNSPECIFIED,
+    rowIds: [],
+    excludeRootRowIds: [],
+    ...choice,
+  };
+}
+
+/** The user's rows, and the version they came in. */
+export interface SeedData {
+  version: Version;
+  /** Split train: what the student learns from and is mined on. */
+  seedRows: Row[];
+  devRows: number;
+  testRows: number;
+}

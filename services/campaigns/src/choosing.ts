@@ -1,0 +1,83 @@
+/** When the loop ends, and which student it returns. */
+import type { Iteration, PairedGain, Settings } from "@tutelage/proto/campaigns/v1/campaigns";
+import type { GradedPrediction, Proportion } from "@tutelage/proto/evaluation/v1/evaluation";
+
+/** The score by which an iteration is judged: dev accuracy, else cross-fitted accuracy. */
+export function choosingScore(iteration: Iteration): Proportion | undefined {
+  return iteration.devAccuracy ?? iteration.crossFitAccuracy;
+}
+
+/** Why the loop ends after these iterations, or undefined when it goes on. */
+export function stopReason(iterations: readonly Iteration[], settings: Settings): string | undefined {
+  const last = iterations.at(-1);
+  if (last === undefined) return undefined;
+  const score = choosingScore(last)?.value;
+  if (settings.targetAccuracy > 0 && score !== undefined && score >= settings.targetAccuracy) return "target_accuracy";
+  if (last.number >= settings.iterations) return "iterations";
+  if (settings.patience > 0 && iterations.length > settings.patience) {
+    const before = iterations.slice(0, -settings.patience).map((one) => choosingScore(one)?.value ?? 0);
+    const since = iterations.slice(-settings.patience).map((one) => choosingScore(one)?.value ?? 0);
+    if (Math.max(...since) <= Math.max(...before)) return "patience";
+  }
+  return undefined;
+}
+
+/**
+ * The iteration to return. By dev accuracy: the best, the later of equals. By
+ * cross-fitted accuracy, which is noisy on a few dozen rows: the latest within
+ * one standard error of the best (the rule of Breiman et al. 1984, here in
+ * favour of more data), so that noise alone does not throw an iteration away.
+ * Without any score the last.
+ */
+export function chooseIteration(iterations: readonly Iteration[]): Iteration | undefined {
+  let best = iterations[0];
+  for (const one of iterations) {
+    if ((choosingScore(one)?.value ?? 0) >= (best === undefined ? 0 : (choosingScore(best)?.value ?? 0))) best = one;
+  }
+  if (best === undefined || best.devAccuracy !== undefined) return best;
+  const score = best.crossFitAccuracy;
+  if (score === undefined) return iterations.at(-1);
+  const standardError = Math.sqrt((score.value * (1 - score.value)) / Math.max(1, score.n));
+  return iterations.findLast((one) => (one.crossFitAccuracy?.value ?? 0) >= score.value - standardError);
+}
+
+/** Successes over n with the 95 % Wilson score interval (Wilson 1927, J. Am. Stat. Assoc. 22, 209-212). */
+export function proportion(successes: number, n: number): Proportion {
+  if (n === 0) return { successes, n, value: 0, ci95Low: 0, ci95High: 1 };
+  const z = 1.959963984540054;
+  const value = successes / n;
+  const center = (value + (z * z) / (2 * n)) / (1 + (z * z) / n);
+  const half = (z / (1 + (z * z) / n)) * Math.sqrt((value * (1 - value)) / n + (z * z) / (4 * n * n));
+  return { successes, n, value, ci95Low: Math.max(0, center - half), ci95High: Math.min(1, center + half) };
+}
+
+/**
+ * Difference of two accuracies on the same rows with the adjusted Wald interval
+ * of Bonett & Price 2012 (J. Educ. Behav. Stat. 37, 479-488): one is added to
+ * each discordant count and two to n.
+ */
+export function pairedGain(final: readonly GradedPrediction[], baseline: readonly GradedPrediction[]): PairedGain {
+  const baselineCorrect = new Map(baseline.map((one) => [one.rowId, one.correct]));
+  let n = 0;
+  let onlyFinalRight = 0;
+  let onlyBaselineRight = 0;
+  for (const one of final) {
+    const other = baselineCorrect.get(one.rowId);
+    if (other === undefined) continue;
+    n += 1;
+    if (one.correct && !other) onlyFinalRight += 1;
+    if (!one.correct && other) onlyBaselineRight += 1;
+  }
+  if (n === 0) return { gain: 0, ci95Low: -1, ci95High: 1, n, onlyFinalRight, onlyBaselineRight };
+  const p12 = (onlyFinalRight + 1) / (n + 2);
+  const p21 = (onlyBaselineRight + 1) / (n + 2);
+  const half = 1.959963984540054 * Math.sqrt((p12 + p21 - (p12 - p21) ** 2) / (n + 2));
+  return {
+    gain: (onlyFinalRight - onlyBaselineRight) / n,
+    ci95Low: Math.max(-1, p12 - p21 - half),
+    ci95High: Math.min(1, p12 - p21 + half),
+    n,
+    onlyFinalRight,
+    onlyBaselineRight,
+  };
+}

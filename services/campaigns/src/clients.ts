@@ -1,0 +1,224 @@
+/** The services that a campaign orchestrates, and how it waits for their runs. */
+import { setTimeout as sleep } from "node:timers/promises";
+import { TutelageError } from "@tutelage/platform/errors";
+import { connect, watchDeadlineMs } from "@tutelage/platform/grpc";
+import { RunCancelled } from "@tutelage/platform/runs";
+import { DatasetsServiceDefinition } from "@tutelage/proto/datasets/v1/datasets";
+import {
+  type EvaluationRun,
+  EvaluationServiceDefinition,
+  type GradedPrediction,
+  type StartEvaluationRunRequest,
+} from "@tutelage/proto/evaluation/v1/evaluation";
+import { type Run, RunStatus } from "@tutelage/proto/run/v1/run";
+import type { Row, Split } from "@tutelage/proto/task/v1/task";
+import {
+  type GenerationRun,
+  type Result,
+  type StartGenerationRunRequest,
+  TeacherServiceDefinition,
+} from "@tutelage/proto/teacher/v1/teacher";
+import {
+  type StartTrainingRunRequest,
+  type TrainingRun,
+  TrainingServiceDefinition,
+} from "@tutelage/proto/training/v1/training";
+
+export type Services = ReturnType<typeof connectServices>;
+
+/** Clients of the four domain services. */
+export function connectServices(addresses: {
+  datasets: string;
+  training: string;
+  evaluation: string;
+  teacher: string;
+}) {
+  const datasets = connect(DatasetsServiceDefinition, addresses.datasets);
+  const training = connect(TrainingServiceDefinition, addresses.training);
+  const evaluation = connect(EvaluationServiceDefinition, addresses.evaluation);
+  const teacher = connect(TeacherServiceDefinition, addresses.teacher);
+  return {
+    datasets,
+    training,
+    evaluation,
+    teacher,
+    close: () => {
+      for (const client of [datasets, training, evaluation, teacher]) client.close();
+    },
+  };
+}
+
+/** Reports how far a child run is. */
+export type OnProgress = (run: Run) => Promise<void>;
+
+interface Waiting {
+  signal: AbortSignal;
+  onProgress: OnProgress;
+}
+
+/** Starts a training run, or finds the one that the key already made, and waits for its end. */
+export async function train(
+  services: Services,
+  request: StartTrainingRunRequest,
+  waiting: Waiting,
+): Promise<TrainingRun> {
+  const { training } = services;
+  return await complete<TrainingRun>(waiting, {
+    start: () => training.startTrainingRun(request),
+    watch: (which, signal) => training.watchTrainingRun(which, { signal, deadline: watchDeadlineMs }),
+    cancel: (which) => training.cancelTrainingRun(which),
+  });
+}
+
+/** The same for an evaluation. */
+export async function evaluate(
+  services: Services,
+  request: StartEvaluationRunRequest,
+  waiting: Waiting,
+): Promise<EvaluationRun> {
+  const { evaluation } = services;
+  return await complete<EvaluationRun>(waiting, {
+    start: () => evaluation.startEvaluationRun(request),
+    watch: (which, signal) => evaluation.watchEvaluationRun(which, { signal, deadline: watchDeadlineMs }),
+    cancel: (which) => evaluation.cancelEvaluationRun(which),
+  });
+}
+
+/** The same for a generation run. */
+export async function generate(
+  services: Services,
+  request: StartGenerationRunRequest,
+  waiting: Waiting,
+): Promise<GenerationRun> {
+  const { teacher } = services;
+  return await complete<GenerationRun>(waiting, {
+    start: () => teacher.startGenerationRun(request),
+    watch: (which, signal) => teacher.watchGenerationRun(which, { signal, deadline: watchDeadlineMs }),
+    cancel: (which) => teacher.cancelGenerationRun(which),
+  });
+}
+
+/**
+ * Start is idempotent and Watch begins with what is stored, so a service that
+ * restarts in between costs a reconnect and nothing else. Throws the run's
+ * failure. When the signal aborts because the campaign is cancelled, the child
+ * is cancelled too; when it aborts for another reason the child goes on, and
+ * the campaign's next holder finds it.
+ */
+async function complete<ChildRun extends { run?: Run | undefined }>(
+  { signal, onProgress }: Waiting,
+  calls: {
+    start(): Promise<ChildRun>;
+    watch(which: { projectId: string; id: string }, signal: AbortSignal): AsyncIterable<ChildRun>;
+    cancel(which: { projectId: string; id: string }): Promise<ChildRun>;
+  },
+): Promise<ChildRun> {
+  for (;;) {
+    signal.throwIfAborted();
+    let which: { projectId: string; id: string } | undefined;
+    try {
+      let child = await calls.start();
+      which = { projectId: child.run?.projectId ?? "", id: child.run?.id ?? "" };
+      if (!isFinal(child.run)) {
+        for await (const now of calls.watch(which, signal)) {
+          child = now;
+          if (now.run !== undefined) await onProgress(now.run);
+        }
+      }
+      if (child.run?.status === RunStatus.SUCCEEDED) return child;
+      if (child.run?.status === RunStatus.FAILED) {
+        const failure = child.run.failure;
+        throw new TutelageError("failed_precondition", failure?.message ?? "A run failed.", {
+          reason: failure?.code ?? "run_failed",
+        });
+      }
+      if (child.run?.status === RunStatus.CANCELLED) {
+        throw new TutelageError("aborted", "A run of this campaign was cancelled by somebody else.", {
+          reason: "run_cancelled",
+        });
+      }
+    } catch (error) {
+      if (signal.aborted && which !== undefined && signal.reason instanceof RunCancelled) {
+        await calls.cancel(which).catch(() => {});
+      }
+      signal.throwIfAborted();
+      if (!isTransient(error)) throw error;
+    }
+    await sleep(500, undefined, { signal });
+  }
+}
+
+function isFinal(run: Run | undefined): boolean {
+  return run !== undefined && run.status !== RunStatus.QUEUED && run.status !== RunStatus.RUNNING;
+}
+
+function isTransient(error: unknown): boolean {
+  return error instanceof TutelageError && ["unavailable", "deadline_exceeded", "cancelled"].includes(error.code);
+}
+
+/** Repeats a short call while its service is away. */
+export async function whileAway<Reply>(signal: AbortSignal, call: () => Promise<Reply>): Promise<Reply> {
+  for (;;) {
+    signal.throwIfAborted();
+    try {
+      return await call();
+    } catch (error) {
+      if (!isTransient(error)) throw error;
+      await sleep(500, undefined, { signal });
+    }
+  }
+}
+
+/** All rows of a split, in order. */
+export async function rowsOf(
+  services: Services,
+  projectId: string,
+  versionId: string,
+  split: Split,
+  signal: AbortSignal,
+): Promise<Row[]> {
+  const rows: Row[] = [];
+  let cursor = "";
+  do {
+    const page = await whileAway(signal, () =>
+      services.datasets.listRows({ projectId, versionId, split, pageSize: 1_000, cursor }, { signal }),
+    );
+    rows.push(...page.rows);
+    cursor = page.nextCursor;
+  } while (cursor !== "");
+  return rows;
+}
+
+/** All graded predictions of an evaluation, in order. */
+export async function predictionsOf(
+  services: Services,
+  projectId: string,
+  id: string,
+  signal: AbortSignal,
+): Promise<GradedPrediction[]> {
+  return await whileAway(signal, async () => {
+    const predictions: GradedPrediction[] = [];
+    for await (const batch of services.evaluation.listPredictions(
+      { projectId, id, wrongOnly: false },
+      { signal, deadline: 300_000 },
+    )) {
+      predictions.push(...batch.predictions);
+    }
+    return predictions;
+  });
+}
+
+/** All results of a generation run, in order. */
+export async function resultsOf(
+  services: Services,
+  projectId: string,
+  id: string,
+  signal: AbortSignal,
+): Promise<Result[]> {
+  return await whileAway(signal, async () => {
+    const results: Result[] = [];
+    for await (const batch of services.teacher.listResults({ projectId, id }, { signal, deadline: 300_000 }))
+      results.push(...batch.results);
+    return results;
+  });
+}

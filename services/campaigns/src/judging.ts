@@ -1,0 +1,134 @@
+/** Judging: whether a candidate's label is to be believed, and which candidates become rows. */
+import type { Candidate, Settings, Verdict } from "@tutelage/proto/campaigns/v1/campaigns";
+import type { LabelScore } from "@tutelage/proto/student/v1/student";
+
+/** A checker's answer to one row. */
+export interface Opinion {
+  rowId: string;
+  answer: string;
+  /** Natural logarithm of every label's probability; empty where the checker only answers. */
+  scores: { label: string; logProbability: number }[];
+}
+
+/** A checker's record on the gold seed rows, by label. */
+export interface Reliability {
+  /** Share of rows with this label to which it gives this label (smoothed). */
+  hit: Map<string, number>;
+  /** Share of rows with other labels to which it gives this label (smoothed). */
+  falseAlarm: Map<string, number>;
+}
+
+/**
+ * Belief that the teacher's label is right before anything is checked: about
+ * the share of unchecked candidates of the embedded teacher that are.
+ */
+const priorLabelRight = 0.6;
+/** Weight, in rows, of the checker's overall record when a label has few gold rows of its own. */
+const smoothingRows = 4;
+
+/** Measures a checker on rows whose label is known. Pure; rows without an opinion are left out. */
+export function measureReliability(
+  gold: readonly { id: string; output: string }[],
+  opinions: readonly Opinion[],
+  labels: readonly string[],
+): Reliability {
+  const answers = new Map(opinions.map((opinion) => [opinion.rowId, opinion.answer]));
+  const judged = gold.flatMap((row) => {
+    const answer = answers.get(row.id);
+    return answer === undefined ? [] : [{ label: row.output, answer }];
+  });
+  const overallHit = share(judged.filter((one) => one.answer === one.label).length, judged.length, 0.5, 2);
+  // A wrong answer falls on one of the other labels.
+  const overallFalseAlarm = (1 - overallHit) / Math.max(1, labels.length - 1);
+  const hit = new Map<string, number>();
+  const falseAlarm = new Map<string, number>();
+  for (const label of labels) {
+    const own = judged.filter((one) => one.label === label);
+    const others = judged.filter((one) => one.label !== label);
+    hit.set(label, share(own.filter((one) => one.answer === label).length, own.length, overallHit, smoothingRows));
+    falseAlarm.set(
+      label,
+      share(others.filter((one) => one.answer === label).length, others.length, overallFalseAlarm, smoothingRows),
+    );
+  }
+  return { hit, falseAlarm };
+}
+
+/** Share of successes, drawn towards `towards` with the weight of `weight` rows. */
+function share(successes: number, n: number, towards: number, weight: number): number {
+  return (successes + towards * weight) / (n + weight);
+}
+
+/** What a checker says about a candidate's label, and what that is worth. */
+export function verdictOf(checker: string, label: string, opinion: Opinion, reliability: Reliability): Verdict {
+  const scored = opinion.scores.find((score) => score.label === label);
+  return {
+    checker,
+    answer: opinion.answer,
+    labelProbability: scored === undefined ? Number(opinion.answer === label) : Math.exp(scored.logProbability),
+    reliability: reliability.hit.get(label) ?? 0,
+  };
+}
+
+/**
+ * Probability that a candidate's label is right given the checks (naive Bayes
+ * over agree and disagree). A checker that answers at random moves nothing; one
+ * that is always right decides.
+ */
+export function labelProbability(
+  label: string,
+  checks: readonly { verdict: Verdict; reliability: Reliability }[],
+): number {
+  let logOdds = Math.log(priorLabelRight / (1 - priorLabelRight));
+  for (const { verdict, reliability } of checks) {
+    const hit = reliability.hit.get(label) ?? 0.5;
+    const falseAlarm = reliability.falseAlarm.get(label) ?? 0.5;
+    logOdds += verdict.answer === label ? Math.log(hit / falseAlarm) : Math.log((1 - hit) / (1 - falseAlarm));
+  }
+  return 1 / (1 + Math.exp(-logOdds));
+}
+
+/** The students as one checker: the mean of their label distributions. Labels in the order of the first. */
+export function ensembleOpinion(rowId: string, scoresByStudent: readonly (readonly LabelScore[])[]): Opinion {
+  const labels = scoresByStudent[0]?.map((score) => score.label) ?? [];
+  const scores = labels.map((label) => {
+    const probabilities = scoresByStudent.map((scores) =>
+      Math.exp(scores.find((one) => one.label === label)?.logProbability ?? -Infinity),
+    );
+    return { label, logProbability: Math.log(probabilities.reduce((a, b) => a + b, 0) / probabilities.length) };
+  });
+  const best = scores.reduce((a, b) => (b.logProbability > a.logProbability ? b : a), {
+    label: "",
+    logProbability: -Infinity,
+  });
+  return { rowId, answer: best.label, scores };
+}
+
+/**
+ * Decides over candidates that passed format and novelty, in their order:
+ * accepted when the probability reaches the threshold and the label's share of
+ * the wanted rows is not yet filled by likelier ones.
+ * @param wantedByOutput rows wanted for each output; an output that is not in it has no limit
+ */
+export function decide(
+  candidates: readonly Candidate[],
+  settings: Settings,
+  wantedByOutput: ReadonlyMap<string, number>,
+): Candidate[] {
+  const believed = candidates.filter((one) => one.rejection === "" && one.probability >= settings.acceptProbability);
+  const ranked = [...believed].sort((a, b) => b.probability - a.probability || a.number - b.number);
+  const taken = new Map<string, number>();
+  const accepted = new Set<number>();
+  for (const candidate of ranked) {
+    const count = taken.get(candidate.output) ?? 0;
+    if (count >= (wantedByOutput.get(candidate.output) ?? Number.POSITIVE_INFINITY)) continue;
+    taken.set(candidate.output, count + 1);
+    accepted.add(candidate.number);
+  }
+  return candidates.map((candidate) => {
+    if (candidate.rejection !== "") return candidate;
+    if (accepted.has(candidate.number)) return { ...candidate, accepted: true };
+    const rejection = candidate.probability < settings.acceptProbability ? "label_doubted" : "not_needed";
+    return { ...candidate, rejection };
+  });
+}

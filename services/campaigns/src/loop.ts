@@ -1,0 +1,295 @@
+/**
+ * The loop of LLM2LLM (Lee et al. 2024, arXiv 2403.15042), one file to read it
+ * in. Each line that has an effect is a step: done once, remembered for ever.
+ */
+import { TutelageError } from "@tutelage/platform/errors";
+import {
+  type Candidate,
+  ErrorsFrom,
+  type Iteration,
+  Mining,
+  type Outcome,
+  StartFrom,
+  Switch,
+} from "@tutelage/proto/campaigns/v1/campaigns";
+import type { Version } from "@tutelage/proto/datasets/v1/datasets";
+import { type Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
+import { concludeCampaign } from "./arms.js";
+import { type Campaign, rowSource, type SeedData } from "./campaign.js";
+import { checkLabels, checkNovelty } from "./checks.js";
+import { stopReason } from "./choosing.js";
+import { rowsOf, whileAway } from "./clients.js";
+import { decide } from "./judging.js";
+import { type MinedRow, mine } from "./mining.js";
+import { wantedRows, writeOrders } from "./selection.js";
+import { needsCrossFit } from "./settings.js";
+import {
+  type CrossFit,
+  crossFit,
+  evaluateStudent,
+  predictions,
+  type Round,
+  type Student,
+  trainRoundStudent,
+} from "./students.js";
+import { preflight, writeCandidates } from "./writing.js";
+
+/** Runs a campaign to its end and gives what came of it. */
+export async function runCampaign(campaign: Campaign): Promise<Outcome> {
+  const { settings } = campaign;
+  const seed = await openSeed(campaign);
+  await preflight(campaign, seed);
+
+  const rounds: Round[] = [];
+  const attempts = new Map<string, number>();
+  let version = seed.version;
+  let trainRows = seed.seedRows;
+  let candidateCount = 0;
+  let fit: CrossFit | undefined;
+  let reason: string | undefined;
+
+  while (reason === undefined) {
+    const number = rounds.length;
+    await campaign.emit("iteration.started", { iteration: number, train_rows: trainRows.length });
+
+    // Fine-tune the student, and find the rows that it still gets wrong.
+    const isLast = number === settings.iterations;
+    const judged = settings.errorsFrom === ErrorsFrom.ALL ? trainRows : seed.seedRows;
+    const previousFit = settings.startFrom === StartFrom.PREVIOUS ? fit : undefined;
+    if (needsCrossFit(settings) && (!isLast || seed.devRows === 0)) {
+      await campaign.enter(number, "cross_fit");
+      fit = await crossFit(campaign, number, version, seed, judged, previousFit);
+    } else fit = undefined;
+    const round = await measureRound(campaign, number, version, seed, fit, rounds.at(-1));
+    rounds.push(round);
+    reason = stopReason(
+      rounds.map((one) => one.iteration),
+      settings,
+    );
+
+    if (reason === undefined) {
+      // Have the teacher write a new row for each error, as far as the budget goes.
+      const mined = await mineRound(campaign, round, judged, fit);
+      const wants = wantedRows(mined, settings);
+      const callsForWriting =
+        settings.checkTeacher === Switch.ON ? Math.floor(campaign.callsLeft / 2) : campaign.callsLeft;
+      const orders = writeOrders(wants, trainRows, settings, number, attempts, callsForWriting);
+      round.iteration.errors = mined.filter((one) => !one.correct).length;
+      if (wants.length === 0) reason = "no_errors";
+      else if (orders.length === 0) reason = "budget";
+      else {
+        for (const order of orders) {
+          const id = order.seedRow?.id ?? "";
+          attempts.set(id, (attempts.get(id) ?? 0) + order.maxAttempts);
+        }
+        await campaign.enter(number, "generate");
+        const written = await writeCandidates(campaign, `iteration/${number}/generate`, orders, number, candidateCount);
+        candidateCount += written.length;
+
+        // Judge them, in the order of their seed rows.
+        await campaign.enter(number, "judge");
+        const trainRowIds = new Set(trainRows.map((row) => row.id));
+        const novel = await checkNovelty(campaign, number, version, trainRowIds, written);
+        const checked = await checkLabels(campaign, number, seed, fit, novel);
+        const wantedByOutput = new Map<string, number>();
+        for (const want of wants) {
+          const output = want.mined.row.output;
+          wantedByOutput.set(output, (wantedByOutput.get(output) ?? 0) + want.rows);
+        }
+        const decided = decide(checked, settings, campaign.task.labels.length > 0 ? wantedByOutput : new Map());
+
+        // Add what was accepted to the training rows, and go round again.
+        await campaign.enter(number, "commit");
+        const grown = await commit(campaign, round, version, trainRows, decided);
+        if (grown === undefined) reason = "nothing_accepted";
+        else [version, trainRows] = [grown.version, grown.trainRows];
+      }
+    }
+    await closeRound(campaign, round);
+  }
+  return await concludeCampaign(campaign, seed, rounds, reason);
+}
+
+/** Reads the user's rows and makes the dataset that will hold the campaign's versions. */
+async function openSeed(campaign: Campaign): Promise<SeedData> {
+  const { services, projectId, signal, request } = campaign;
+  const version = await whileAway(signal, () =>
+    services.datasets.getVersion({ projectId, id: request.datasetVersionId }, { signal }),
+  );
+  const datasetId = await campaign.step("open", async () => {
+    const name = `campaign-${campaign.key.campaignId}`;
+    const dataset = await whileAway(signal, () =>
+      services.datasets.createDataset({ projectId, name }, { signal }).catch((error: unknown) => {
+        // Made by a holder that died before it could say so.
+        if (error instanceof TutelageError && error.code === "already_exists")
+          return services.datasets.getDataset({ projectId, name, id: "" }, { signal });
+        throw error;
+      }),
+    );
+    return dataset.id;
+  });
+  campaign.datasetId = datasetId;
+  await campaign.lease.report({}, { datasetId });
+  const seedRows = (await rowsOf(services, projectId, version.id, Split.TRAIN, signal)).filter(
+    (row) => row.origin === RowOrigin.SEED,
+  );
+  return { version, seedRows, devRows: version.splits?.dev ?? 0, testRows: version.splits?.test ?? 0 };
+}
+
+/** Trains the round's student where one is needed to judge the round, and measures both. */
+async function measureRound(
+  campaign: Campaign,
+  number: number,
+  version: Version,
+  seed: SeedData,
+  fit: CrossFit | undefined,
+  previous: Round | undefined,
+): Promise<Round> {
+  const iteration: Iteration = {
+    number,
+    datasetVersionId: version.id,
+    datasetDigest: version.digest,
+    trainRows: version.splits?.train ?? 0,
+    trainingRunId: "",
+    checkpoint: undefined,
+    crossFitAccuracy: fit?.accuracy,
+    devAccuracy: undefined,
+    testAccuracy: undefined,
+    errors: 0,
+    candidates: 0,
+    accepted: 0,
+    rejected: {},
+    seconds: 0,
+    phaseSeconds: {},
+  };
+  const { settings } = campaign;
+  const needed = seed.devRows > 0 || settings.mining === Mining.IN_SAMPLE || settings.startFrom === StartFrom.PREVIOUS;
+  let student: Student | undefined;
+  if (needed) {
+    await campaign.enter(number, "train");
+    student = await trainRoundStudent(campaign, number, version, previous?.student);
+    iteration.trainingRunId = student.trainingRunId;
+    iteration.checkpoint = student.checkpoint;
+  }
+  if (student !== undefined && seed.devRows > 0) {
+    const dev = rowSource(version, { split: Split.DEV });
+    iteration.devAccuracy = (
+      await evaluateStudent(campaign, `iteration/${number}/dev`, student.checkpoint, dev)
+    ).accuracy;
+  }
+  return { iteration, version, student };
+}
+
+/** The rows with the answers of the student that judges them: one that never saw them, or the round's own. */
+async function mineRound(
+  campaign: Campaign,
+  round: Round,
+  judged: readonly Row[],
+  fit: CrossFit | undefined,
+): Promise<MinedRow[]> {
+  if (campaign.settings.mining === Mining.CROSS_FIT && fit !== undefined) return mine(judged, fit.heldOut);
+  if (round.student === undefined) throw new Error("In-sample mining needs the round's student.");
+  await campaign.enter(round.iteration.number, "mine");
+  const rows = rowSource(round.version, { rowIds: judged.map((row) => row.id) });
+  const evaluated = await evaluateStudent(
+    campaign,
+    `iteration/${round.iteration.number}/mine`,
+    round.student.checkpoint,
+    rows,
+  );
+  return mine(judged, await predictions(campaign, evaluated));
+}
+
+/** Stores the judged candidates and appends the accepted ones. Undefined when there are none. */
+async function commit(
+  campaign: Campaign,
+  round: Round,
+  version: Version,
+  trainRows: readonly Row[],
+  decided: readonly Candidate[],
+): Promise<{ version: Version; trainRows: Row[] } | undefined> {
+  const { services, projectId, signal } = campaign;
+  const { number } = round.iteration;
+  const parents = new Map(trainRows.map((row) => [row.id, row]));
+  const newRows = decided.filter((one) => one.accepted).map((one) => newRow(one, parents.get(one.seedRowId), number));
+  const step = `iteration/${number}/commit`;
+  round.iteration.candidates = decided.length;
+  round.iteration.accepted = newRows.length;
+  for (const { rejection } of decided) {
+    if (rejection !== "") round.iteration.rejected[rejection] = (round.iteration.rejected[rejection] ?? 0) + 1;
+  }
+  const versionId = await campaign.step(
+    step,
+    async () => {
+      if (newRows.length === 0) return "";
+      const datasetId = campaign.datasetId;
+      const appended = await whileAway(signal, () =>
+        services.datasets.appendRows(
+          (async function* () {
+            const header = {
+              projectId,
+              parentVersionId: version.id,
+              idempotencyKey: campaign.childKey(step),
+              datasetId,
+            };
+            yield { part: { $case: "header" as const, value: header } };
+            for (let start = 0; start < newRows.length; start += 1_000) {
+              yield { part: { $case: "batch" as const, value: { rows: newRows.slice(start, start + 1_000) } } };
+            }
+          })(),
+          { signal, deadline: 600_000 },
+        ),
+      );
+      return appended.id;
+    },
+    (transaction) => campaign.store.putCandidates(transaction, campaign.key, decided),
+  );
+  if (versionId === "") return undefined;
+  const grown = await whileAway(signal, () => services.datasets.getVersion({ projectId, id: versionId }, { signal }));
+  return { version: grown, trainRows: await rowsOf(services, projectId, versionId, Split.TRAIN, signal) };
+}
+
+function newRow(candidate: Candidate, parent: Row | undefined, iteration: number): Row {
+  return {
+    id: "",
+    input: candidate.input,
+    messages: [],
+    output: candidate.output,
+    split: Split.TRAIN,
+    origin: RowOrigin.SYNTHETIC,
+    rootRowId: parent === undefined || parent.rootRowId === "" ? candidate.seedRowId : parent.rootRowId,
+    parentRowId: candidate.seedRowId,
+    // The iteration whose student is the first to learn from it.
+    iteration: iteration + 1,
+    metadata: {},
+  };
+}
+
+/** Stores the round with its times, and says that it is over. */
+async function closeRound(campaign: Campaign, round: Round): Promise<void> {
+  const { iteration } = round;
+  const prefix = `iteration/${iteration.number}/`;
+  for (const phase of ["cross_fit", "train", "dev", "mine", "generate", "novelty", "check", "commit"]) {
+    const seconds = campaign.secondsOf(`${prefix}${phase}`);
+    if (seconds > 0) iteration.phaseSeconds[phase] = seconds;
+  }
+  iteration.seconds = Object.values(iteration.phaseSeconds).reduce((a, b) => a + b, 0);
+  await campaign.step(
+    `${prefix}close`,
+    async () => null,
+    async (transaction) => {
+      await campaign.store.putIteration(transaction, campaign.key, iteration);
+      await campaign.store.putEvent(transaction, campaign.key, "iteration.finished", {
+        iteration: iteration.number,
+        train_rows: iteration.trainRows,
+        errors: iteration.errors,
+        candidates: iteration.candidates,
+        accepted: iteration.accepted,
+        rejected: iteration.rejected,
+        cross_fit_accuracy: iteration.crossFitAccuracy?.value ?? null,
+        dev_accuracy: iteration.devAccuracy?.value ?? null,
+        seconds: iteration.seconds,
+      });
+    },
+  );
+}

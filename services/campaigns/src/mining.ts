@@ -1,0 +1,63 @@
+/** Error mining: which seed rows the student cannot do, and how hard each is. */
+import type { GradedPrediction } from "@tutelage/proto/evaluation/v1/evaluation";
+import type { Row } from "@tutelage/proto/task/v1/task";
+import { shuffled } from "./random.js";
+
+/** A seed row as a student judged it. */
+export interface MinedRow {
+  row: Row;
+  /** Whether the student's answer counts as right. */
+  correct: boolean;
+  /** What the student answered. */
+  answer: string;
+  /** Natural logarithm of the probability that the student gave to the expected output; undefined where it was not scored. */
+  expectedLogProbability: number | undefined;
+}
+
+/**
+ * Deals seed rows into folds: every label spread evenly, sizes within one of
+ * each other a label, the same for the same seed. A synthetic row goes where
+ * its root goes.
+ * @returns fold (0 to folds - 1) by row id
+ */
+export function assignFolds(seedRows: readonly Row[], folds: number, seed: number): Map<string, number> {
+  const byOutput = new Map<string, Row[]>();
+  for (const row of seedRows) byOutput.set(row.output, [...(byOutput.get(row.output) ?? []), row]);
+  const foldOf = new Map<string, number>();
+  // Going on where the last label stopped keeps the folds' sizes even when labels are few and folds many.
+  let next = 0;
+  for (const output of [...byOutput.keys()].sort()) {
+    for (const row of shuffled(byOutput.get(output) ?? [], (one) => one.id, seed, "folds")) {
+      foldOf.set(row.id, next % folds);
+      next += 1;
+    }
+  }
+  return foldOf;
+}
+
+/** Joins rows with their graded predictions, in the rows' order. Rows without a prediction are left out. */
+export function mine(rows: readonly Row[], predictions: readonly GradedPrediction[]): MinedRow[] {
+  const byId = new Map(predictions.map((prediction) => [prediction.rowId, prediction]));
+  return rows.flatMap((row) => {
+    const prediction = byId.get(row.id);
+    if (prediction === undefined) return [];
+    const scored = prediction.labelScores.find((score) => score.label === row.output);
+    return [
+      {
+        row,
+        correct: prediction.correct,
+        answer: prediction.answer === "" ? prediction.text : prediction.answer,
+        expectedLogProbability: scored?.logProbability,
+      },
+    ];
+  });
+}
+
+/**
+ * How hard a row is, 0 (easy) to 1: one minus the probability of its expected
+ * output where labels were scored, else 1 for a wrong answer and 0 for a right one.
+ */
+export function difficulty(mined: MinedRow): number {
+  if (mined.expectedLogProbability === undefined) return mined.correct ? 0 : 1;
+  return 1 - Math.exp(mined.expectedLogProbability);
+}

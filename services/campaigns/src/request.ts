@@ -1,0 +1,70 @@
+/** Checks a campaign's request against what is there, and resolves every default. */
+import { invalidField, TutelageError } from "@tutelage/platform/errors";
+import type { StartCampaignRequest } from "@tutelage/proto/campaigns/v1/campaigns";
+import { type Row, Split } from "@tutelage/proto/task/v1/task";
+import type { ResolvedRequest } from "./campaign.js";
+import { rowsOf, type Services } from "./clients.js";
+import { checkTask, resolveSettings } from "./settings.js";
+
+/** Fewer seed rows than this cannot be told from noise. */
+const fewestSeedRows = 4;
+
+/**
+ * The request with task, settings and recipe resolved.
+ * Throws invalid_argument naming the field (and the row), or not_found.
+ */
+export async function resolveRequest(
+  services: Services,
+  request: StartCampaignRequest,
+  signal: AbortSignal,
+): Promise<ResolvedRequest> {
+  const { projectId } = request;
+  const task = checkTask(request.task);
+  const settings = resolveSettings(request.settings, task);
+
+  const { profiles: students } = await services.training.listStudentProfiles({ projectId }, { signal });
+  const student = students.find((profile) => profile.name === request.studentProfile);
+  if (student === undefined) throw unknownProfile("student_profile", request.studentProfile, students);
+  const recipe = settings.recipe ?? student.recipe;
+  if (recipe === undefined) throw new Error(`Student profile ${student.name} has no recipe.`);
+  const { profiles: teachers } = await services.teacher.listTeacherProfiles({ projectId }, { signal });
+  if (!teachers.some((profile) => profile.name === request.teacherProfile)) {
+    throw unknownProfile("teacher_profile", request.teacherProfile, teachers);
+  }
+
+  const version = await services.datasets.getVersion({ projectId, id: request.datasetVersionId }, { signal });
+  const seedRows = await rowsOf(services, projectId, version.id, Split.TRAIN, signal);
+  if (seedRows.length < fewestSeedRows) {
+    throw invalidField(
+      "dataset_version_id",
+      `has ${seedRows.length} rows in split train; a campaign needs at least ${fewestSeedRows} seed rows. Import more with split "train".`,
+      "too_few_seed_rows",
+    );
+  }
+  if (task.labels.length > 0) {
+    const heldOut = [
+      ...(await rowsOf(services, projectId, version.id, Split.DEV, signal)),
+      ...(await rowsOf(services, projectId, version.id, Split.TEST, signal)),
+    ];
+    refuseUnknownLabels([...seedRows, ...heldOut], new Set(task.labels.map((label) => label.name)));
+  }
+  return { ...request, task, settings: { ...settings, recipe } };
+}
+
+function refuseUnknownLabels(rows: readonly Row[], labels: ReadonlySet<string>): void {
+  const unknown = rows.filter((row) => !labels.has(row.output));
+  const [first] = unknown;
+  if (first === undefined) return;
+  throw new TutelageError(
+    "invalid_argument",
+    `task.labels does not name "${first.output}", the output of row ${first.id}` +
+      `${unknown.length > 1 ? ` (and ${unknown.length - 1} more rows have unknown labels)` : ""}. ` +
+      `Add the label to the task, or import the rows with the allowed labels only.`,
+    { reason: "unknown_label", fields: [{ field: "task.labels", description: `does not name "${first.output}".` }] },
+  );
+}
+
+function unknownProfile(field: string, name: string, profiles: readonly { name: string }[]): TutelageError {
+  const known = profiles.map((profile) => profile.name).join(", ");
+  return invalidField(field, `there is no profile "${name}"; the operator offers: ${known}.`, "unknown_profile");
+}

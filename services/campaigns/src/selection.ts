@@ -1,0 +1,107 @@
+/** Selection: turns mined rows into orders to the teacher. */
+import { Selection, type Settings } from "@tutelage/proto/campaigns/v1/campaigns";
+import type { Row } from "@tutelage/proto/task/v1/task";
+import type { WriteOrder } from "@tutelage/proto/teacher/v1/teacher";
+import { difficulty, type MinedRow } from "./mining.js";
+import { shuffled } from "./random.js";
+
+/** New rows that an iteration wants for one row. */
+export interface Want {
+  mined: MinedRow;
+  rows: number;
+}
+
+/** Rows shown to the teacher beside the one to vary; it takes as many as its prompt form has room for. */
+const exampleRowsPerOrder = 8;
+/** Weight of the easiest row in the balanced selection: hard rows get up to four times as many new rows. */
+const easyWeight = 1 / 3;
+
+/**
+ * How many new rows each mined row gets.
+ * `errors_only` (the paper): examples_per_error for each wrong row, nothing for
+ * the others. `balanced`: rows_per_seed_row times the number of seed rows,
+ * every label the same share, within a label by difficulty; hard rows cluster
+ * in a few labels, and errors alone cost diversity (DESIGN.md has the table).
+ */
+export function wantedRows(mined: readonly MinedRow[], settings: Settings): Want[] {
+  if (settings.selection === Selection.ERRORS_ONLY) {
+    return mined.filter((one) => !one.correct).map((one) => ({ mined: one, rows: settings.examplesPerError }));
+  }
+  const budget = Math.round(settings.rowsPerSeedRow * mined.length);
+  const groups = labelGroups(mined);
+  const shares = apportion(
+    groups.map(() => 1),
+    budget,
+  );
+  const wants = new Map<string, number>();
+  groups.forEach((group, index) => {
+    const counts = apportion(
+      group.map((one) => easyWeight + difficulty(one)),
+      shares[index] ?? 0,
+    );
+    group.forEach((one, position) => {
+      wants.set(one.row.id, counts[position] ?? 0);
+    });
+  });
+  return mined.map((one) => ({ mined: one, rows: wants.get(one.row.id) ?? 0 })).filter((want) => want.rows > 0);
+}
+
+/** Mined rows by output where outputs repeat (a label set), else all in one group. */
+function labelGroups(mined: readonly MinedRow[]): MinedRow[][] {
+  const byOutput = new Map<string, MinedRow[]>();
+  for (const one of mined) byOutput.set(one.row.output, [...(byOutput.get(one.row.output) ?? []), one]);
+  if (byOutput.size > mined.length / 2) return [[...mined]];
+  return [...byOutput.keys()].sort().map((output) => byOutput.get(output) ?? []);
+}
+
+/** Splits a whole number by weights; the largest remainders get what is left (Hamilton's method). */
+export function apportion(weights: readonly number[], total: number): number[] {
+  const sum = weights.reduce((a, b) => a + b, 0);
+  if (sum === 0) return weights.map(() => 0);
+  const exact = weights.map((weight) => (weight / sum) * total);
+  const counts = exact.map(Math.floor);
+  const left = total - counts.reduce((a, b) => a + b, 0);
+  const byRemainder = exact.map((value, index) => ({ index, remainder: value - Math.floor(value) }));
+  byRemainder.sort((a, b) => b.remainder - a.remainder || a.index - b.index);
+  for (const { index } of byRemainder.slice(0, left)) counts[index] = (counts[index] ?? 0) + 1;
+  return counts;
+}
+
+/**
+ * Orders for the wanted rows. Each asks for attempts_per_row times as many
+ * replies as wanted: the judge keeps the best.
+ * @param attemptsSoFar attempts already made for each row id in this campaign
+ * @param callsLeft most calls that may still be made; orders are cut to it, in order
+ */
+export function writeOrders(
+  wants: readonly Want[],
+  seedRows: readonly Row[],
+  settings: Settings,
+  iteration: number,
+  attemptsSoFar: ReadonlyMap<string, number>,
+  callsLeft: number,
+): WriteOrder[] {
+  const orders: WriteOrder[] = [];
+  let left = callsLeft;
+  for (const { mined, rows } of wants) {
+    const maxAttempts = Math.min(left, rows * settings.attemptsPerRow);
+    if (maxAttempts <= 0) break;
+    left -= maxAttempts;
+    const others = seedRows.filter((row) => row.id !== mined.row.id && row.id !== mined.row.rootRowId);
+    const sameOutput = others.filter((row) => row.output === mined.row.output);
+    // A label with a single seed row has no like; rows of other labels would teach the wrong one.
+    const pool = sameOutput.length > 0 || labelGroups(wants.map((want) => want.mined)).length > 1 ? sameOutput : others;
+    orders.push({
+      seedRow: mined.row,
+      wrongAnswer: mined.correct ? "" : mined.answer,
+      exampleRows: shuffled(pool, (row) => row.id, settings.seed, "examples", iteration, mined.row.id).slice(
+        0,
+        exampleRowsPerOrder,
+      ),
+      count: settings.selection === Selection.ERRORS_ONLY ? Math.min(rows, maxAttempts) : maxAttempts,
+      maxAttempts,
+      firstAttempt: attemptsSoFar.get(mined.row.id) ?? 0,
+    });
+  }
+  return orders;
+}

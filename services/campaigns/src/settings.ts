@@ -1,0 +1,152 @@
+/** A campaign's settings: every default, every bound, one place. */
+
+import { type FieldViolation, TutelageError } from "@tutelage/platform/errors";
+import {
+  ErrorsFrom,
+  Mining,
+  Selection,
+  type Settings,
+  StartFrom,
+  Switch,
+} from "@tutelage/proto/campaigns/v1/campaigns";
+import { type Task, TaskKind } from "@tutelage/proto/task/v1/task";
+
+/** Settings with nothing left to default. */
+export const defaultSettings: Settings = {
+  iterations: 3,
+  mining: Mining.CROSS_FIT,
+  folds: 3,
+  selection: Selection.BALANCED,
+  examplesPerError: 1,
+  rowsPerSeedRow: 1.5,
+  attemptsPerRow: 2,
+  startFrom: StartFrom.BASE,
+  errorsFrom: ErrorsFrom.SEED,
+  maxRougeL: 0.95,
+  checkStudents: Switch.ON,
+  checkTeacher: Switch.ON,
+  acceptProbability: 0.5,
+  targetAccuracy: 0,
+  patience: 0,
+  maxTeacherCalls: 0,
+  maxCostMicroUsd: 0,
+  preflightMinParseRate: 0.5,
+  preflightMinAgreementOverChance: 1.3,
+  preflight: Switch.ON,
+  seed: 1,
+  recipe: undefined,
+  decoding: undefined,
+  matchedArm: Switch.OFF,
+  noneAllArm: Switch.OFF,
+};
+
+type NumberSetting = {
+  [Name in keyof Settings]: Settings[Name] extends number ? Name : never;
+}[keyof Settings];
+
+/** Lowest and highest value of each number, ends included. */
+const bounds: Record<NumberSetting, [low: number, high: number]> = {
+  iterations: [1, 20],
+  folds: [2, 10],
+  examplesPerError: [1, 20],
+  rowsPerSeedRow: [0.1, 50],
+  attemptsPerRow: [1, 10],
+  maxRougeL: [0.1, 1],
+  acceptProbability: [0.01, 0.99],
+  targetAccuracy: [0, 1],
+  patience: [0, 20],
+  maxTeacherCalls: [0, 10_000_000],
+  maxCostMicroUsd: [0, Number.MAX_SAFE_INTEGER],
+  preflightMinParseRate: [0.01, 1],
+  preflightMinAgreementOverChance: [0.01, 100],
+  seed: [0, 2 ** 31 - 1],
+};
+
+/**
+ * Fills what was left open and checks what was given.
+ * Throws invalid_argument with one violation for each wrong setting.
+ */
+export function resolveSettings(given: Settings | undefined, task: Task): Settings {
+  const settings = { ...defaultSettings };
+  for (const [name, value] of Object.entries(given ?? {})) {
+    if (value !== undefined && value !== 0 && value !== "UNSPECIFIED") Object.assign(settings, { [name]: value });
+  }
+  const violations: FieldViolation[] = [];
+  for (const [name, [low, high]] of Object.entries(bounds)) {
+    const value = settings[name as NumberSetting];
+    if (!(value >= low && value <= high)) {
+      violations.push({
+        field: `settings.${snake(name)}`,
+        description: `is ${value}; must be from ${low} to ${high}.`,
+      });
+    }
+  }
+  for (const name of [
+    "iterations",
+    "folds",
+    "examplesPerError",
+    "attemptsPerRow",
+    "patience",
+    "maxTeacherCalls",
+  ] as const) {
+    if (!Number.isInteger(settings[name])) {
+      violations.push({
+        field: `settings.${snake(name)}`,
+        description: `is ${settings[name]}; must be a whole number.`,
+      });
+    }
+  }
+  if (violations.length > 0) {
+    throw new TutelageError("invalid_argument", violations.map((one) => `${one.field} ${one.description}`).join(" "), {
+      reason: "invalid_settings",
+      fields: violations,
+    });
+  }
+  // Without a closed label set there is no label to doubt.
+  if (task.kind !== TaskKind.CLASSIFICATION)
+    Object.assign(settings, { checkStudents: Switch.OFF, checkTeacher: Switch.OFF });
+  return settings;
+}
+
+/** Whether students are trained that did not see part of the seed rows. */
+export function needsCrossFit(settings: Settings): boolean {
+  return settings.mining === Mining.CROSS_FIT || settings.checkStudents === Switch.ON;
+}
+
+/** Checks a task. Throws invalid_argument with one violation for each wrong field. */
+export function checkTask(task: Task | undefined): Task {
+  const violations: FieldViolation[] = [];
+  const wrong = (field: string, description: string) => violations.push({ field: `task.${field}`, description });
+  if (task === undefined) {
+    throw new TutelageError("invalid_argument", "task: is missing; say what the student is to learn.", {
+      fields: [{ field: "task", description: "is missing; say what the student is to learn." }],
+    });
+  }
+  const inputs = task.promptTemplate.split("{input}").length - 1;
+  if (inputs !== 1) {
+    wrong(
+      "prompt_template",
+      `contains {input} ${inputs} times; it must contain it exactly once, e.g. "Question: {input}\\nClass:".`,
+    );
+  }
+  if (task.kind === TaskKind.UNSPECIFIED)
+    wrong("kind", "is missing; use classification, multiple_choice, math or text.");
+  const names = task.labels.map((label) => label.name);
+  if (task.kind === TaskKind.CLASSIFICATION && names.length < 2) wrong("labels", "must name at least two labels.");
+  if (task.kind !== TaskKind.CLASSIFICATION && names.length > 0)
+    wrong("labels", "are only for classification; leave them out.");
+  if (names.some((name) => name.trim() === "")) wrong("labels", "has a label without a name.");
+  const twice = names.find((name, index) => names.indexOf(name) !== index);
+  if (twice !== undefined) wrong("labels", `names "${twice}" twice.`);
+  if (violations.length > 0) {
+    throw new TutelageError("invalid_argument", violations.map((one) => `${one.field} ${one.description}`).join(" "), {
+      reason: "invalid_task",
+      fields: violations,
+    });
+  }
+  return task;
+}
+
+function snake(name: string): string {
+  return name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+}

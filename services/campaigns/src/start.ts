@@ -1,0 +1,87 @@
+/** Wires the campaigns service. */
+import { join } from "node:path";
+import { FileArtifactStore } from "@tutelage/platform/artifacts";
+import { hostPort, serviceSettings } from "@tutelage/platform/config";
+import { openDatabase } from "@tutelage/platform/database";
+import { serve, served } from "@tutelage/platform/grpc";
+import { createLog } from "@tutelage/platform/log";
+import type { RunningService } from "@tutelage/platform/process";
+import { Runs } from "@tutelage/platform/runs";
+import { CampaignsServiceDefinition } from "@tutelage/proto/campaigns/v1/campaigns";
+import { z } from "zod";
+import { Campaign, type CampaignState, type ResolvedRequest } from "./campaign.js";
+import { connectServices } from "./clients.js";
+import { runCampaign } from "./loop.js";
+import { campaignsService } from "./service.js";
+import { CampaignStore } from "./store.js";
+
+export const settings = {
+  ...serviceSettings,
+  CAMPAIGNS_LISTEN: hostPort.default("127.0.0.1:50055"),
+  DATASETS_ADDRESS: hostPort.default("127.0.0.1:50051"),
+  TRAINING_ADDRESS: hostPort.default("127.0.0.1:50052"),
+  EVALUATION_ADDRESS: hostPort.default("127.0.0.1:50053"),
+  TEACHER_ADDRESS: hostPort.default("127.0.0.1:50054"),
+  ARTIFACT_ROOT: z.string().optional(),
+  // Campaigns wait for students and teachers most of the time; this many do so at once in one process.
+  CAMPAIGNS_CONCURRENCY: z.coerce.number().int().min(1).max(100).default(4),
+};
+
+export async function start(config: z.output<z.ZodObject<typeof settings>>): Promise<RunningService> {
+  const log = createLog("campaigns", config.LOG_LEVEL);
+  const database = await openDatabase({ url: config.DATABASE_URL, schema: "campaigns", log, hasRuns: true });
+  const artifacts = new FileArtifactStore(config.ARTIFACT_ROOT ?? join(config.TUTELAGE_HOME, "artifacts"));
+  const store = new CampaignStore(database);
+  const runs = new Runs<ResolvedRequest, CampaignState>(database, log);
+  const services = connectServices({
+    datasets: config.DATASETS_ADDRESS,
+    training: config.TRAINING_ADDRESS,
+    evaluation: config.EVALUATION_ADDRESS,
+    teacher: config.TEACHER_ADDRESS,
+  });
+  const stopping = new AbortController();
+  const listening = runs.signals.listen();
+  const working = runs.work(
+    async (lease) => {
+      const campaign = new Campaign(lease, services, artifacts, store);
+      await campaign.emit("campaign.started", { name: lease.run.request.name });
+      const outcome = await runCampaign(campaign);
+      return {
+        state: { outcome, phase: "done" },
+        commit: (transaction) =>
+          store.putEvent(transaction, campaign.key, "campaign.finished", {
+            summary: outcome.summary,
+            stop_reason: outcome.stopReason,
+          }),
+      };
+    },
+    {
+      concurrency: config.CAMPAIGNS_CONCURRENCY,
+      signal: stopping.signal,
+      onFailed: (transaction, run, failure) => {
+        const key = { projectId: run.projectId, campaignId: run.id };
+        return failure === undefined
+          ? store.putEvent(transaction, key, "campaign.cancelled", {})
+          : store.putEvent(transaction, key, "campaign.failed", { code: failure.reason, message: failure.message });
+      },
+    },
+  );
+  const server = await serve({
+    listen: config.CAMPAIGNS_LISTEN,
+    services: [served(CampaignsServiceDefinition, campaignsService({ runs, store, services }))],
+    log,
+  });
+  return {
+    name: "campaigns",
+    address: server.address,
+    stop: async () => {
+      stopping.abort();
+      await server.stop();
+      await working;
+      await runs.signals.close();
+      await listening;
+      services.close();
+      await database.close();
+    },
+  };
+}

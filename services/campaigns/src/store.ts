@@ -1,0 +1,113 @@
+/** All SQL of the campaigns service beyond its run rows. Writes take the transaction of a lease, so they are fenced. */
+
+import type { Database, Transaction } from "@tutelage/platform/database";
+import type { CampaignEvent, Candidate, Iteration } from "@tutelage/proto/campaigns/v1/campaigns";
+import { and, asc, eq, gt, sql } from "drizzle-orm";
+import { candidates, events, iterations, steps } from "./tables.js";
+
+/** Which campaign, of which project. */
+export interface CampaignKey {
+  projectId: string;
+  campaignId: string;
+}
+
+/** Rows of one insert; Postgres takes at most 65,535 parameters. */
+const insertRows = 1_000;
+
+export class CampaignStore {
+  constructor(private readonly database: Database) {}
+
+  /** A finished step, or undefined. */
+  async step(key: CampaignKey, name: string): Promise<{ output: unknown; seconds: number } | undefined> {
+    const [row] = await this.database.drizzle
+      .select({ output: steps.output, seconds: steps.seconds })
+      .from(steps)
+      .where(and(eq(steps.projectId, key.projectId), eq(steps.campaignId, key.campaignId), eq(steps.name, name)));
+    return row;
+  }
+
+  async putStep(transaction: Transaction, key: CampaignKey, step: { name: string; output: unknown; seconds: number }) {
+    await transaction.insert(steps).values({ ...key, ...step });
+  }
+
+  /** Stores an iteration as it now is. */
+  async putIteration(transaction: Transaction, key: CampaignKey, iteration: Iteration): Promise<void> {
+    await transaction
+      .insert(iterations)
+      .values({ ...key, number: iteration.number, iteration })
+      .onConflictDoUpdate({ target: [iterations.campaignId, iterations.number], set: { iteration } });
+  }
+
+  async iterations(key: CampaignKey): Promise<Iteration[]> {
+    const rows = await this.database.drizzle
+      .select({ iteration: iterations.iteration })
+      .from(iterations)
+      .where(and(eq(iterations.projectId, key.projectId), eq(iterations.campaignId, key.campaignId)))
+      .orderBy(asc(iterations.number));
+    return rows.map((row) => row.iteration);
+  }
+
+  async putCandidates(transaction: Transaction, key: CampaignKey, judged: readonly Candidate[]): Promise<void> {
+    for (let start = 0; start < judged.length; start += insertRows) {
+      const values = judged.slice(start, start + insertRows).map((candidate) => ({
+        ...key,
+        number: candidate.number,
+        iteration: candidate.iteration,
+        accepted: candidate.accepted,
+        candidate,
+      }));
+      await transaction.insert(candidates).values(values);
+    }
+  }
+
+  /** A page of candidates after a number, in order; iteration undefined means all. */
+  async candidates(
+    key: CampaignKey,
+    page: { after: number; limit: number; iteration: number | undefined },
+  ): Promise<Candidate[]> {
+    const rows = await this.database.drizzle
+      .select({ candidate: candidates.candidate })
+      .from(candidates)
+      .where(
+        and(
+          eq(candidates.projectId, key.projectId),
+          eq(candidates.campaignId, key.campaignId),
+          gt(candidates.number, page.after),
+          page.iteration === undefined ? undefined : eq(candidates.iteration, page.iteration),
+        ),
+      )
+      .orderBy(asc(candidates.number))
+      .limit(page.limit);
+    return rows.map((row) => row.candidate);
+  }
+
+  /** Appends an event. The lease's transaction holds the campaign's row, so sequences have no gaps. */
+  async putEvent(transaction: Transaction, key: CampaignKey, type: string, payload: object): Promise<void> {
+    await transaction.execute(sql`
+      insert into events (project_id, campaign_id, sequence, type, payload)
+      select ${key.projectId}, ${key.campaignId}::uuid, coalesce(max(sequence), 0) + 1, ${type}, ${JSON.stringify(payload)}::jsonb
+      from events where campaign_id = ${key.campaignId}::uuid`);
+  }
+
+  /** At most `limit` events after a sequence number, in order. */
+  async events(key: CampaignKey, afterSequence: number, limit: number): Promise<CampaignEvent[]> {
+    const rows = await this.database.drizzle
+      .select()
+      .from(events)
+      .where(
+        and(
+          eq(events.projectId, key.projectId),
+          eq(events.campaignId, key.campaignId),
+          gt(events.sequence, afterSequence),
+        ),
+      )
+      .orderBy(asc(events.sequence))
+      .limit(limit);
+    return rows.map((row) => ({
+      sequence: row.sequence,
+      at: row.at,
+      type: row.type,
+      payloadJson: JSON.stringify(row.payload),
+    }));
+  }
+}

@@ -1,0 +1,161 @@
+/** Training and evaluating students as steps of a campaign. */
+import { type Iteration, StartFrom } from "@tutelage/proto/campaigns/v1/campaigns";
+import type { Version } from "@tutelage/proto/datasets/v1/datasets";
+import type { GradedPrediction, Proportion } from "@tutelage/proto/evaluation/v1/evaluation";
+import type { Checkpoint, Recipe } from "@tutelage/proto/student/v1/student";
+import { type Row, type RowSource, Split } from "@tutelage/proto/task/v1/task";
+import { type Campaign, rowSource, type SeedData } from "./campaign.js";
+import { proportion } from "./choosing.js";
+import { evaluate, predictionsOf, train } from "./clients.js";
+import { assignFolds } from "./mining.js";
+import { derivedSeed } from "./random.js";
+
+/** A trained student. */
+export interface Student {
+  trainingRunId: string;
+  checkpoint: Checkpoint;
+  rows: number;
+  steps: number;
+}
+
+/** Trains one student as the step `name`. */
+export async function trainStudent(
+  campaign: Campaign,
+  name: string,
+  options: { rows: RowSource; seed: number; recipe?: Partial<Recipe>; startFrom?: Checkpoint | undefined },
+): Promise<Student> {
+  return await campaign.step(name, async () => {
+    const { studentProfile, settings } = campaign.request;
+    const run = await train(
+      campaign.services,
+      {
+        projectId: campaign.projectId,
+        idempotencyKey: campaign.childKey(name),
+        studentProfile,
+        recipe: { ...settings.recipe, ...options.recipe },
+        rows: options.rows,
+        task: campaign.task,
+        seed: options.seed,
+        startCheckpointUri: options.startFrom?.uri ?? "",
+      },
+      { signal: campaign.signal, onProgress: campaign.progressOf(name) },
+    );
+    if (run.checkpoint === undefined) throw new Error("A training run succeeded without a checkpoint.");
+    return {
+      trainingRunId: run.run?.id ?? "",
+      checkpoint: run.checkpoint,
+      rows: run.rows,
+      steps: run.lastStep?.totalSteps ?? 0,
+    };
+  });
+}
+
+/** A round of the loop as the later code needs it. */
+export interface Round {
+  iteration: Iteration;
+  version: Version;
+  /** Unset where no student was needed to judge the round. */
+  student: Student | undefined;
+}
+
+/** The round's own student: from the base weights, or from the previous round's student where the settings say so. */
+export async function trainRoundStudent(
+  campaign: Campaign,
+  number: number,
+  version: Version,
+  previous?: Student,
+): Promise<Student> {
+  const { settings } = campaign;
+  return await trainStudent(campaign, `iteration/${number}/train`, {
+    rows: rowSource(version, { split: Split.TRAIN }),
+    seed: derivedSeed(settings.seed, "train", number),
+    startFrom: settings.startFrom === StartFrom.PREVIOUS ? previous?.checkpoint : undefined,
+  });
+}
+
+/** An evaluation that is done. */
+export interface Evaluated {
+  evaluationRunId: string;
+  accuracy: Proportion;
+}
+
+/** Evaluates one student on rows as the step `name`. */
+export async function evaluateStudent(
+  campaign: Campaign,
+  name: string,
+  checkpoint: Checkpoint,
+  rows: RowSource,
+): Promise<Evaluated> {
+  return await campaign.step(name, async () => {
+    const run = await evaluate(
+      campaign.services,
+      {
+        projectId: campaign.projectId,
+        idempotencyKey: campaign.childKey(name),
+        model: checkpoint.model,
+        checkpointUri: checkpoint.uri,
+        rows,
+        task: campaign.task,
+        decoding: campaign.settings.decoding,
+      },
+      { signal: campaign.signal, onProgress: campaign.progressOf(name) },
+    );
+    return { evaluationRunId: run.run?.id ?? "", accuracy: run.metrics?.accuracy ?? proportion(0, 0) };
+  });
+}
+
+/** The graded predictions of an evaluation. */
+export async function predictions(campaign: Campaign, evaluated: Evaluated): Promise<GradedPrediction[]> {
+  return await predictionsOf(campaign.services, campaign.projectId, evaluated.evaluationRunId, campaign.signal);
+}
+
+/** k students, each trained without one fold, and what they answered to it. */
+export interface CrossFit {
+  /** Student k never saw fold k nor any row rooted in it. */
+  students: Student[];
+  foldOf: Map<string, number>;
+  /** Predictions on the train rows by students that did not see them. */
+  heldOut: GradedPrediction[];
+  /** Over the seed rows. */
+  accuracy: Proportion;
+}
+
+/**
+ * Cross-fits the train rows of a version: fold k holds a share of the seed
+ * rows; student k is trained on the rows that are neither in it nor rooted in it.
+ */
+export async function crossFit(
+  campaign: Campaign,
+  iteration: number,
+  version: Version,
+  seed: SeedData,
+  judged: readonly Row[],
+  previous: CrossFit | undefined,
+): Promise<CrossFit> {
+  const { settings } = campaign;
+  const folds = Math.min(settings.folds, seed.seedRows.length);
+  const foldOf = assignFolds(seed.seedRows, folds, settings.seed);
+  const foldOfRow = (row: Row) => foldOf.get(row.rootRowId === "" ? row.id : row.rootRowId);
+  const students: Student[] = [];
+  const heldOut: GradedPrediction[] = [];
+  for (let fold = 0; fold < folds; fold += 1) {
+    const step = `iteration/${iteration}/cross_fit/${fold}`;
+    const seedIdsOfFold = seed.seedRows.filter((row) => foldOf.get(row.id) === fold).map((row) => row.id);
+    const student = await trainStudent(campaign, `${step}/train`, {
+      rows: rowSource(version, { split: Split.TRAIN, excludeRootRowIds: seedIdsOfFold }),
+      seed: derivedSeed(settings.seed, "fold", iteration, fold),
+      startFrom: previous?.students[fold]?.checkpoint,
+    });
+    const rowIds = judged.filter((row) => foldOfRow(row) === fold).map((row) => row.id);
+    const evaluated = await evaluateStudent(
+      campaign,
+      `${step}/evaluate`,
+      student.checkpoint,
+      rowSource(version, { rowIds }),
+    );
+    students.push(student);
+    heldOut.push(...(await predictions(campaign, evaluated)));
+  }
+  const ofSeed = heldOut.filter((one) => foldOf.has(one.rowId));
+  return { students, foldOf, heldOut, accuracy: proportion(ofSeed.filter((one) => one.correct).length, ofSeed.length) };
+}

@@ -1,0 +1,60 @@
+import type { Candidate, Iteration } from "@tutelage/proto/campaigns/v1/campaigns";
+import {
+  bigint,
+  boolean,
+  doublePrecision,
+  integer,
+  jsonb,
+  pgSchema,
+  primaryKey,
+  text,
+  timestamp,
+  uuid,
+} from "drizzle-orm/pg-core";
+
+const schema = pgSchema("campaigns");
+
+/** Every table belongs to a project and a campaign. */
+const owner = () => ({ projectId: text("project_id").notNull(), campaignId: uuid("campaign_id").notNull() });
+
+export const steps = schema.table(
+  "steps",
+  {
+    ...owner(),
+    name: text().notNull(),
+    output: jsonb().notNull(),
+    seconds: doublePrecision().notNull(),
+    finishedAt: timestamp("finished_at", { withTimezone: true }).notNull().defaultNow(),
+  },
+  (table) => [primaryKey({ columns: [table.campaignId, table.name] })],
+);
+
+export const iterations = schema.table(
+  "iterations",
+  { ...owner(), number: integer().notNull(), iteration: jsonb().$type<Iteration>().notNull() },
+  (table) => [primaryKey({ columns: [table.campaignId, table.number] })],
+);
+
+export const candidates = schema.table(
+  "candidates",
+  {
+    ...owner(),
+    number: bigint({ mode: "number" }).notNull(),
+    iteration: integer().notNull(),
+    accepted: boolean().notNull(),
+    candidate: jsonb().$type<Candidate>().notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.campaignId, table.number] })],
+);
+
+export const events = schema.table(
+  "events",
+  {
+    ...owner(),
+    sequence: bigint({ mode: "number" }).notNull(),
+    at: timestamp({ withTimezone: true }).notNull().defaultNow(),
+    type: text().notNull(),
+    payload: jsonb().notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.campaignId, table.sequence] })],
+);

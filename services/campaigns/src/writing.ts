@@ -1,0 +1,149 @@
+/** Asking the teacher: the pre-flight, new rows, blind labels. */
+import { TutelageError } from "@tutelage/platform/errors";
+import { type Candidate, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
+import { type Row, TaskKind } from "@tutelage/proto/task/v1/task";
+import type { Result, StartGenerationRunRequest, Usage, WriteOrder } from "@tutelage/proto/teacher/v1/teacher";
+import type { Campaign, SeedData } from "./campaign.js";
+import { generate, resultsOf } from "./clients.js";
+import type { Opinion } from "./judging.js";
+import { shuffled } from "./random.js";
+import { writeOrders } from "./selection.js";
+
+/** Seed rows of the pre-flight. */
+const preflightRows = 16;
+/** Seed rows on which a teacher's labels are measured, and from which it is shown examples. */
+const goldRows = 240;
+
+/** Runs a generation run as the step `name` and gives its results in order. */
+async function ask(
+  campaign: Campaign,
+  name: string,
+  work: NonNullable<StartGenerationRunRequest["work"]>,
+): Promise<Result[]> {
+  const done = await campaign.step(name, async () => {
+    const run = await generate(
+      campaign.services,
+      {
+        projectId: campaign.projectId,
+        idempotencyKey: campaign.childKey(name),
+        teacherProfile: campaign.request.teacherProfile,
+        task: campaign.task,
+        work,
+        replicateSeed: campaign.settings.seed,
+      },
+      { signal: campaign.signal, onProgress: campaign.progressOf(name) },
+    );
+    return { generationRunId: run.run?.id ?? "", usage: run.usage };
+  });
+  await campaign.addUsage(done.usage as Usage | undefined);
+  return await resultsOf(campaign.services, campaign.projectId, done.generationRunId, campaign.signal);
+}
+
+/** Has the teacher label rows without seeing their labels. */
+export async function labelRows(
+  campaign: Campaign,
+  name: string,
+  rows: Row[],
+  exampleRows: readonly Row[],
+): Promise<Opinion[]> {
+  if (rows.length === 0) return [];
+  const results = await ask(campaign, name, { $case: "label", value: { rows, exampleRows: [...exampleRows] } });
+  return results.flatMap(({ rowId, outcome }) =>
+    outcome?.$case === "labeling" ? [{ rowId, answer: outcome.value.label, scores: outcome.value.likelihoods }] : [],
+  );
+}
+
+/** Has the teacher write new rows; each result as a candidate that is not judged yet. */
+export async function writeCandidates(
+  campaign: Campaign,
+  name: string,
+  orders: WriteOrder[],
+  iteration: number,
+  firstNumber: number,
+): Promise<Candidate[]> {
+  const results = await ask(campaign, name, { $case: "write", value: { orders } });
+  const orderOf = new Map(orders.map((order) => [order.seedRow?.id ?? "", order]));
+  return results.map(({ rowId, callId, outcome }, index) => ({
+    number: firstNumber + index,
+    iteration,
+    seedRowId: rowId,
+    wrongAnswer: orderOf.get(rowId)?.wrongAnswer ?? "",
+    callId,
+    input: outcome?.$case === "candidate" ? outcome.value.input : "",
+    output: outcome?.$case === "candidate" ? outcome.value.output : "",
+    accepted: false,
+    rejection:
+      outcome?.$case === "candidate" ? "" : outcome?.$case === "rejection" ? outcome.value.code : "no_candidate",
+    verdicts: [],
+    probability: 1,
+    maxRougeL: 0,
+    rowId: "",
+  }));
+}
+
+/** The seed rows that a teacher is measured on and shown: all of them, or a label-blind random part of many. */
+export function goldSample(campaign: Campaign, seed: SeedData): Row[] {
+  return shuffled(seed.seedRows, (row) => row.id, campaign.settings.seed, "gold").slice(0, goldRows);
+}
+
+/**
+ * Tries the teacher on a few seed rows before it is paid for more: do its
+ * replies parse, and does it see the labels that the rows have? Its replies
+ * are those that iteration 0 would ask for, so nothing is paid twice.
+ * Throws failed_precondition "teacher_preflight_failed" with the figures.
+ */
+export async function preflight(campaign: Campaign, seed: SeedData): Promise<void> {
+  const { settings, task } = campaign;
+  if (settings.preflight === Switch.OFF) return;
+  await campaign.enter(0, "preflight");
+  const rows = goldSample(campaign, seed).slice(0, preflightRows);
+  const wants = rows.map((row) => ({
+    mined: { row, correct: true, answer: "", expectedLogProbability: undefined },
+    rows: 1,
+  }));
+  const orders = writeOrders(
+    wants,
+    seed.seedRows,
+    { ...settings, attemptsPerRow: 1 },
+    0,
+    new Map(),
+    campaign.callsLeft,
+  );
+  const candidates = await writeCandidates(campaign, "preflight/write", orders, 0, 0);
+  const parsed = candidates.filter((candidate) => candidate.rejection === "").length;
+  const parseRate = candidates.length === 0 ? 0 : parsed / candidates.length;
+  let agreement: number | undefined;
+  if (task.kind === TaskKind.CLASSIFICATION) {
+    const opinions = await labelRows(campaign, "preflight/label", rows, goldSample(campaign, seed));
+    const answers = new Map(opinions.map((opinion) => [opinion.rowId, opinion.answer]));
+    agreement = rows.filter((row) => answers.get(row.id) === row.output).length / rows.length;
+  }
+  const leastAgreement = Math.min(1, settings.preflightMinAgreementOverChance / Math.max(1, task.labels.length));
+  await campaign.emit("preflight.finished", {
+    rows: rows.length,
+    parse_rate: parseRate,
+    label_agreement: agreement ?? null,
+  });
+  if (parseRate < settings.preflightMinParseRate) {
+    throw preflightFailed(
+      `${parsed} of ${candidates.length} replies of teacher "${campaign.request.teacherProfile}" could be read; at least ` +
+        `${percent(settings.preflightMinParseRate)} are needed. Look at the campaign's first calls, and try another prompt form, ` +
+        `a larger max_tokens or a stronger teacher.`,
+    );
+  }
+  if (agreement !== undefined && agreement < leastAgreement) {
+    throw preflightFailed(
+      `Teacher "${campaign.request.teacherProfile}" gave ${percent(agreement)} of ${rows.length} seed rows the label they have; ` +
+        `at least ${percent(leastAgreement)} are needed (chance is ${percent(1 / task.labels.length)}). Describe the labels better, ` +
+        `or choose a stronger teacher.`,
+    );
+  }
+}
+
+function preflightFailed(message: string): TutelageError {
+  return new TutelageError("failed_precondition", message, { reason: "teacher_preflight_failed" });
+}
+
+function percent(share: number): string {
+  return `${Math.round(share * 100)} %`;
+}
