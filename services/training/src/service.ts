@@ -1,0 +1,56 @@
+/** gRPC handlers of the training service. */
+import type { ArtifactStore } from "@tutelage/platform/artifacts";
+import type { Database } from "@tutelage/platform/database";
+import { invalidField, TutelageError } from "@tutelage/platform/errors";
+import type { Runs } from "@tutelage/platform/runs";
+import type { StudentProfile, TrainingServiceImplementation } from "@tutelage/proto/training/v1/training";
+import { listSteps } from "./store.js";
+import { type CheckedRequest, checkRequest, type TrainingState, toTrainingRun } from "./trainingrun.js";
+
+interface Dependencies {
+  database: Database;
+  runs: Runs<CheckedRequest, TrainingState>;
+  profiles: ReadonlyMap<string, StudentProfile>;
+  artifacts: Pick<ArtifactStore, "exists">;
+  /** Aborts when the service stops; open Watch streams end then. */
+  stopping: AbortSignal;
+}
+
+export function trainingService(dependencies: Dependencies): TrainingServiceImplementation {
+  const { database, runs, profiles, artifacts, stopping } = dependencies;
+  return {
+    async startTrainingRun(message) {
+      const { request, state } = checkRequest(message, profiles);
+      const { startCheckpointUri } = request;
+      if (startCheckpointUri !== "" && !(await artifacts.exists(startCheckpointUri))) {
+        throw invalidField(
+          "start_checkpoint_uri",
+          `${startCheckpointUri} is not there; leave it empty or name another.`,
+        );
+      }
+      return toTrainingRun(await runs.start(request.projectId, request.idempotencyKey, request, state));
+    },
+
+    async getTrainingRun({ projectId, id }) {
+      return toTrainingRun(await runs.get(projectId, id));
+    },
+
+    async *watchTrainingRun({ projectId, id }, { signal }) {
+      for await (const run of runs.watch(projectId, id, AbortSignal.any([signal, stopping]))) yield toTrainingRun(run);
+      if (stopping.aborted) throw new TutelageError("unavailable", "The training service is stopping; watch again.");
+    },
+
+    async cancelTrainingRun({ projectId, id }) {
+      return toTrainingRun(await runs.cancel(projectId, id));
+    },
+
+    async *listTrainingSteps({ projectId, id }) {
+      const run = await runs.get(projectId, id);
+      for await (const steps of listSteps(database, { projectId, runId: run.id })) yield { steps };
+    },
+
+    async listStudentProfiles() {
+      return { profiles: [...profiles.values()] };
+    },
+  };
+}

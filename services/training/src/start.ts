@@ -1,0 +1,64 @@
+/** Wires the training service. */
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { FileArtifactStore } from "@tutelage/platform/artifacts";
+import { hostPort, serviceSettings } from "@tutelage/platform/config";
+import { openDatabase } from "@tutelage/platform/database";
+import { connect, serve, served } from "@tutelage/platform/grpc";
+import { createLog } from "@tutelage/platform/log";
+import type { RunningService } from "@tutelage/platform/process";
+import { Runs } from "@tutelage/platform/runs";
+import { StudentServiceDefinition } from "@tutelage/proto/student/v1/student";
+import { TrainingServiceDefinition } from "@tutelage/proto/training/v1/training";
+import { z } from "zod";
+import { loadProfiles } from "./profiles.js";
+import { train } from "./runs.js";
+import { trainingService } from "./service.js";
+import type { CheckedRequest, TrainingState } from "./trainingrun.js";
+
+export const settings = {
+  ...serviceSettings,
+  TRAINING_LISTEN: hostPort.default("127.0.0.1:50052"),
+  STUDENT_ADDRESS: hostPort.default("127.0.0.1:50056"),
+  ARTIFACT_ROOT: z.string().optional(),
+  STUDENT_PROFILES: z.string().default(fileURLToPath(new URL("../profiles.yaml", import.meta.url))),
+};
+
+type Config = z.output<z.ZodObject<typeof settings>>;
+
+/** One accelerator, one slot: a second claim would only be refused by the student. */
+const concurrency = 1;
+
+export async function start(config: Readonly<Config>): Promise<RunningService> {
+  const log = createLog("training", config.LOG_LEVEL);
+  const profiles = await loadProfiles(config.STUDENT_PROFILES);
+  const database = await openDatabase({ url: config.DATABASE_URL, schema: "training", log, hasRuns: true });
+  const runs = new Runs<CheckedRequest, TrainingState>(database, log);
+  const artifacts = new FileArtifactStore(config.ARTIFACT_ROOT ?? join(config.TUTELAGE_HOME, "artifacts"));
+  const student = connect(StudentServiceDefinition, config.STUDENT_ADDRESS);
+  const stopping = new AbortController();
+  const service = trainingService({ database, runs, profiles, artifacts, stopping: stopping.signal });
+  const server = await serve({
+    listen: config.TRAINING_LISTEN,
+    services: [served(TrainingServiceDefinition, service)],
+    log,
+  }).catch(async (error: unknown) => {
+    student.close();
+    await database.close();
+    throw error;
+  });
+  const listening = runs.signals.listen();
+  const working = runs.work((lease) => train(lease, { student, artifacts }), { concurrency, signal: stopping.signal });
+  return {
+    name: "training",
+    address: server.address,
+    stop: async () => {
+      stopping.abort();
+      await Promise.all([server.stop(), working]);
+      await runs.signals.close();
+      await listening;
+      student.close();
+      await database.close();
+    },
+  };
+}

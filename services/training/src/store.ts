@@ -1,0 +1,56 @@
+/** All SQL of the training service beyond the run rows. */
+import type { Database, Transaction } from "@tutelage/platform/database";
+import type { TrainStep } from "@tutelage/proto/student/v1/student";
+import { and, asc, eq, gt } from "drizzle-orm";
+import { trainingSteps } from "./tables.js";
+
+const pageSteps = 500;
+
+/** Which run's steps. */
+interface OfRun {
+  projectId: string;
+  runId: string;
+}
+
+/** Forgets the steps of an earlier attempt. */
+export async function deleteSteps(transaction: Transaction, run: OfRun): Promise<void> {
+  await transaction
+    .delete(trainingSteps)
+    .where(and(eq(trainingSteps.projectId, run.projectId), eq(trainingSteps.runId, run.runId)));
+}
+
+/** Stores a batch of steps, at most a few thousand. */
+export async function insertSteps(transaction: Transaction, run: OfRun, steps: TrainStep[]): Promise<void> {
+  if (steps.length === 0) return;
+  await transaction.insert(trainingSteps).values(steps.map((step) => ({ ...run, ...step })));
+}
+
+/** A run's steps in order, in batches. */
+export async function* listSteps(database: Database, run: OfRun): AsyncGenerator<TrainStep[]> {
+  const columns = {
+    step: trainingSteps.step,
+    totalSteps: trainingSteps.totalSteps,
+    loss: trainingSteps.loss,
+    learningRate: trainingSteps.learningRate,
+    tokensPerSecond: trainingSteps.tokensPerSecond,
+    etaSeconds: trainingSteps.etaSeconds,
+    gradNorm: trainingSteps.gradNorm,
+  };
+  for (let after = 0; ; ) {
+    const steps = await database.drizzle
+      .select(columns)
+      .from(trainingSteps)
+      .where(
+        and(
+          eq(trainingSteps.projectId, run.projectId),
+          eq(trainingSteps.runId, run.runId),
+          gt(trainingSteps.step, after),
+        ),
+      )
+      .orderBy(asc(trainingSteps.step))
+      .limit(pageSteps);
+    if (steps.length > 0) yield steps;
+    if (steps.length < pageSteps) return;
+    after = (steps.at(-1) as TrainStep).step;
+  }
+}

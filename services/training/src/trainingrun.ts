@@ -1,0 +1,70 @@
+/** What a training run is: its request, checked, and its message. */
+import { invalidField } from "@tutelage/platform/errors";
+import { toRunMessage } from "@tutelage/platform/runmessage";
+import type { RunRow } from "@tutelage/platform/runs";
+import type { StudentWait } from "@tutelage/platform/studentjob";
+import { requireTask } from "@tutelage/platform/task";
+import type { Checkpoint, Recipe, TrainStep } from "@tutelage/proto/student/v1/student";
+import type { RowSource, Task } from "@tutelage/proto/task/v1/task";
+import type { StartTrainingRunRequest, StudentProfile, TrainingRun } from "@tutelage/proto/training/v1/training";
+import { checkRecipe } from "./recipe.js";
+
+/** A request that passed `checkRequest`. */
+export type CheckedRequest = StartTrainingRunRequest & { rows: RowSource; task: Task };
+
+/** What the service keeps about a run. Model and recipe are fixed at Start: a profile may change meanwhile. */
+export interface TrainingState extends StudentWait {
+  model: string;
+  recipe: Recipe;
+  rows?: number;
+  tooLongRowIds?: string[];
+  lastStep?: TrainStep | null;
+  checkpoint?: Checkpoint;
+  trainSeconds?: number;
+}
+
+export type StoredTrainingRun = RunRow<CheckedRequest, TrainingState>;
+
+/** The request and what its profile makes of it. Throws invalid_argument that names the field. */
+export function checkRequest(
+  request: StartTrainingRunRequest,
+  profiles: ReadonlyMap<string, StudentProfile>,
+): { request: CheckedRequest; state: TrainingState } {
+  // It becomes part of a path.
+  if (!/^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$/.test(request.projectId)) {
+    throw invalidField("project_id", "must be 1 to 63 letters, digits, '-' or '_'.");
+  }
+  const profile = profiles.get(request.studentProfile);
+  if (profile === undefined) {
+    throw invalidField(
+      "student_profile",
+      `"${request.studentProfile}" is not offered; choose one of: ${[...profiles.keys()].join(", ")}.`,
+      "student_profile_unknown",
+    );
+  }
+  const recipe = request.recipe ?? (profile.recipe as Recipe);
+  if (request.recipe !== undefined) checkRecipe(request.recipe);
+  const { rows } = request;
+  if (rows === undefined || rows.uri === "") {
+    throw invalidField("rows.uri", "is empty; name the artifact that holds the rows.");
+  }
+  if (!/^[0-9a-f]{64}$/.test(rows.sha256)) {
+    throw invalidField("rows.sha256", "must be the SHA-256 of the artifact, 64 hexadecimal digits.");
+  }
+  const task = requireTask(request.task);
+  return { request: { ...request, rows, task }, state: { model: profile.model, recipe } };
+}
+
+/** A stored run as its message. */
+export function toTrainingRun(run: StoredTrainingRun): TrainingRun {
+  const { lastStep, checkpoint, rows = 0, tooLongRowIds = [], trainSeconds = 0 } = run.state;
+  return {
+    run: toRunMessage(run),
+    request: run.request,
+    lastStep: lastStep ?? undefined,
+    checkpoint,
+    rows,
+    tooLongRowIds,
+    trainSeconds,
+  };
+}
