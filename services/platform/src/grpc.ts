@@ -117,10 +117,11 @@ export function connect<Definition extends CompatServiceDefinition>(
   address: string,
 ): Client<Definition, DeadlineOptions> & { close(): void } {
   const channel = createChannel(address, undefined, channelOptions);
+  // The first is the innermost: ours sees what the others made, details and deadlines included.
   const client = createClientFactory()
-    .use(clientErrorMiddleware)
     .use(errorDetailsClientMiddleware)
     .use(deadlineMiddleware)
+    .use(clientErrorMiddleware)
     .create(definition, channel, { "*": { deadline: defaultDeadlineMs } } as never);
   return Object.assign(client, { close: () => channel.close() }) as never;
 }
