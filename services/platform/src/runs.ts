@@ -281,9 +281,14 @@ export class Runs<Request, State extends object> {
         await finish(transaction, run, "SUCCEEDED", { state: result.state ?? {} });
       });
     } catch (error) {
-      await this.settle(run, lease, error, { lost: lost.signal, cancelled: cancelled.signal, shutdown }, onFailed).catch(
-        (settleError: unknown) =>
-          this.log.warn({ err: settleError, runId: run.id }, "could not store how the run ended; its lease runs out"),
+      await this.settle(
+        run,
+        lease,
+        error,
+        { lost: lost.signal, cancelled: cancelled.signal, shutdown },
+        onFailed,
+      ).catch((settleError: unknown) =>
+        this.log.warn({ err: settleError, runId: run.id }, "could not store how the run ended; its lease runs out"),
       );
     } finally {
       ended.abort();

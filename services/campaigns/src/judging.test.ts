@@ -1,0 +1,90 @@
+import type { Candidate } from "@tutelage/proto/campaigns/v1/campaigns";
+import { expect, test } from "vitest";
+import { decide, ensembleOpinion, labelProbability, measureReliability, type Opinion, verdictOf } from "./judging.js";
+import { defaultSettings } from "./settings.js";
+
+const labels = ["a", "b"];
+const gold = Array.from({ length: 40 }, (_, index) => ({ id: `g${index}`, output: labels[index % 2] as string }));
+const opinion = (rowId: string, answer: string): Opinion => ({ rowId, answer, scores: [] });
+
+/** Belief in label "a" after one checker said `answer`, by a checker that answered the gold rows with `answers`. */
+function beliefAfter(answer: string, answers: (row: { output: string }, index: number) => string): number {
+  const reliability = measureReliability(
+    gold,
+    gold.map((row, index) => opinion(row.id, answers(row, index))),
+    labels,
+  );
+  return labelProbability("a", [
+    { verdict: verdictOf("teacher", "a", opinion("c", answer), reliability), reliability },
+  ]);
+}
+
+test("a checker that is right on gold rows decides, and one that guesses moves nothing", () => {
+  const right = (row: { output: string }) => row.output;
+  expect(beliefAfter("a", right)).toBeGreaterThan(0.9);
+  expect(beliefAfter("b", right)).toBeLessThan(0.2);
+  const guess = (_: object, index: number) => labels[Math.floor(index / 2) % 2] as string;
+  expect(beliefAfter("a", guess)).toBeCloseTo(0.6, 1);
+  expect(beliefAfter("b", guess)).toBeCloseTo(0.6, 1);
+});
+
+test("a checker that always says the same label is worth nothing for it", () => {
+  expect(Math.abs(beliefAfter("a", () => "a") - 0.6)).toBeLessThan(0.05);
+});
+
+test("a label without gold rows falls back to the checker's overall record", () => {
+  const reliability = measureReliability(
+    gold,
+    gold.map((row) => opinion(row.id, row.output)),
+    [...labels, "c"],
+  );
+  expect(reliability.hit.get("c")).toBeGreaterThan(0.9);
+});
+
+test("the students' opinion is the mean of their distributions", () => {
+  const scores = (a: number) => [
+    { label: "a", logProbability: Math.log(a) },
+    { label: "b", logProbability: Math.log(1 - a) },
+  ];
+  const together = ensembleOpinion("r", [scores(0.9), scores(0.4), scores(0.4)]);
+  expect(together.answer).toBe("a");
+  expect(Math.exp(together.scores[0]?.logProbability ?? 0)).toBeCloseTo(0.5667, 3);
+});
+
+function candidate(number: number, output: string, probability: number, rejection = ""): Candidate {
+  const rest = {
+    iteration: 0,
+    seedRowId: "s",
+    wrongAnswer: "",
+    callId: "",
+    input: "x",
+    verdicts: [],
+    maxRougeL: 0,
+    rowId: "",
+  };
+  return { number, output, probability, accepted: false, rejection, ...rest };
+}
+
+test("the likeliest candidates of each label are accepted, doubted ones never, in their own order", () => {
+  const decided = decide(
+    [
+      candidate(0, "a", 0.6),
+      candidate(1, "a", 0.9),
+      candidate(2, "a", 0.7),
+      candidate(3, "b", 0.3),
+      candidate(4, "b", 1, "unparseable"),
+    ],
+    { ...defaultSettings, acceptProbability: 0.5 },
+    new Map([
+      ["a", 2],
+      ["b", 5],
+    ]),
+  );
+  expect(decided.map((one) => [one.number, one.accepted, one.rejection])).toEqual([
+    [0, false, "not_needed"],
+    [1, true, ""],
+    [2, true, ""],
+    [3, false, "label_doubted"],
+    [4, false, "unparseable"],
+  ]);
+});

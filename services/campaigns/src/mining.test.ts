@@ -1,0 +1,49 @@
+import { type Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
+import { expect, test } from "vitest";
+import { assignFolds, difficulty, mine } from "./mining.js";
+
+function row(id: string, output: string): Row {
+  const rest = { messages: [], rootRowId: "", parentRowId: "", iteration: 0, metadata: {} };
+  return { id, input: `input ${id}`, output, split: Split.TRAIN, origin: RowOrigin.SEED, ...rest };
+}
+
+const rows = Array.from({ length: 30 }, (_, index) => row(`r${index}`, ["a", "b", "c"][index % 3] as string));
+
+test("folds hold every label evenly and are the same for the same seed", () => {
+  const folds = assignFolds(rows, 3, 7);
+  for (const label of ["a", "b", "c"]) {
+    const sizes = [0, 1, 2].map(
+      (fold) => rows.filter((one) => one.output === label && folds.get(one.id) === fold).length,
+    );
+    expect(Math.max(...sizes) - Math.min(...sizes)).toBeLessThanOrEqual(1);
+  }
+  expect(assignFolds([...rows].reverse(), 3, 7)).toEqual(folds);
+  expect([...assignFolds(rows, 3, 8)].sort()).not.toEqual([...folds].sort());
+});
+
+test("folds of few rows with many labels are even in size too", () => {
+  const few = rows.slice(0, 7).map((one, index) => ({ ...one, output: `label ${index}` }));
+  const folds = assignFolds(few, 3, 1);
+  const sizes = [0, 1, 2].map((fold) => [...folds.values()].filter((one) => one === fold).length);
+  expect(Math.max(...sizes) - Math.min(...sizes)).toBeLessThanOrEqual(1);
+});
+
+test("mining joins rows with predictions whatever their order, and measures difficulty", () => {
+  const prediction = { expected: "", tooLong: false, logProbability: 0 };
+  const mined = mine(rows.slice(0, 2), [
+    { ...prediction, rowId: "r1", text: " b?", answer: "", correct: false, labelScores: [] },
+    {
+      ...prediction,
+      rowId: "r0",
+      text: "a",
+      answer: "a",
+      correct: true,
+      labelScores: [{ label: "a", logProbability: Math.log(0.75) }],
+    },
+  ]);
+  expect(mined.map((one) => [one.row.id, one.correct, one.answer])).toEqual([
+    ["r0", true, "a"],
+    ["r1", false, " b?"],
+  ]);
+  expect(mined.map(difficulty)).toEqual([0.25, 1]);
+});

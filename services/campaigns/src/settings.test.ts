@@ -1,0 +1,47 @@
+import { type Settings, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
+import { Grader, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
+import { expect, test } from "vitest";
+import { checkTask, defaultSettings, resolveSettings } from "./settings.js";
+
+const task: Task = {
+  name: "t",
+  kind: TaskKind.CLASSIFICATION,
+  promptTemplate: "Question: {input}\nClass:",
+  labels: [
+    { name: "a", description: "" },
+    { name: "b", description: "" },
+  ],
+  grader: Grader.LABEL,
+  teacherInstructions: "",
+  maxAnswerTokens: 0,
+  rowNoun: "",
+};
+const given = (settings: Partial<Settings>) => ({ ...defaultSettings, ...settings });
+
+test("zero and unspecified take the default, anything else stays", () => {
+  const resolved = resolveSettings(given({ iterations: 0, folds: 5 }), task);
+  expect(resolved).toMatchObject({ iterations: defaultSettings.iterations, folds: 5 });
+});
+
+test("every wrong setting is named with its bounds", () => {
+  const wrong = () => resolveSettings(given({ iterations: 99, acceptProbability: 2, folds: 2.5 }), task);
+  expect(wrong).toThrow(/settings.iterations is 99; must be from 1 to 20/);
+  expect(wrong).toThrow(/settings.accept_probability is 2/);
+  expect(wrong).toThrow(/settings.folds is 2.5; must be a whole number/);
+});
+
+test("label checks are off where there are no labels to doubt", () => {
+  const text = { ...task, kind: TaskKind.TEXT, labels: [] };
+  expect(resolveSettings(undefined, text)).toMatchObject({ checkStudents: Switch.OFF, checkTeacher: Switch.OFF });
+});
+
+test.each([
+  ["a template without {input}", { promptTemplate: "Question:" }, /prompt_template contains \{input\} 0 times/],
+  ["a template with two", { promptTemplate: "{input} {input}" }, /contains \{input\} 2 times/],
+  ["no kind", { kind: TaskKind.UNSPECIFIED }, /task.kind is missing/],
+  ["one label", { labels: task.labels.slice(1) }, /at least two labels/],
+  ["a label twice", { labels: [task.labels[0], task.labels[0]] }, /names "a" twice/],
+  ["labels of a math task", { kind: TaskKind.MATH }, /only for classification/],
+])("a task with %s is refused with the fix", (_, change, message) => {
+  expect(() => checkTask({ ...task, ...change } as Task)).toThrow(message);
+});
