@@ -224,13 +224,19 @@ export class Runs<Request, State extends object> {
     const loops = Array.from({ length: options.concurrency }, async () => {
       const subscription = this.signals.subscribe("any");
       try {
+        let dueAt = 0;
         while (!options.signal.aborted) {
           const run = await this.claim(holder).catch((error: unknown) => {
             if (!options.signal.aborted) this.log.warn({ err: error }, "cannot look for work; trying again");
             return undefined;
           });
-          if (run === undefined) await subscription.next(this.timing.pollMs, options.signal);
-          else await this.hold(run, handler, options);
+          if (run === undefined) {
+            // A run that was handed back is looked for when it is due, not a whole poll later.
+            const untilDueMs = dueAt > Date.now() ? dueAt - Date.now() : this.timing.pollMs;
+            await subscription.next(Math.min(untilDueMs, this.timing.pollMs), options.signal);
+          } else {
+            dueAt = Date.now() + (await this.hold(run, handler, options));
+          }
         }
       } finally {
         subscription.close();
@@ -254,12 +260,12 @@ export class Runs<Request, State extends object> {
     return rows.length === 0 ? undefined : toRow(rows[0]);
   }
 
-  /** Runs the handler under a heartbeat and stores how it ended. Never throws. */
+  /** Runs the handler under a heartbeat and stores how it ended. Never throws. Gives ms until the run is due again. */
   private async hold(
     run: RunRow<Request, State>,
     handler: Parameters<Runs<Request, State>["work"]>[0],
     { signal: shutdown, onFailed }: { signal: AbortSignal; onFailed?: OnFailed<Request, State> },
-  ): Promise<void> {
+  ): Promise<number> {
     const ended = new AbortController();
     const lost = new AbortController();
     const cancelled = new AbortController();
@@ -280,6 +286,7 @@ export class Runs<Request, State extends object> {
         await result.commit?.(transaction);
         await finish(transaction, run, "SUCCEEDED", { state: result.state ?? {} });
       });
+      return 0;
     } catch (error) {
       await this.settle(
         run,
@@ -290,6 +297,7 @@ export class Runs<Request, State extends object> {
       ).catch((settleError: unknown) =>
         this.log.warn({ err: settleError, runId: run.id }, "could not store how the run ended; its lease runs out"),
       );
+      return error instanceof TryLater ? error.delayMs : 0;
     } finally {
       ended.abort();
       await heartbeat;
