@@ -27,6 +27,8 @@ export interface TestStudent {
   /** The answer to a row. */
   answer: (rowId: string, input: string) => Partial<Prediction>;
   steps: number;
+  /** The loss of a step. */
+  loss: (step: number) => number;
   /** Holds the slot as another job would. */
   busy: boolean;
   /** Resolves when a job ends, with how. */
@@ -72,7 +74,7 @@ export async function startTestStudent(listen = "127.0.0.1:0"): Promise<TestStud
           yield {
             event: {
               $case: "step",
-              value: { step, totalSteps: student.steps, loss: 1 / step, etaSeconds: 1, gradNorm: 1 },
+              value: { step, totalSteps: student.steps, loss: student.loss(step), etaSeconds: 1, gradNorm: 1 },
             },
           };
         }
@@ -118,6 +120,7 @@ export async function startTestStudent(listen = "127.0.0.1:0"): Promise<TestStud
     onStep: async () => {},
     answer: (rowId) => ({ text: rowId }),
     steps: 3,
+    loss: (step) => 1 / step,
     busy: false,
     nextEnd: async () => (await once(events, "end"))[0],
     stop: () => server.stop(0),

@@ -1,9 +1,9 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { parseConfig } from "@tutelage/platform/config";
 import { type Database, openDatabase } from "@tutelage/platform/database";
+import { invalidField, TutelageError } from "@tutelage/platform/errors";
 import { connect } from "@tutelage/platform/grpc";
 import { createLog } from "@tutelage/platform/log";
 import type { RunningService } from "@tutelage/platform/process";
@@ -18,6 +18,7 @@ import {
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
 import { testDatabaseUrl } from "../../../tests/support/database.js";
 import { startTestStudent, type TestStudent } from "../../../tests/support/teststudent.js";
+import { gate, until } from "../../../tests/support/waiting.js";
 import { settings, start } from "./start.js";
 
 let home: string;
@@ -97,34 +98,10 @@ async function untilFinal(id: string): Promise<TrainingRun> {
   return last as TrainingRun;
 }
 
-async function until(condition: () => boolean | Promise<boolean>) {
-  const deadline = Date.now() + 15_000;
-  while (!(await condition())) {
-    if (Date.now() > deadline) throw new Error("waited too long");
-    await sleep(20);
-  }
-}
-
 async function stepsOf(id: string) {
   const steps: { step: number; loss: number }[] = [];
   for await (const batch of client.listTrainingSteps({ projectId: "default", id })) steps.push(...batch.steps);
   return steps;
-}
-
-/** A gate that a test opens; a job that waits at it ends when its call does. */
-function gate() {
-  let open = () => {};
-  const opened = new Promise<void>((resolve) => {
-    open = resolve;
-  });
-  return {
-    open,
-    pass: (signal: AbortSignal) =>
-      Promise.race([
-        opened,
-        new Promise<void>((_, reject) => signal.addEventListener("abort", () => reject(new Error("call ended")))),
-      ]),
-  };
 }
 
 test("a run is trained with its profile's recipe and ends with the checkpoint and every step", async () => {
@@ -279,7 +256,43 @@ test("a student that dies in the middle is waited for and the run is trained aga
   expect(student.trained).toHaveLength(1);
 });
 
-test("a loss that is not a number ends the run with a reason", async () => {
+test("a loss that is not a number ends the run with a reason, and the student's work", async () => {
+  student.steps = 1_000_000;
+  student.loss = (step) => (step < 5 ? 1 : Number.NaN);
+  const ended = student.nextEnd();
+  const failed = await untilFinal(idOf(await client.startTrainingRun(request())));
+  expect(failed.run).toMatchObject({ status: RunStatus.FAILED, failure: { code: "training_diverged" } });
+  expect(failed.run?.failure?.message).toContain("step 5");
+  expect(await ended).toBe("cancelled");
+});
+
+test.each<[string, TutelageError, string]>([
+  ["no rows to train on", invalidField("rows", "none to train on; give at least one row"), "rows_empty"],
+  ["a request it refuses", invalidField("recipe.lora_rank", "5; use less"), "student_refused"],
+  ["a changed artifact", new TutelageError("data_loss", "rows: digest differs"), "artifact_digest_mismatch"],
+  ["no memory left", new TutelageError("resource_exhausted", "Out of memory."), "out_of_memory"],
+])("%s is a failure with a stable code, not tried again", async (_, error, code) => {
+  student.onStep = async () => {
+    throw error;
+  };
+  const failed = await untilFinal(idOf(await client.startTrainingRun(request())));
+  expect(failed.run).toMatchObject({ status: RunStatus.FAILED, fence: 1, failure: { code } });
+});
+
+test("a student that dies of the run each time is not killed for ever", async () => {
+  // grpc reports a process that was killed in the middle of a call like this.
+  student.onStep = async () => {
+    throw new TutelageError("unavailable", "Connection dropped");
+  };
+  const id = idOf(await client.startTrainingRun(request()));
+  // Four deaths lie behind it.
+  await until(() => student.trained.length === 1);
+  await database.pool.query(`update runs set state = state || '{"studentLosses": 4}'`);
+  const failed = await untilFinal(id);
+  expect(failed.run?.failure?.code).toBe("student_died_too_often");
+});
+
+test("a bug in the student ends the run and its details stay in the log", async () => {
   student.onStep = async (step) => {
     if (step === 2) throw new Error("a bug in the student: with its secret details");
   };
