@@ -1,0 +1,247 @@
+/**
+ * Imports a file: the bytes are received into a spool first, so that everything
+ * after is free of the client: the key is looked up by the file's digest, and
+ * the reading can start over when the dataset moved on meanwhile.
+ */
+import { createHash, type Hash } from "node:crypto";
+import { invalidField, notFound, TutelageError } from "@tutelage/platform/errors";
+import {
+  FileFormat,
+  ImportHeader,
+  type ImportRowsRequest,
+  type ImportRowsResponse,
+} from "@tutelage/proto/datasets/v1/datasets";
+import { Split } from "@tutelage/proto/task/v1/task";
+import { versionMessage } from "./answers.js";
+import { type Dependencies, Draft } from "./draft.js";
+import { requireKey, requireProject, requireUuid, shown } from "./fields.js";
+import { type FileKind, type FileRecord, readRecords } from "./records.js";
+import { identify } from "./row.js";
+import { csvFields, type Mapping, type RowProblem, rowFromCsv, rowFromJson } from "./rowreader.js";
+import { SeenRows } from "./seenrows.js";
+import { Spool } from "./spool.js";
+import type { CommitRecord, VersionRecord } from "./store.js";
+import type { ImportResult } from "./tables.js";
+
+const maxChunkBytes = 1024 * 1024;
+const maxFileBytes = 16 * 1024 ** 3;
+const maxListedRejects = 1_000;
+/** Each lost race means that another import was committed. */
+const maxAttempts = 20;
+
+/** A header whose fields are checked. */
+interface Job {
+  projectId: string;
+  datasetId: string;
+  idempotencyKey: string;
+  kind: FileKind;
+  mapping: Mapping;
+  strict: boolean;
+  append: boolean;
+}
+
+export async function importRows(
+  dependencies: Dependencies,
+  requests: AsyncIterable<ImportRowsRequest>,
+  signal: AbortSignal,
+): Promise<ImportRowsResponse> {
+  const file = await Spool.open(dependencies.spoolDirectory);
+  try {
+    const { job, requestSha256 } = await receive(dependencies, requests, file);
+    const before = await dependencies.store.commitOf(job.projectId, job.datasetId, job.idempotencyKey);
+    if (before !== undefined) return await answerAgain(dependencies, before, requestSha256);
+    for (let attempt = 1; attempt <= maxAttempts; attempt++) {
+      const answer = await attemptImport(dependencies, job, requestSha256, file, signal);
+      if (answer !== undefined) return answer;
+    }
+    throw new TutelageError("aborted", "Other imports to this dataset came first again and again; try later.", {
+      reason: "dataset_busy",
+    });
+  } finally {
+    await file.close();
+  }
+}
+
+/** Reads the stream to its end. The digest stands for the header, without its key, and the file. */
+async function receive(dependencies: Dependencies, requests: AsyncIterable<ImportRowsRequest>, file: Spool) {
+  let job: Job | undefined;
+  let sha256: Hash | undefined;
+  for await (const { part } of requests) {
+    if (part?.$case === "header") {
+      if (job !== undefined) throw invalidField("header", "came twice; send it once, first.");
+      job = checkHeader(part.value);
+      if ((await dependencies.store.datasetById(job.projectId, job.datasetId)) === undefined) {
+        throw notFound("dataset", job.datasetId);
+      }
+      sha256 = createHash("sha256").update(ImportHeader.encode({ ...part.value, idempotencyKey: "" }).finish());
+    } else if (part?.$case === "chunk") {
+      if (sha256 === undefined) throw invalidField("header", "must be the first message of the stream.");
+      if (part.value.byteLength > maxChunkBytes) {
+        throw invalidField("chunk", `must be at most ${maxChunkBytes} bytes; send the file in smaller pieces.`);
+      }
+      sha256.update(part.value);
+      await file.append(part.value);
+      if (file.sizeBytes > maxFileBytes) {
+        throw new TutelageError("resource_exhausted", "The file is larger than 16 GiB; split it.", {
+          reason: "file_too_large",
+        });
+      }
+    }
+  }
+  if (job === undefined || sha256 === undefined) {
+    throw invalidField("header", "is missing; send it as the first message of the stream.");
+  }
+  return { job, requestSha256: sha256.digest("hex") };
+}
+
+function checkHeader(header: ImportHeader): Job {
+  if (header.format === FileFormat.UNSPECIFIED) throw invalidField("format", "must be JSONL or CSV.");
+  const inputColumn = header.inputColumn === "" ? "input" : header.inputColumn;
+  const outputColumn = header.outputColumn === "" ? "output" : header.outputColumn;
+  if (inputColumn === outputColumn) throw invalidField("output_column", "must differ from input_column.");
+  if (header.splitColumn === inputColumn || header.splitColumn === outputColumn) {
+    throw invalidField("split_column", "must differ from input_column and output_column.");
+  }
+  if (header.splitColumn === "" && header.defaultSplit === Split.UNSPECIFIED) {
+    throw invalidField("default_split", "must be TRAIN, DEV or TEST when there is no split_column.");
+  }
+  for (const [index, label] of header.allowedLabels.entries()) {
+    if (label.trim() === "")
+      throw invalidField(`allowed_labels[${index}]`, "is empty; give the label or leave it out.");
+  }
+  return {
+    projectId: requireProject(header.projectId),
+    datasetId: requireUuid("dataset_id", header.datasetId),
+    idempotencyKey: requireKey(header.idempotencyKey),
+    kind: header.format === FileFormat.CSV ? "csv" : "jsonl",
+    mapping: {
+      inputColumn,
+      outputColumn,
+      splitColumn: header.splitColumn,
+      defaultSplit: header.defaultSplit,
+      allowedLabels: new Set(header.allowedLabels),
+    },
+    strict: header.strict,
+    append: header.append,
+  };
+}
+
+/** undefined: another version came first, and the file must be judged against that one. */
+async function attemptImport(
+  dependencies: Dependencies,
+  job: Job,
+  requestSha256: string,
+  file: Spool,
+  signal: AbortSignal,
+): Promise<ImportRowsResponse | undefined> {
+  const { store } = dependencies;
+  const dataset = await store.datasetById(job.projectId, job.datasetId);
+  if (dataset === undefined) throw notFound("dataset", job.datasetId);
+  const parentId = job.append ? dataset.latestVersionId : null;
+  const parent = parentId === null ? undefined : await store.version(job.projectId, parentId);
+  const seen = new SeenRows();
+  const draft = await Draft.begin(dependencies, dataset, parent, (row) => seen.addExisting(row));
+  try {
+    const result = await readFile(job, file, seen, draft, signal);
+    if (draft.addedRows === 0 || (job.strict && result.rejectedRows > 0)) {
+      return { version: undefined, ...result, importedRows: 0 };
+    }
+    const commit = { idempotencyKey: job.idempotencyKey, requestSha256, result };
+    const committed = await draft.publish(commit, job.append ? parentId : undefined, signal);
+    if ("moved" in committed) return undefined;
+    if ("before" in committed) return await answerAgain(dependencies, committed.before, requestSha256);
+    return { version: versionMessage(committed.version), ...result };
+  } finally {
+    await draft.close();
+  }
+}
+
+/** Adds the file's good rows to the draft and lists the others. */
+async function readFile(job: Job, file: Spool, seen: SeenRows, draft: Draft, signal: AbortSignal) {
+  const result: ImportResult = { importedRows: 0, rejectedRows: 0, rejects: [] };
+  const reject = (line: number, problem: Omit<RowProblem, "field"> & { field?: string }) => {
+    result.rejectedRows++;
+    if (result.rejects.length < maxListedRejects) result.rejects.push({ line, field: "", ...problem });
+  };
+  let columns: string[] | undefined;
+  for await (const records of readRecords(file.read(), job.kind)) {
+    signal.throwIfAborted();
+    for (const record of records) {
+      if (job.kind === "csv" && columns === undefined) {
+        columns = headerColumns(record, job.mapping);
+        continue;
+      }
+      if ("problem" in record) {
+        reject(record.line, record.problem);
+        continue;
+      }
+      const read =
+        columns === undefined ? rowFromJson(record.text, job.mapping) : rowFromCsv(record.text, columns, job.mapping);
+      const problem = "problem" in read ? read.problem : seen.add(read.row, record.line);
+      if (problem !== undefined) reject(record.line, problem);
+      else if ("row" in read) {
+        result.importedRows++;
+        const writing = draft.add(identify(read.row));
+        if (writing !== undefined) await writing;
+      }
+    }
+  }
+  return result;
+}
+
+/** The names in a CSV file's first record. A wrong one is a wrong request: no row could be read. */
+function headerColumns(record: FileRecord, mapping: Mapping): string[] {
+  if ("problem" in record) {
+    const why = `the header row cannot be read. ${record.problem.message}`;
+    throw invalidField("chunk", why, "csv_header_malformed");
+  }
+  const columns = csvFields(record.text).map((name) => name.trim());
+  const repeated = columns.find((name, index) => columns.indexOf(name) !== index);
+  if (repeated !== undefined) {
+    throw invalidField("chunk", `the header row has ${shown(repeated)} twice; rename one.`, "csv_header_repeated");
+  }
+  const wanted = [
+    ["input_column", mapping.inputColumn],
+    ["output_column", mapping.outputColumn],
+    ["split_column", mapping.splitColumn],
+  ] as const;
+  for (const [field, name] of wanted) {
+    if (name === "" || columns.includes(name)) continue;
+    const there = columns.slice(0, 20).map((column) => shown(column));
+    const hint = columns.length === 1 && /[;\t]/.test(record.text) ? " Separate columns with commas." : "";
+    throw invalidField(
+      field,
+      `the file has no column ${shown(name)}, only ${there.join(", ")}; name the one that holds it.${hint}`,
+      "column_missing",
+    );
+  }
+  return columns;
+}
+
+/** What the first call with this key was told. */
+async function answerAgain(
+  dependencies: Dependencies,
+  before: CommitRecord,
+  requestSha256: string,
+): Promise<ImportRowsResponse> {
+  const version = await versionOf(dependencies, before, requestSha256);
+  return { version: versionMessage(version), ...before.result };
+}
+
+/** The version that a key has made. Throws already_exists when the key stood for another request. */
+export async function versionOf(
+  dependencies: Dependencies,
+  before: CommitRecord,
+  requestSha256: string,
+): Promise<VersionRecord> {
+  if (before.requestSha256 !== requestSha256) {
+    throw new TutelageError(
+      "already_exists",
+      `The idempotency key "${before.idempotencyKey}" was used for other rows; use a new key for a new request.`,
+      { reason: "idempotency_key_reused" },
+    );
+  }
+  const version = await dependencies.store.version(before.projectId, before.versionId);
+  if (version === undefined) throw notFound("version", before.versionId);
+  return version;
+}

@@ -1,0 +1,103 @@
+/** Measures how near texts are to a version's rows and to one another. */
+import { setImmediate as nextTurn } from "node:timers/promises";
+import type { ArtifactStore } from "@tutelage/platform/artifacts";
+import { readRows } from "@tutelage/platform/rowfile";
+import type { Novelty } from "@tutelage/proto/datasets/v1/datasets";
+import { wholeVersion } from "./draft.js";
+import { isNearer, RougeIndex, rougeLF, tokenize } from "./rouge.js";
+import { comparedText } from "./row.js";
+import type { VersionRecord } from "./store.js";
+
+/** Longest stretch of work before others get a turn. */
+const turnMs = 10;
+/** Tokens kept in memory over all versions: 20 bytes each and 60 a row, so some 200 MB. */
+const maxCachedTokens = 8_000_000;
+
+/** A version's rows, ready to be searched. */
+interface IndexedVersion {
+  index: RougeIndex;
+  rowIds: string[];
+}
+
+export class NoveltyMeter {
+  /** By project and digest; the least recently used first. */
+  private readonly cache = new Map<string, Promise<IndexedVersion>>();
+  private readonly sizes = new Map<string, number>();
+  private cachedTokens = 0;
+
+  constructor(
+    private readonly artifacts: ArtifactStore,
+    private readonly maxTokens = maxCachedTokens,
+  ) {}
+
+  /** One measurement a text, exact. Ties go to a row, and to the earliest. */
+  async measure(version: VersionRecord, texts: readonly string[], signal: AbortSignal): Promise<Novelty[]> {
+    const { index: rows, rowIds } = await this.indexed(version);
+    const earlier = new RougeIndex();
+    const novelties: Novelty[] = [];
+    let turnBegan = performance.now();
+    for (const text of texts) {
+      const tokens = tokenize(text);
+      const row = rows.nearest(tokens);
+      const before = earlier.nearest(tokens);
+      earlier.add(tokens);
+      const isText = isNearer(before, row, tokens.length);
+      const nearest = isText ? before : row;
+      novelties.push({
+        maxRougeL: rougeLF(nearest.lcs, tokens.length, nearest.length),
+        nearestRowId: isText ? "" : (rowIds[nearest.text] ?? ""),
+        nearestTextIndex: isText ? before.text : -1,
+      });
+      if (performance.now() - turnBegan > turnMs) {
+        await nextTurn();
+        signal.throwIfAborted();
+        turnBegan = performance.now();
+      }
+    }
+    return novelties;
+  }
+
+  private async indexed(version: VersionRecord): Promise<IndexedVersion> {
+    const key = `${version.projectId}/${version.digest}`;
+    const cached = this.cache.get(key);
+    if (cached !== undefined) {
+      this.cache.delete(key);
+      this.cache.set(key, cached);
+      return await cached;
+    }
+    const loading = this.load(version);
+    this.cache.set(key, loading);
+    try {
+      const loaded = await loading;
+      this.sizes.set(key, loaded.index.tokenCount);
+      this.cachedTokens += loaded.index.tokenCount;
+      this.evict();
+      return loaded;
+    } catch (error) {
+      this.cache.delete(key);
+      throw error;
+    }
+  }
+
+  private async load(version: VersionRecord): Promise<IndexedVersion> {
+    const index = new RougeIndex();
+    const rowIds: string[] = [];
+    for await (const row of readRows(this.artifacts, wholeVersion(version))) {
+      index.add(tokenize(comparedText(row)));
+      rowIds.push(row.id);
+    }
+    return { index, rowIds };
+  }
+
+  /** A version too large for the bound is dropped too, once it has been used. */
+  private evict(): void {
+    for (const key of this.cache.keys()) {
+      if (this.cachedTokens <= this.maxTokens) return;
+      const size = this.sizes.get(key);
+      if (size === undefined) continue; // still loading
+      this.cache.delete(key);
+      this.sizes.delete(key);
+      this.cachedTokens -= size;
+    }
+  }
+}

@@ -1,0 +1,128 @@
+/** What a row is: its identity, its normal form, and the rules it keeps. Pure. */
+import { createHash, hash } from "node:crypto";
+import { invalidField } from "@tutelage/platform/errors";
+import { rowToLine } from "@tutelage/platform/rowfile";
+import { type Message, type Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
+import { hasNul, shown } from "./fields.js";
+
+/** Greatest size of a row, as a line of a file and as JSON. */
+export const maxRowBytes = 1024 * 1024;
+const idLength = 32;
+const roles = new Set(["system", "user", "assistant"]);
+const emptyId = '{"id":"",';
+
+/**
+ * The row with its id, and its line in an artifact. The id is the first 32
+ * hexadecimal digits of the SHA-256 over that line without its "id" member and
+ * newline, so anyone can check it with the artifact alone.
+ */
+export function identify(row: Row): { row: Row; line: string } {
+  const content = `{${rowToLine({ ...row, id: "" }).slice(emptyId.length, -1)}`;
+  const id = hash("sha256", content, "hex").slice(0, idLength);
+  return { row: { ...row, id }, line: `{"id":"${id}",${content.slice(1)}\n` };
+}
+
+/**
+ * SHA-256 over the ids of a version's rows, each followed by a newline, in
+ * order. It runs over all ids, not over the parent's digest: the same rows have
+ * the same digest however they were cut into versions.
+ */
+export class VersionDigest {
+  private readonly sha256 = createHash("sha256");
+
+  add(rowId: string): void {
+    this.sha256.update(`${rowId}\n`);
+  }
+
+  /** Hexadecimal; the last call on this object. */
+  finish(): string {
+    return this.sha256.digest("hex");
+  }
+}
+
+/**
+ * The form in which two inputs are the same: Unicode NFC, white space
+ * collapsed and trimmed. Case is kept: for some tasks it is the answer.
+ */
+export function normalizedInput(row: { input: string; messages: Message[] }): string {
+  if (row.messages.length === 0) return normalizedText(row.input);
+  return JSON.stringify(row.messages.map(({ role, content }) => [role, normalizedText(content)]));
+}
+
+function normalizedText(text: string): string {
+  return text.normalize("NFC").replace(/\s+/g, " ").trim();
+}
+
+/** The text of a row that novelty compares: its input, else the last user message, else the whole conversation. */
+export function comparedText(row: Row): string {
+  if (row.messages.length === 0) return row.input;
+  const lastUser = row.messages.findLast(({ role }) => role === "user");
+  return lastUser?.content ?? row.messages.map(({ content }) => content).join("\n");
+}
+
+/** Why a string cannot be stored or would not come back the same; undefined when it can. */
+export function textProblem(text: string): { code: "wrong_type" | "invalid_utf8"; message: string } | undefined {
+  if (hasNul(text)) return { code: "wrong_type", message: "contains the character U+0000; remove it." };
+  // Under the u flag this matches only halves of surrogate pairs.
+  if (/[\ud800-\udfff]/u.test(text)) {
+    return { code: "invalid_utf8", message: "contains half of a surrogate pair; write the whole character." };
+  }
+  return undefined;
+}
+
+/** Why messages are not a conversation; undefined when they are one. */
+export function messagesProblem(value: unknown): { field: string; code: string; message: string } | undefined {
+  const wrong = (field: string, message: string, code = "wrong_type") => ({ field, code, message });
+  if (!Array.isArray(value)) return wrong("messages", 'must be an array of {"role", "content"} objects.');
+  if (value.length === 0) return wrong("messages", "is empty; give at least one message.", "empty_field");
+  for (const [index, message] of value.entries()) {
+    const { role, content } = (message ?? {}) as Record<string, unknown>;
+    if (typeof role !== "string" || !roles.has(role)) {
+      return wrong(`messages[${index}].role`, `must be "system", "user" or "assistant", not ${shown(role)}.`);
+    }
+    if (typeof content !== "string") return wrong(`messages[${index}].content`, "must be text.");
+    const problem = textProblem(content);
+    if (problem !== undefined) return wrong(`messages[${index}].content`, problem.message, problem.code);
+  }
+  if (!value.some(({ content }) => content.trim() !== "")) {
+    return wrong("messages", "has only blank messages; give at least one with text.", "empty_field");
+  }
+  return undefined;
+}
+
+/**
+ * Checks a row that a service appends; `field` is its path, e.g. "rows[3]".
+ * Throws invalid_argument. Whether its root and parent exist is not known here.
+ */
+export function checkAppended(row: Row, field: string): void {
+  const refuse = (name: string, message: string) => {
+    throw invalidField(`${field}.${name}`, message);
+  };
+  if (row.messages.length > 0) {
+    if (row.input !== "") refuse("input", "must be empty in a row that has messages.");
+    const problem = messagesProblem(row.messages);
+    if (problem !== undefined) refuse(problem.field, problem.message);
+  } else if (row.input.trim() === "") refuse("input", "is empty; give the text, or messages.");
+  if (row.output.trim() === "") refuse("output", "is empty; give the expected answer.");
+  if (row.split === Split.UNSPECIFIED) refuse("split", "must be TRAIN, DEV or TEST.");
+  if (!Number.isInteger(row.iteration) || row.iteration < 0) refuse("iteration", "must be 0 or greater.");
+  for (const [name, text] of [["input", row.input] as const, ["output", row.output] as const, ...metadataTexts(row)]) {
+    const problem = textProblem(text);
+    if (problem !== undefined) refuse(name, problem.message);
+  }
+  if (row.origin === RowOrigin.SEED) {
+    if (row.rootRowId !== "") refuse("root_row_id", "must be empty in a seed row.");
+    if (row.parentRowId !== "") refuse("parent_row_id", "must be empty in a seed row.");
+    if (row.iteration !== 0) refuse("iteration", "must be 0 in a seed row.");
+  } else if (row.origin === RowOrigin.SYNTHETIC) {
+    if (row.rootRowId === "") refuse("root_row_id", "is empty; name the seed row that the synthetic row grew from.");
+    if (row.parentRowId === "") refuse("parent_row_id", "is empty; name the row that the teacher was shown.");
+  } else refuse("origin", "must be SEED or SYNTHETIC.");
+}
+
+function metadataTexts(row: Row): (readonly [string, string])[] {
+  return Object.entries(row.metadata).flatMap(([key, value]) => [
+    ["metadata", key] as const,
+    [`metadata.${key}`, value] as const,
+  ]);
+}

@@ -1,0 +1,208 @@
+/** Turns records of a file into seed rows by a column mapping, or says what is wrong with them. Pure. */
+import { splitFromName } from "@tutelage/platform/rowfile";
+import { type Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
+import { parse } from "csv-parse/sync";
+import { shown } from "./fields.js";
+import { messagesProblem, textProblem } from "./row.js";
+
+/** Where a row's parts stand in a record. */
+export interface Mapping {
+  inputColumn: string;
+  outputColumn: string;
+  /** Empty: no column holds the split. */
+  splitColumn: string;
+  /** Split of rows that name none. */
+  defaultSplit: Split;
+  /** Outputs that are allowed; empty allows all. */
+  allowedLabels: ReadonlySet<string>;
+}
+
+/** Why a record is not a row: a code of the contract, the field, and the fix. */
+export interface RowProblem {
+  code: string;
+  field: string;
+  message: string;
+}
+
+export type ReadRow = { row: Row } | { problem: RowProblem };
+
+const messagesKey = "messages";
+const metadataKey = "metadata";
+const splitHints = new Map([
+  ["training", "train"],
+  ["validation", "dev"],
+  ["valid", "dev"],
+  ["val", "dev"],
+  ["development", "dev"],
+  ["eval", "dev"],
+  ["testing", "test"],
+]);
+
+/** The row of one line of JSONL. */
+export function rowFromJson(text: string, mapping: Mapping): ReadRow {
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch (error) {
+    const why = error instanceof Error ? error.message.replace(/\s+/g, " ").slice(0, 120) : "";
+    return refuse("malformed_json", "", `The line is not JSON (${why}); write one JSON object a line.`);
+  }
+  if (typeof json !== "object" || json === null || Array.isArray(json)) {
+    const what = json === null ? "null" : Array.isArray(json) ? "an array" : `a ${typeof json}`;
+    return refuse("wrong_type", "", `The line is ${what}; write one JSON object a line.`);
+  }
+  return rowFromValues(json as Record<string, unknown>, mapping, true);
+}
+
+/** The fields of one CSV record; it is well formed, as records.ts has made sure. */
+export function csvFields(text: string): string[] {
+  if (!text.includes('"')) return text.split(",");
+  const [fields] = parse(text, { record_delimiter: "\n" });
+  return fields ?? [];
+}
+
+/** The row of one CSV record, given the header's columns. */
+export function rowFromCsv(text: string, columns: readonly string[], mapping: Mapping): ReadRow {
+  const fields = csvFields(text);
+  if (fields.length !== columns.length) {
+    const message = `The record has ${fields.length} fields where the header has ${columns.length}; quote fields that hold commas.`;
+    return refuse("malformed_csv", "", message);
+  }
+  return rowFromValues(Object.fromEntries(columns.map((column, index) => [column, fields[index]])), mapping, false);
+}
+
+function rowFromValues(values: Record<string, unknown>, mapping: Mapping, isJson: boolean): ReadRow {
+  const row: Row = {
+    id: "",
+    input: "",
+    messages: [],
+    output: "",
+    split: mapping.defaultSplit,
+    origin: RowOrigin.SEED,
+    rootRowId: "",
+    parentRowId: "",
+    iteration: 0,
+    metadata: {},
+  };
+  const problem =
+    readInput(row, values, mapping, isJson) ??
+    readOutput(row, values, mapping) ??
+    readSplit(row, values, mapping) ??
+    readMetadata(row, values, mapping, isJson);
+  return problem === undefined ? { row } : { problem };
+}
+
+function readInput(row: Row, values: Record<string, unknown>, mapping: Mapping, isJson: boolean) {
+  const field = mapping.inputColumn;
+  const input = own(values, field);
+  const messages = isJson && field !== messagesKey ? own(values, messagesKey) : undefined;
+  if (messages !== undefined && messages !== null) {
+    if (input !== undefined && input !== null) {
+      return fault("wrong_type", messagesKey, `The row has "${field}" and "messages"; keep one of them.`);
+    }
+    const problem = messagesProblem(messages);
+    if (problem !== undefined) return fault(problem.code, problem.field, `"${problem.field}" ${problem.message}`);
+    row.messages = (messages as Row["messages"]).map(({ role, content }) => ({ role, content }));
+    return undefined;
+  }
+  if (input === undefined || input === null) {
+    return fault("missing_field", field, `"${field}" is missing; give the input text.`);
+  }
+  if (typeof input !== "string") {
+    return fault("wrong_type", field, `"${field}" must be text, not ${shown(input)}; put it in quotes.`);
+  }
+  if (input.trim() === "") return fault("empty_field", field, `"${field}" is empty; give the input text.`);
+  const problem = textProblem(input);
+  if (problem !== undefined) return fault(problem.code, field, `"${field}" ${problem.message}`);
+  row.input = input;
+  return undefined;
+}
+
+/** A number or a boolean becomes its text: 7 is "7", true is "true". */
+function readOutput(row: Row, values: Record<string, unknown>, mapping: Mapping) {
+  const field = mapping.outputColumn;
+  const value = own(values, field);
+  if (value === undefined || value === null) {
+    return fault("missing_field", field, `"${field}" is missing; give the expected answer.`);
+  }
+  if (typeof value === "object") {
+    return fault("wrong_type", field, `"${field}" must be text, a number or a boolean, not ${shown(value)}.`);
+  }
+  if (typeof value === "number" && Number.isInteger(value) && !Number.isSafeInteger(value)) {
+    return fault("wrong_type", field, `"${field}" is a number that JSON does not carry exactly; put it in quotes.`);
+  }
+  const output = String(value);
+  if (output.trim() === "") return fault("empty_field", field, `"${field}" is empty; give the expected answer.`);
+  const problem = textProblem(output);
+  if (problem !== undefined) return fault(problem.code, field, `"${field}" ${problem.message}`);
+  if (mapping.allowedLabels.size > 0 && !mapping.allowedLabels.has(output)) {
+    const wanted = output.trim().toLowerCase();
+    const near = [...mapping.allowedLabels].find((label) => label.trim().toLowerCase() === wanted);
+    const fix = near === undefined ? `use one of ${shownList(mapping.allowedLabels)}` : `did you mean ${shown(near)}?`;
+    return fault("unknown_label", field, `${shown(output)} is not a label of the task; ${fix}`);
+  }
+  row.output = output;
+  return undefined;
+}
+
+function readSplit(row: Row, values: Record<string, unknown>, mapping: Mapping) {
+  const field = mapping.splitColumn;
+  const value = field === "" ? undefined : own(values, field);
+  const name = typeof value === "string" ? value.trim() : value;
+  if (name === undefined || name === null || name === "") {
+    if (row.split !== Split.UNSPECIFIED) return undefined;
+    return fault("missing_field", field, `"${field}" is missing; write train, dev or test, or set a default split.`);
+  }
+  if (typeof name !== "string") {
+    return fault("wrong_type", field, `"${field}" must be "train", "dev" or "test", not ${shown(name)}.`);
+  }
+  row.split = splitFromName(name.toLowerCase());
+  if (row.split !== Split.UNSPECIFIED) return undefined;
+  const hint = splitHints.get(name.toLowerCase());
+  const fix = hint === undefined ? "use train, dev or test." : `did you mean "${hint}"?`;
+  return fault("unknown_split", field, `${shown(name)} is not a split; ${fix}`);
+}
+
+/**
+ * All other columns, as text. The members of a JSON "metadata" object stand
+ * beside them; nulls are left out; arrays and objects become their JSON.
+ */
+function readMetadata(row: Row, values: Record<string, unknown>, mapping: Mapping, isJson: boolean) {
+  const entries: [string, string][] = [];
+  for (const [key, value] of columnsOf(values, isJson)) {
+    if (key === mapping.inputColumn || key === mapping.outputColumn || key === mapping.splitColumn) continue;
+    if (value === null || value === undefined || (isJson && key === messagesKey)) continue;
+    const text = typeof value === "string" ? value : JSON.stringify(value);
+    for (const part of [key, text]) {
+      const problem = textProblem(part);
+      if (problem !== undefined) return fault(problem.code, key, `${shown(key)} ${problem.message}`);
+    }
+    entries.push([key, text]);
+  }
+  row.metadata = Object.fromEntries(entries);
+  return undefined;
+}
+
+function columnsOf(values: Record<string, unknown>, isJson: boolean): [string, unknown][] {
+  const metadata = isJson ? own(values, metadataKey) : undefined;
+  if (typeof metadata !== "object" || metadata === null || Array.isArray(metadata)) return Object.entries(values);
+  return [...Object.entries(metadata), ...Object.entries(values).filter(([key]) => key !== metadataKey)];
+}
+
+/** A record's own value; "constructor" and its like are columns as any other. */
+function own(values: Record<string, unknown>, key: string): unknown {
+  return Object.hasOwn(values, key) ? values[key] : undefined;
+}
+
+function shownList(labels: ReadonlySet<string>): string {
+  const some = [...labels].slice(0, 10).map((label) => shown(label));
+  return `${some.join(", ")}${labels.size > some.length ? ", …" : ""}.`;
+}
+
+function fault(code: string, field: string, message: string): RowProblem {
+  return { code, field, message };
+}
+
+function refuse(code: string, field: string, message: string): ReadRow {
+  return { problem: fault(code, field, message) };
+}

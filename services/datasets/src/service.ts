@@ -1,0 +1,126 @@
+/** The gRPC handlers: check, call, answer. */
+import { invalidField, notFound } from "@tutelage/platform/errors";
+import { readRows, rowToLine } from "@tutelage/platform/rowfile";
+import type { DatasetsServiceImplementation } from "@tutelage/proto/datasets/v1/datasets";
+import { Split } from "@tutelage/proto/task/v1/task";
+import { datasetMessage, versionMessage } from "./answers.js";
+import { appendRows } from "./appends.js";
+import { type Dependencies, wholeVersion } from "./draft.js";
+import { readCursor, requireName, requirePageSize, requireProject, requireUuid, writeCursor } from "./fields.js";
+import { importRows } from "./imports.js";
+import type { NoveltyMeter } from "./novelty.js";
+import type { VersionRecord } from "./store.js";
+
+const maxExportChunkBytes = 64 * 1024;
+const maxTexts = 10_000;
+
+export function datasetsService(dependencies: Dependencies & { novelty: NoveltyMeter }): DatasetsServiceImplementation {
+  const { store, artifacts, novelty } = dependencies;
+
+  async function versionOf(projectId: string, field: string, id: string): Promise<VersionRecord> {
+    const version = await store.version(requireProject(projectId), requireUuid(field, id));
+    if (version === undefined) throw notFound("version", id);
+    return version;
+  }
+
+  return {
+    async createDataset(request) {
+      return datasetMessage(await store.createDataset(requireProject(request.projectId), requireName(request.name)));
+    },
+
+    async getDataset({ projectId, id, name }) {
+      requireProject(projectId);
+      if ((id === "") === (name === "")) throw invalidField("id", "give the id or the name, one of them.");
+      const dataset =
+        id !== ""
+          ? await store.datasetById(projectId, requireUuid("id", id))
+          : await store.datasetByName(projectId, requireName(name));
+      if (dataset === undefined) throw notFound("dataset", id === "" ? name : id);
+      return datasetMessage(dataset);
+    },
+
+    async listDatasets({ projectId, pageSize, cursor }) {
+      const listing = `datasets ${requireProject(projectId)}`;
+      const size = requirePageSize(pageSize);
+      const page = await store.listDatasets(projectId, size + 1, readCursor(cursor, listing));
+      const datasets = page.slice(0, size);
+      return {
+        datasets: datasets.map(datasetMessage),
+        nextCursor: nextCursor(listing, page.length > size, datasets.at(-1)?.ordinal),
+      };
+    },
+
+    importRows: (requests, context) => importRows(dependencies, requests, context.signal),
+
+    appendRows: (requests, context) => appendRows(dependencies, requests, context.signal),
+
+    async getVersion({ projectId, id }) {
+      return versionMessage(await versionOf(projectId, "id", id));
+    },
+
+    async listVersions({ projectId, datasetId, pageSize, cursor }) {
+      const id = requireUuid("dataset_id", datasetId);
+      if ((await store.datasetById(requireProject(projectId), id)) === undefined) throw notFound("dataset", datasetId);
+      const listing = `versions ${projectId} ${id}`;
+      const size = requirePageSize(pageSize);
+      const page = await store.listVersions(projectId, id, size + 1, readCursor(cursor, listing));
+      const versions = page.slice(0, size);
+      return {
+        versions: versions.map(versionMessage),
+        nextCursor: nextCursor(listing, page.length > size, versions.at(-1)?.ordinal),
+      };
+    },
+
+    async listRows({ projectId, versionId, split, origin, pageSize, cursor }) {
+      const version = await versionOf(projectId, "version_id", versionId);
+      const listing = `rows ${projectId} ${version.id} ${split} ${origin}`;
+      const size = requirePageSize(pageSize);
+      const page = await store.listRows(version, { split, origin }, size + 1, readCursor(cursor, listing) ?? -1);
+      const rows = page.slice(0, size);
+      return {
+        rows: rows.map(({ row }) => row),
+        nextCursor: nextCursor(listing, page.length > size, rows.at(-1)?.position),
+      };
+    },
+
+    async *exportRows({ projectId, versionId, split }) {
+      const version = await versionOf(projectId, "version_id", versionId);
+      const bytes =
+        split === Split.UNSPECIFIED
+          ? artifacts.read(version.artifactUri, version.artifactSha256)
+          : linesOfSplit(version, split);
+      for await (const block of bytes) {
+        for (let start = 0; start < block.byteLength; start += maxExportChunkBytes) {
+          yield { chunk: block.subarray(start, start + maxExportChunkBytes) };
+        }
+      }
+    },
+
+    async measureNovelty({ projectId, versionId, texts }, context) {
+      if (texts.length > maxTexts)
+        throw invalidField("texts", `must be at most ${maxTexts}; send them in several calls.`);
+      const version = await versionOf(projectId, "version_id", versionId);
+      return { novelties: await novelty.measure(version, texts, context.signal) };
+    },
+  };
+
+  /** Lines in blocks of about a chunk. */
+  async function* linesOfSplit(version: VersionRecord, split: Split): AsyncGenerator<Buffer> {
+    let lines: string[] = [];
+    let length = 0;
+    for await (const row of readRows(artifacts, wholeVersion(version, split))) {
+      const line = rowToLine(row);
+      lines.push(line);
+      length += line.length;
+      if (length < maxExportChunkBytes) continue;
+      yield Buffer.from(lines.join(""));
+      lines = [];
+      length = 0;
+    }
+    if (length > 0) yield Buffer.from(lines.join(""));
+  }
+}
+
+function nextCursor(listing: string, hasMore: boolean, last: number | undefined): string {
+  return hasMore && last !== undefined ? writeCursor(listing, last) : "";
+}

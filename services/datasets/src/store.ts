@@ -1,0 +1,229 @@
+/** All SQL of the service. Every query names the project. */
+import { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import type { Database } from "@tutelage/platform/database";
+import { TutelageError } from "@tutelage/platform/errors";
+import { originName, splitName } from "@tutelage/platform/rowfile";
+import { type Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
+import { and, desc, eq, lt, sql } from "drizzle-orm";
+import { drizzle } from "drizzle-orm/node-postgres";
+import { from as copyFrom } from "pg-copy-streams";
+import { copyColumns, copyLine, rowFromRecord } from "./copytext.js";
+import { commits, datasets, type ImportResult, versions } from "./tables.js";
+
+const copyBlockLength = 128 * 1024;
+
+export type DatasetRecord = typeof datasets.$inferSelect;
+export type VersionRecord = typeof versions.$inferSelect;
+export type CommitRecord = typeof commits.$inferSelect;
+
+/** A version that is ready to be committed: its artifact lies in place. */
+export interface NewVersion {
+  version: Omit<VersionRecord, "ordinal" | "createdAt">;
+  /** The rows that it adds, in order. */
+  addedRows: () => AsyncIterable<Row>;
+  /** Commit only if this is still the newest version (null: none yet); undefined: commit whatever came meanwhile. */
+  expectedLatestId: string | null | undefined;
+  /** Remembered for the idempotency key, when there is one. */
+  commit: { idempotencyKey: string; requestSha256: string; result: ImportResult };
+}
+
+/** What came of a commit: the version, what an equal key made before, or that the dataset has moved on. */
+export type Committed = { version: VersionRecord } | { before: CommitRecord } | { moved: true };
+
+export class DatasetStore {
+  constructor(private readonly database: Database) {}
+
+  private get db() {
+    return this.database.drizzle;
+  }
+
+  async createDataset(projectId: string, name: string): Promise<DatasetRecord> {
+    const made = await this.db.insert(datasets).values({ projectId, name }).onConflictDoNothing().returning();
+    if (made[0] !== undefined) return made[0];
+    throw new TutelageError("already_exists", `There is a dataset "${name}" already; choose another name.`, {
+      reason: "dataset_name_taken",
+      fields: [{ field: "name", description: "is taken; choose another one." }],
+    });
+  }
+
+  async datasetById(projectId: string, id: string): Promise<DatasetRecord | undefined> {
+    const found = await this.db
+      .select()
+      .from(datasets)
+      .where(and(eq(datasets.projectId, projectId), eq(datasets.id, id)));
+    return found[0];
+  }
+
+  async datasetByName(projectId: string, name: string): Promise<DatasetRecord | undefined> {
+    const found = await this.db
+      .select()
+      .from(datasets)
+      .where(and(eq(datasets.projectId, projectId), eq(datasets.name, name)));
+    return found[0];
+  }
+
+  /** Newest first; `before` is the last ordinal of the page before. */
+  async listDatasets(projectId: string, limit: number, before: number | undefined): Promise<DatasetRecord[]> {
+    return await this.db
+      .select()
+      .from(datasets)
+      .where(and(eq(datasets.projectId, projectId), before === undefined ? undefined : lt(datasets.ordinal, before)))
+      .orderBy(desc(datasets.ordinal))
+      .limit(limit);
+  }
+
+  async version(projectId: string, id: string): Promise<VersionRecord | undefined> {
+    const found = await this.db
+      .select()
+      .from(versions)
+      .where(and(eq(versions.projectId, projectId), eq(versions.id, id)));
+    return found[0];
+  }
+
+  /** Newest first; `before` is the last ordinal of the page before. */
+  async listVersions(projectId: string, datasetId: string, limit: number, before: number | undefined) {
+    return await this.db
+      .select()
+      .from(versions)
+      .where(
+        and(
+          eq(versions.projectId, projectId),
+          eq(versions.datasetId, datasetId),
+          before === undefined ? undefined : lt(versions.ordinal, before),
+        ),
+      )
+      .orderBy(desc(versions.ordinal))
+      .limit(limit);
+  }
+
+  /**
+   * Rows of a version after a position, in order. Each ancestor's rows are read
+   * by its primary key and no further than the page needs: a page of a million
+   * rows costs the same as one of a hundred.
+   */
+  async listRows(
+    version: VersionRecord,
+    filter: { split: Split; origin: RowOrigin },
+    limit: number,
+    after: number,
+  ): Promise<{ row: Row; position: number }[]> {
+    const split = filter.split === Split.UNSPECIFIED ? sql`` : sql`and r.split = ${splitName(filter.split)}`;
+    const origin = filter.origin === RowOrigin.UNSPECIFIED ? sql`` : sql`and r.origin = ${originName(filter.origin)}`;
+    const found = await this.db.execute(sql`
+      select page.* from unnest((
+        select lineage from versions where project_id = ${version.projectId} and id = ${version.id}
+      )) as ancestor (id)
+      cross join lateral (
+        select * from rows r
+        where r.project_id = ${version.projectId} and r.version_id = ancestor.id and r.position > ${after}
+          ${split} ${origin}
+        order by r.position limit ${limit}
+      ) page
+      order by page.position limit ${limit}`);
+    return found.rows.map((record) => ({ row: rowFromRecord(record), position: Number(record.position) }));
+  }
+
+  /** What an idempotency key has made; undefined when it is new or empty. */
+  async commitOf(projectId: string, datasetId: string, key: string): Promise<CommitRecord | undefined> {
+    if (key === "") return undefined;
+    const found = await this.db
+      .select()
+      .from(commits)
+      .where(and(eq(commits.projectId, projectId), eq(commits.datasetId, datasetId), eq(commits.idempotencyKey, key)));
+    return found[0];
+  }
+
+  /**
+   * Makes a version visible: the version, its rows, the dataset's newest
+   * version and the key, in one transaction. Commits of one dataset wait for
+   * one another on the dataset's row. When the parent has a child with the same
+   * rows, that is the version and nothing is written but the key.
+   */
+  async commitVersion(made: NewVersion): Promise<Committed> {
+    const { version, commit } = made;
+    const client = await this.database.pool.connect();
+    let failure: Error | undefined;
+    try {
+      return await drizzle(client).transaction(async (transaction) => {
+        // Millions of rows take longer than the pool's limit for a statement.
+        await transaction.execute(sql`set local statement_timeout = 0`);
+        const [dataset] = await transaction
+          .select()
+          .from(datasets)
+          .where(and(eq(datasets.projectId, version.projectId), eq(datasets.id, version.datasetId)))
+          .for("update");
+        if (dataset === undefined) throw new Error(`dataset ${version.datasetId} is gone`);
+        if (commit.idempotencyKey !== "") {
+          const [before] = await transaction
+            .select()
+            .from(commits)
+            .where(
+              and(
+                eq(commits.projectId, version.projectId),
+                eq(commits.datasetId, version.datasetId),
+                eq(commits.idempotencyKey, commit.idempotencyKey),
+              ),
+            );
+          if (before !== undefined) return { before };
+        }
+        if (made.expectedLatestId !== undefined && made.expectedLatestId !== dataset.latestVersionId) {
+          return { moved: true };
+        }
+        const [twin] =
+          version.parentVersionId === null
+            ? []
+            : await transaction
+                .select()
+                .from(versions)
+                .where(
+                  and(
+                    eq(versions.projectId, version.projectId),
+                    eq(versions.parentVersionId, version.parentVersionId),
+                    eq(versions.digest, version.digest),
+                  ),
+                );
+        let committed = twin;
+        if (committed === undefined) {
+          [committed] = await transaction.insert(versions).values(version).returning();
+          const copy = client.query(copyFrom(`copy rows (${copyColumns}) from stdin`));
+          await pipeline(Readable.from(copyBlocks(version, made.addedRows())), copy);
+          await transaction
+            .update(datasets)
+            .set({ latestVersionId: version.id })
+            .where(and(eq(datasets.projectId, version.projectId), eq(datasets.id, version.datasetId)));
+        }
+        if (committed === undefined) throw new Error("the version was not stored");
+        if (commit.idempotencyKey !== "") {
+          await transaction
+            .insert(commits)
+            .values({ ...commit, projectId: version.projectId, datasetId: version.datasetId, versionId: committed.id });
+        }
+        return { version: committed };
+      });
+    } catch (error) {
+      failure = error instanceof Error ? error : new Error(String(error));
+      throw error;
+    } finally {
+      // A connection whose COPY broke off is not used again.
+      client.release(failure);
+    }
+  }
+}
+
+/** Lines of COPY in blocks, since a write a row is slow. */
+async function* copyBlocks(version: NewVersion["version"], added: AsyncIterable<Row>): AsyncGenerator<Buffer> {
+  let position = version.rowCount - version.addedRowCount;
+  let block: string[] = [];
+  let length = 0;
+  for await (const row of added) {
+    const line = copyLine(version.projectId, version.id, position++, row);
+    block.push(line);
+    length += line.length;
+    if (length < copyBlockLength) continue;
+    yield Buffer.from(block.join(""));
+    block = [];
+    length = 0;
+  }
+  if (length > 0) yield Buffer.from(block.join(""));
+}
