@@ -40,6 +40,8 @@ export class RunSignals {
       try {
         await client.connect();
         await client.query("listen tutelage_runs");
+        // What changed before we listened was not heard: everybody looks once.
+        for (const name of this.emitter.eventNames()) this.emitter.emit(name);
         this.client = client;
         if (this.closed) await client.end();
         await ended;
