@@ -1,0 +1,196 @@
+/** Campaigns, iterations and candidates as JSON. */
+import { ErrorsFrom, Mining, Selection, StartFrom, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
+import { z } from "zod";
+import { enumName, nextCursor, pageQuery, proportion, runSchema, wholeNumber } from "./fields.js";
+import { decodingSchema, recipeSchema, taskSchema } from "./task-schemas.js";
+
+/** A switch is true or false ("on" and "off" are understood, too); left out, it takes its default. */
+const switchFlag = z
+  .codec(z.union([z.boolean(), z.enum(["on", "off"])]), z.enum(Switch), {
+    decode: (value) => (value === true || value === "on" ? Switch.ON : Switch.OFF),
+    encode: (value) => value === Switch.ON,
+  })
+  .meta({ type: "boolean", anyOf: undefined, enum: undefined });
+
+const count = z.number().int().min(0);
+
+/** Bounds and defaults are the campaigns service's: it answers with one problem for each wrong setting. */
+export const settingsSchema = z
+  .strictObject({
+    iterations: count.describe("Rounds of training, mining and generating; 1 to 20"),
+    mining: enumName(Mining).describe("How errors are found"),
+    folds: count.describe("Folds of cross-fitting; 2 to 10"),
+    selection: enumName(Selection).describe("How errors become teacher calls"),
+    examples_per_error: count.describe("New rows per error and iteration (errors_only); 1 to 20"),
+    rows_per_seed_row: z.number().describe("New rows per iteration as a multiple of the seed rows (balanced)"),
+    attempts_per_row: count.describe("Calls per wanted row before it is given up; 1 to 10"),
+    start_from: enumName(StartFrom).describe("From which weights an iteration's student starts"),
+    errors_from: enumName(ErrorsFrom).describe("Whose errors are augmented"),
+    max_rouge_l: z.number().describe("A candidate nearer than this to a kept row is dropped; 0 to 1"),
+    check_students: switchFlag.describe("Check labels by the cross-fitted students"),
+    check_teacher: switchFlag.describe("Check labels by a blind second labelling of the teacher"),
+    accept_probability: z.number().describe("Least probability of a right label; 0 to 1"),
+    target_accuracy: z.number().describe("Stop when accuracy reaches this; 0 for never"),
+    patience: count.describe("Stop after this many iterations without gain; 0 for never"),
+    max_teacher_calls: count.describe("Most teacher calls in all; 0 for no cap"),
+    max_cost_micro_usd: count.describe("Most money for the teacher, in micro-USD; 0 for no cap"),
+    preflight_min_parse_rate: z.number().describe("Smallest share of pre-flight replies that parse"),
+    preflight_min_agreement_over_chance: z.number().describe("Smallest agreement on gold labels, in units of chance"),
+    preflight: switchFlag.describe("Try the teacher on a few seed rows first"),
+    seed: z.number().int().describe("Seed of every random choice"),
+    recipe: recipeSchema.describe("Replaces the student profile's recipe"),
+    decoding: decodingSchema.describe("How students answer when they are evaluated"),
+    matched_arm: switchFlag.describe("Also train plain students with the final student's number of steps"),
+    none_all_arm: switchFlag.describe("Also train a plain student on seed and dev rows together"),
+  })
+  .partial()
+  .meta({ id: "CampaignSettings" });
+
+export const startCampaignBody = z
+  .strictObject({
+    name: z.string().max(200).optional().describe("A name for people; the task's when left out"),
+    dataset: z.string().optional().describe("Id or name of a dataset; its newest version is taken"),
+    dataset_version_id: z.uuid().optional().describe("Or one version"),
+    task: taskSchema,
+    student_profile: z.string().min(1),
+    teacher_profile: z.string().min(1),
+    settings: settingsSchema.default({}).describe("What is left out takes its default"),
+  })
+  .refine((body) => (body.dataset === undefined) !== (body.dataset_version_id === undefined), {
+    error: "give either dataset or dataset_version_id",
+    path: ["dataset"],
+  });
+
+const checkpoint = z.object({
+  uri: z.string(),
+  sha256: z.string(),
+  model: z.string(),
+  model_digest: z.string(),
+  size_bytes: z.number().int(),
+  final_loss: z.number(),
+  trained_tokens: z.number(),
+});
+
+const arm = z.object({
+  name: z.string(),
+  checkpoint: checkpoint.optional(),
+  training_run_id: z.string(),
+  train_rows: z.number().int(),
+  steps: z.number().int(),
+  tries: z.number().int(),
+  choosing_score: proportion.optional(),
+  test_accuracy: proportion.optional(),
+  test_evaluation_run_id: z.string(),
+  tries_test_accuracy: z.array(proportion).describe("Of every student tried, in order"),
+});
+
+const outcome = z.object({
+  stop_reason: z.string(),
+  chosen_iteration: z.number().int().describe("-1 for the plain student"),
+  plain_returned: z.boolean().describe("No iteration beat plain fine-tuning, so that student is returned"),
+  summary: z.string(),
+  baseline: arm.optional().describe("Plain fine-tuning on the seed rows with as many tries"),
+  final: arm.optional().describe("The student that the campaign returns"),
+  other_arms: z.array(arm),
+  gain: z
+    .object({
+      gain: z.number().describe("Final minus baseline, as a fraction"),
+      ci95_low: z.number(),
+      ci95_high: z.number(),
+      n: z.number().int(),
+      only_final_right: z.number().int(),
+      only_baseline_right: z.number().int(),
+    })
+    .optional()
+    .describe("Paired, on the test rows"),
+  dataset_version_id: z.string(),
+  wall_seconds: z.number(),
+});
+
+export const campaignSchema = z
+  .object({
+    run: runSchema.optional(),
+    request: z
+      .object({
+        name: z.string(),
+        dataset_version_id: z.string(),
+        student_profile: z.string(),
+        teacher_profile: z.string(),
+        task: taskSchema.optional(),
+        settings: settingsSchema.optional(),
+      })
+      .optional()
+      .describe("What was asked, with every default resolved"),
+    dataset_id: z.string().describe("The dataset that holds this campaign's versions"),
+    iteration: z.number().int(),
+    phase: z.string(),
+    usage: z
+      .object({
+        calls: z.number().int(),
+        reused_calls: z.number().int(),
+        prompt_tokens: z.number().int(),
+        completion_tokens: z.number().int(),
+        cost_micro_usd: z.number().int(),
+        teacher_seconds: z.number(),
+      })
+      .optional(),
+    outcome: outcome.optional().describe("What came of it, once it succeeded"),
+  })
+  .meta({ id: "Campaign" });
+
+export const campaignPage = z.object({ campaigns: z.array(campaignSchema), next_cursor: nextCursor });
+
+export const iterationList = z.object({
+  iterations: z.array(
+    z.object({
+      number: z.number().int(),
+      dataset_version_id: z.string(),
+      dataset_digest: z.string(),
+      train_rows: z.number().int(),
+      training_run_id: z.string(),
+      checkpoint: checkpoint.optional(),
+      cross_fit_accuracy: proportion.optional(),
+      dev_accuracy: proportion.optional(),
+      test_accuracy: proportion.optional(),
+      errors: z.number().int(),
+      candidates: z.number().int(),
+      accepted: z.number().int(),
+      rejected: z.record(z.string(), z.number()).describe("By reason"),
+      seconds: z.number(),
+      phase_seconds: z.record(z.string(), z.number()),
+    }),
+  ),
+});
+
+export const candidatesQuery = z.strictObject({
+  ...pageQuery,
+  iteration: wholeNumber(0, 1000).optional().describe("Only this iteration"),
+});
+
+export const candidatePage = z.object({
+  candidates: z.array(
+    z.object({
+      number: z.number().int(),
+      iteration: z.number().int(),
+      seed_row_id: z.string(),
+      wrong_answer: z.string(),
+      call_id: z.string(),
+      input: z.string(),
+      output: z.string(),
+      accepted: z.boolean(),
+      rejection: z.string().describe("Why not; empty when accepted"),
+      verdicts: z.array(
+        z.object({
+          checker: z.string(),
+          label_probability: z.number(),
+          answer: z.string(),
+          reliability: z.number(),
+        }),
+      ),
+      probability: z.number().describe("That its label is right, all checks together"),
+      max_rouge_l: z.number(),
+      row_id: z.string().describe("The row it became; empty when rejected"),
+    }),
+  ),
+  next_cursor: nextCursor,
+});

@@ -1,0 +1,91 @@
+/** Datasets, versions and rows as JSON. */
+import { RowOrigin, Split } from "@tutelage/proto/task/v1/task";
+import { z } from "zod";
+import { enumName, nextCursor, pageQuery, queryFlag } from "./fields.js";
+
+export const splitName = enumName(Split);
+const columnName = z.string().max(200);
+
+export const datasetName = z
+  .string()
+  .regex(/^[A-Za-z0-9._-]{1,100}$/, 'must be 1 to 100 letters, digits, ".", "_" or "-"');
+
+export const datasetSchema = z
+  .object({
+    id: z.string(),
+    name: z.string(),
+    latest_version_id: z.string().describe("Empty before the first import"),
+    created_at: z.date().optional(),
+  })
+  .meta({ id: "Dataset" });
+
+export const versionSchema = z
+  .object({
+    id: z.string(),
+    dataset_id: z.string(),
+    parent_version_id: z.string().describe("Empty for the first"),
+    digest: z.string().describe("SHA-256 over the ids of its rows in order"),
+    row_count: z.number().int(),
+    added_row_count: z.number().int().describe("Rows that are not the parent's"),
+    splits: z.object({ train: z.number().int(), dev: z.number().int(), test: z.number().int() }).optional(),
+    artifact_uri: z.string(),
+    artifact_sha256: z.string(),
+    created_at: z.date().optional(),
+  })
+  .meta({ id: "DatasetVersion" });
+
+export const rowSchema = z
+  .object({
+    id: z.string(),
+    input: z.string(),
+    messages: z.array(z.object({ role: z.string(), content: z.string() })).describe("A conversation instead of input"),
+    output: z.string(),
+    split: splitName,
+    origin: enumName(RowOrigin),
+    root_row_id: z.string().describe("The seed row that it grew from; empty for a seed row"),
+    parent_row_id: z.string(),
+    iteration: z.number().int(),
+    metadata: z.record(z.string(), z.string()),
+  })
+  .meta({ id: "Row" });
+
+export const datasetPage = z.object({ datasets: z.array(datasetSchema), next_cursor: nextCursor });
+export const versionPage = z.object({ versions: z.array(versionSchema), next_cursor: nextCursor });
+export const rowPage = z.object({ rows: z.array(rowSchema), next_cursor: nextCursor });
+
+export const rowsQuery = z.strictObject({
+  ...pageQuery,
+  split: splitName.optional(),
+  origin: enumName(RowOrigin).optional(),
+});
+
+export const exportQuery = z.strictObject({ split: splitName.optional() });
+
+export const importQuery = z.strictObject({
+  input_column: columnName.default("").describe('Column or JSON key of the input; "input" when left out'),
+  output_column: columnName.default("").describe('Column or JSON key of the output; "output" when left out'),
+  split_column: columnName.default("").describe("Column or JSON key of the split (train, dev, test)"),
+  default_split: z
+    .enum(["train", "dev", "test"])
+    .default("train")
+    .transform((name) => Split[name.toUpperCase() as "TRAIN" | "DEV" | "TEST"])
+    .describe("Split of rows that name none"),
+  strict: queryFlag.describe("Refuse the whole file when one row is bad"),
+  append: queryFlag.describe("Start from the newest version, else from nothing"),
+  labels: z
+    .string()
+    .default("")
+    .transform((text) => text.split(",").filter((label) => label !== ""))
+    .describe("Allowed outputs, separated by commas; all when left out"),
+});
+
+export const importResult = z
+  .object({
+    version: versionSchema.optional(),
+    imported_rows: z.number().int(),
+    rejected_rows: z.number().int(),
+    rejects: z
+      .array(z.object({ line: z.number().int(), code: z.string(), field: z.string(), message: z.string() }))
+      .describe("The first 1,000 rows that were left out"),
+  })
+  .meta({ id: "ImportResult" });

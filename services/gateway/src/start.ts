@@ -1,0 +1,66 @@
+/** The gateway's settings, and the gateway put together. */
+import { join } from "node:path";
+import { FileArtifactStore } from "@tutelage/platform/artifacts";
+import { hostPort, serviceSettings } from "@tutelage/platform/config";
+import { requireLoopback } from "@tutelage/platform/grpc";
+import type { Logger } from "@tutelage/platform/log";
+import type { RunningService } from "@tutelage/platform/process";
+import { z } from "zod";
+import { buildApp } from "./app.js";
+import { connectBackends } from "./backends.js";
+
+export const gatewaySettings = {
+  TUTELAGE_HOME: serviceSettings.TUTELAGE_HOME,
+  LOG_LEVEL: serviceSettings.LOG_LEVEL,
+  GATEWAY_LISTEN: hostPort.default("127.0.0.1:8080"),
+  DATASETS_ADDRESS: hostPort.default("127.0.0.1:50051"),
+  TRAINING_ADDRESS: hostPort.default("127.0.0.1:50052"),
+  EVALUATION_ADDRESS: hostPort.default("127.0.0.1:50053"),
+  TEACHER_ADDRESS: hostPort.default("127.0.0.1:50054"),
+  CAMPAIGNS_ADDRESS: hostPort.default("127.0.0.1:50055"),
+  /** Only asked for its health; training and evaluation speak to it. */
+  STUDENT_ADDRESS: hostPort.optional(),
+  /** Where checkpoints are read from; TUTELAGE_HOME/artifacts when unset. */
+  ARTIFACT_ROOT: z.string().optional(),
+  /** Largest file that may be imported, in bytes. */
+  GATEWAY_MAX_IMPORT_BYTES: z.coerce
+    .number()
+    .int()
+    .min(1)
+    .default(1024 ** 3),
+  /** Silence on an event stream after which a comment is sent. */
+  GATEWAY_HEARTBEAT_MS: z.coerce.number().int().min(10).default(15_000),
+};
+
+export type GatewayConfig = Readonly<z.output<z.ZodObject<typeof gatewaySettings>>>;
+
+export async function start(config: GatewayConfig, log: Logger): Promise<RunningService> {
+  requireLoopback(config.GATEWAY_LISTEN);
+  const backends = connectBackends({
+    datasets: config.DATASETS_ADDRESS,
+    training: config.TRAINING_ADDRESS,
+    evaluation: config.EVALUATION_ADDRESS,
+    teacher: config.TEACHER_ADDRESS,
+    campaigns: config.CAMPAIGNS_ADDRESS,
+    student: config.STUDENT_ADDRESS,
+  });
+  const app = await buildApp({
+    backends,
+    artifacts: new FileArtifactStore(config.ARTIFACT_ROOT ?? join(config.TUTELAGE_HOME, "artifacts")),
+    maxImportBytes: config.GATEWAY_MAX_IMPORT_BYTES,
+    heartbeatMs: config.GATEWAY_HEARTBEAT_MS,
+    log,
+  });
+  const colon = config.GATEWAY_LISTEN.lastIndexOf(":");
+  const host = config.GATEWAY_LISTEN.slice(0, colon);
+  await app.listen({ host: host.replace(/^\[|\]$/g, ""), port: Number(config.GATEWAY_LISTEN.slice(colon + 1)) });
+  const { port } = app.server.address() as { port: number };
+  return {
+    name: "gateway",
+    address: `${host}:${port}`,
+    stop: async () => {
+      await app.close();
+      backends.close();
+    },
+  };
+}

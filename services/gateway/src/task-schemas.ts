@@ -1,0 +1,99 @@
+/** Tasks, recipes, profiles and predictions as JSON. */
+import { TuningMethod } from "@tutelage/proto/student/v1/student";
+import { Grader, TaskKind } from "@tutelage/proto/task/v1/task";
+import { z } from "zod";
+import { enumName } from "./fields.js";
+
+const share = z.number().min(0).max(1);
+
+export const taskSchema = z
+  .strictObject({
+    name: z.string().min(1).max(100),
+    kind: enumName(TaskKind),
+    prompt_template: z
+      .string()
+      .refine((text) => text.split("{input}").length === 2, { error: 'must contain "{input}" exactly once' })
+      .describe('The student\'s prompt; contains "{input}" exactly once'),
+    labels: z
+      .array(z.strictObject({ name: z.string().min(1), description: z.string().default("") }))
+      .default([])
+      .describe("The closed label set of a classification task"),
+    grader: enumName(Grader).default(Grader.UNSPECIFIED).describe("Derived from the kind when left out"),
+    teacher_instructions: z.string().default("").describe("What the task is and what its rows look like"),
+    max_answer_tokens: z.number().int().min(0).default(0).describe("0 picks the kind's default"),
+    row_noun: z.string().default("").describe('What rows are called, plural: "questions"'),
+  })
+  .refine(({ kind, labels }) => kind !== TaskKind.CLASSIFICATION || labels.length >= 2, {
+    error: "a classification task needs at least two labels",
+    path: ["labels"],
+  })
+  .meta({ id: "Task" });
+
+export const recipeSchema = z
+  .strictObject({
+    method: enumName(TuningMethod),
+    lora_rank: z.number().int().min(0).default(0),
+    lora_alpha: z.number().min(0).default(0),
+    lora_dropout: share.default(0),
+    trained_layers: z.number().int().min(0).default(0).describe("0 means all"),
+    epochs: z.number().min(0).default(0),
+    min_steps: z.number().int().min(0).default(0),
+    exact_steps: z.number().int().min(0).default(0),
+    batch_rows: z.number().int().min(1),
+    micro_batch_tokens: z.number().int().min(1),
+    learning_rate: z.number().positive(),
+    warmup_share: share.default(0),
+    weight_decay: z.number().min(0).default(0),
+    max_grad_norm: z.number().min(0),
+    average_share: share.default(0),
+  })
+  .meta({ id: "Recipe" });
+
+export const decodingSchema = z
+  .strictObject({
+    score_labels: z.boolean().default(false).describe("Take the likeliest label; else generate"),
+    temperature: z.number().min(0).default(0).describe("0 is greedy"),
+    top_p: share.default(0),
+    max_new_tokens: z.number().int().min(0).default(0),
+    stop: z.array(z.string()).default([]),
+    seed: z.number().int().default(0),
+  })
+  .meta({ id: "Decoding" });
+
+export const studentProfiles = z.object({
+  profiles: z.array(
+    z.object({ name: z.string(), model: z.string(), description: z.string(), recipe: recipeSchema.optional() }),
+  ),
+});
+
+export const teacherProfiles = z.object({
+  profiles: z.array(
+    z.object({
+      name: z.string(),
+      provider: z.string(),
+      model: z.string(),
+      description: z.string(),
+      prompt_micro_usd_per_million_tokens: z.number(),
+      completion_micro_usd_per_million_tokens: z.number(),
+      scores_labels: z.boolean(),
+    }),
+  ),
+});
+
+export const predictBody = z.strictObject({
+  inputs: z.array(z.string().min(1)).min(1).max(256).describe("Texts to answer, 1 to 256"),
+});
+
+export const predictResult = z.object({
+  predictions: z
+    .array(
+      z.object({
+        answer: z.string(),
+        probability: z.number().describe("Of the answer, 0 to 1; over the label set where labels were scored"),
+        log_probability: z.number(),
+        label_scores: z.array(z.object({ label: z.string(), probability: z.number(), log_probability: z.number() })),
+        too_long: z.boolean().describe("The input exceeds the model's context and was not answered"),
+      }),
+    )
+    .describe("In the order of the inputs"),
+});
