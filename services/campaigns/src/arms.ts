@@ -31,7 +31,8 @@ export async function concludeCampaign(
 ): Promise<Outcome> {
   const last = rounds.length - 1;
   await campaign.enter(last, "plain");
-  const plainTries = await trainPlain(campaign, seed, rounds.length, rounds[0]);
+  const tries = campaign.settings.plainTries === 0 ? rounds.length : campaign.settings.plainTries;
+  const plainTries = await trainPlain(campaign, seed, tries, rounds[0]);
   const plain = bestOf(plainTries);
 
   const chosenIteration = chooseIteration(rounds.map((round) => round.iteration));
@@ -56,7 +57,8 @@ export async function concludeCampaign(
     baseline: {
       ...armResult("plain", plain, plainTries.length, plain.devAccuracy),
       ...measured.baseline,
-      triesTestAccuracy: measured.plainTries,
+      triesTestAccuracy: measured.plainTries.map((one) => one.accuracy),
+      triesTestEvaluationRunIds: measured.plainTries.map((one) => one.evaluationRunId),
     },
     final: {
       ...armResult("campaign", final, rounds.length, plainReturned ? plain.devAccuracy : score),
@@ -148,7 +150,7 @@ async function measure(
   baseline: Measured;
   final: Measured;
   others: Measured[];
-  plainTries: Proportion[];
+  plainTries: Evaluated[];
   gain: PairedGain | undefined;
 }> {
   const nothing: Measured = { testAccuracy: undefined, testEvaluationRunId: "" };
@@ -183,7 +185,7 @@ async function measure(
     baseline: asMeasured(baseline),
     final: asMeasured(finalMeasured),
     others,
-    plainTries: triesMeasured.map((one) => one.accuracy),
+    plainTries: triesMeasured,
     gain: pairedGain(await predictions(campaign, finalMeasured), await predictions(campaign, baseline)),
   };
 }
@@ -200,6 +202,7 @@ function armResult(name: string, one: Try, tries: number, score: Proportion | un
     testAccuracy: undefined,
     testEvaluationRunId: "",
     triesTestAccuracy: [],
+    triesTestEvaluationRunIds: [],
   };
 }
 

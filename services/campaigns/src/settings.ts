@@ -38,6 +38,7 @@ export const defaultSettings: Settings = {
   decoding: undefined,
   matchedArm: Switch.OFF,
   noneAllArm: Switch.OFF,
+  plainTries: 0,
 };
 
 type NumberSetting = {
@@ -60,6 +61,7 @@ const bounds: Record<NumberSetting, [low: number, high: number]> = {
   preflightMinParseRate: [0.01, 1],
   preflightMinAgreementOverChance: [0.01, 100],
   seed: [0, 2 ** 31 - 1],
+  plainTries: [0, 20],
 };
 
 /**
@@ -88,6 +90,7 @@ export function resolveSettings(given: Settings | undefined, task: Task): Settin
     "attemptsPerRow",
     "patience",
     "maxTeacherCalls",
+    "plainTries",
   ] as const) {
     if (!Number.isInteger(settings[name])) {
       violations.push({
