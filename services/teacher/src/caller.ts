@@ -1,0 +1,187 @@
+/** Makes one call: looks for the reply that was already paid for, asks, retries, and keeps the ledger. */
+import { randomUUID } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Logger } from "@tutelage/platform/log";
+import { callDigest, seedOf } from "./digest.js";
+import type { Gate } from "./gate.js";
+import { type Outcome, rejection, storable } from "./outcome.js";
+import type { TeacherProfileSettings } from "./profile.js";
+import { retryDelayMs } from "./retry.js";
+import type { GenerationLease, NewCall, Store } from "./store.js";
+import { type Answer, type Ask, type Reply, type Teacher, TeacherFailure } from "./teacher.js";
+import { completionTokenBound, costMicroUsd, promptTokenBound } from "./usage.js";
+
+/** A teacher with the bound on its calls and the calls that are under way. */
+export interface ProfiledTeacher {
+  profile: TeacherProfileSettings;
+  teacher: Teacher;
+  gate: Gate;
+  /** Digests of calls under way in this process: the same call waits instead of being paid twice. */
+  underWay: Map<string, Promise<unknown>>;
+}
+
+export interface Attempt {
+  position: number;
+  rowId: string;
+  number: number;
+  ask: Ask;
+  read(reply: Reply): Outcome;
+}
+
+/** When calls of a run may begin, and when they must end. */
+export interface CallSignals {
+  /** Aborts when no new call may begin: cancelled, failed, lease lost, shutting down. */
+  begin: AbortSignal;
+  /** Aborts when calls under way must be given up: they were let finish as long as possible. */
+  end: AbortSignal;
+  /** Resolves when the accelerator is ours. */
+  hold(): Promise<void>;
+}
+
+export class Caller {
+  constructor(
+    private readonly store: Store,
+    private readonly log: Logger,
+    private readonly random: () => number = Math.random,
+  ) {}
+
+  /**
+   * Settles one attempt: its result is stored when this returns. The failure
+   * is returned when the teacher gave no reply. Throws a fatal TeacherFailure,
+   * and the signal's reason when `begin` aborts before there is a result.
+   */
+  async settle(
+    lease: GenerationLease,
+    { profile, teacher, gate, underWay }: ProfiledTeacher,
+    attempt: Attempt,
+    signals: CallSignals,
+  ): Promise<TeacherFailure | undefined> {
+    const { projectId } = lease.run;
+    const digest = callDigest({
+      projectId,
+      provider: profile.provider === "embedded" ? "embedded" : `openai-compatible ${profile.base_url}`,
+      model: await teacher.identify(),
+      ask: attempt.ask,
+      attempt: attempt.number,
+      replicateSeed: lease.run.request.replicateSeed,
+    });
+    const key = `${projectId} ${digest}`;
+    for (let same = underWay.get(key); same !== undefined; same = underWay.get(key)) {
+      await same.catch(() => {});
+      signals.begin.throwIfAborted();
+    }
+    const settling = this.settleDigest(lease, { profile, teacher, gate }, attempt, digest, signals);
+    underWay.set(key, settling);
+    try {
+      return await settling;
+    } finally {
+      underWay.delete(key);
+    }
+  }
+
+  private async settleDigest(
+    lease: GenerationLease,
+    { profile, teacher, gate }: Omit<ProfiledTeacher, "underWay">,
+    attempt: Attempt,
+    digest: string,
+    signals: CallSignals,
+  ): Promise<TeacherFailure | undefined> {
+    const place = { position: attempt.position, attempt: attempt.number, rowId: attempt.rowId };
+    const stored = await this.store.answered(lease.run.projectId, digest);
+    if (stored !== undefined) {
+      const outcome = attempt.read(stored.reply);
+      await this.store.record(lease, undefined, { ...place, callId: stored.callId, reused: true, outcome });
+      return undefined;
+    }
+    await signals.hold();
+    for (let retry = 0; ; retry += 1) {
+      const made = await gate.run(signals.begin, () => this.call(teacher, attempt.ask, digest, signals.end));
+      const call = this.entry(lease, profile, attempt.ask, digest, made);
+      if ("answer" in made) {
+        const outcome = attempt.read(made.answer.reply);
+        await this.store.record(lease, call, { ...place, callId: call.id, reused: false, outcome });
+        return undefined;
+      }
+      const { failure } = made;
+      this.log.warn({ runId: lease.run.id, code: failure.code, retry, profile: profile.name }, "teacher call failed");
+      const isLast = failure.fatal || !failure.retryable || retry === profile.max_retries;
+      if (isLast && !failure.fatal && !signals.end.aborted) {
+        const outcome = rejection("provider_error", `${failure.code}: ${failure.message}`, failure.raw);
+        await this.store.record(lease, call, { ...place, callId: call.id, reused: false, outcome });
+        return failure;
+      }
+      await this.store.record(lease, call, undefined);
+      signals.begin.throwIfAborted();
+      if (isLast) throw failure;
+      if (failure.code === "teacher_rate_limited" && failure.retryAfterMs !== undefined) {
+        gate.pause(retryDelayMs(retry + 1, failure.retryAfterMs, this.random));
+      } else {
+        await sleep(retryDelayMs(retry + 1, failure.retryAfterMs, this.random), undefined, { signal: signals.begin });
+      }
+    }
+  }
+
+  private async call(
+    teacher: Teacher,
+    ask: Ask,
+    digest: string,
+    signal: AbortSignal,
+  ): Promise<{ durationMs: number } & ({ answer: Answer } | { failure: TeacherFailure })> {
+    const began = performance.now();
+    const elapsed = () => Math.round(performance.now() - began);
+    try {
+      const answer = await teacher.ask(ask, seedOf(digest), signal);
+      return { durationMs: elapsed(), answer };
+    } catch (error) {
+      if (!(error instanceof TeacherFailure)) throw error;
+      return { durationMs: elapsed(), failure: error };
+    }
+  }
+
+  /** The call's line in the ledger. */
+  private entry(
+    lease: GenerationLease,
+    profile: TeacherProfileSettings,
+    ask: Ask,
+    digest: string,
+    made: Awaited<ReturnType<Caller["call"]>>,
+  ): NewCall {
+    const tokens =
+      "answer" in made
+        ? { promptTokens: made.answer.reply.promptTokens, completionTokens: made.answer.reply.completionTokens }
+        : // What came of it is unknown, so the most that it can have cost counts.
+          made.failure.maybeBilled
+          ? { promptTokens: promptTokenBound(ask), completionTokens: completionTokenBound(ask) }
+          : { promptTokens: 0, completionTokens: 0 };
+    return {
+      id: randomUUID(),
+      projectId: lease.run.projectId,
+      runId: lease.run.id,
+      requestDigest: digest,
+      teacherProfile: profile.name,
+      model: profile.model,
+      prompt: storable(promptText(ask)),
+      ...tokens,
+      costMicroUsd: costMicroUsd(tokens, {
+        promptMicroUsdPerMillionTokens: profile.prices.prompt_micro_usd_per_million_tokens,
+        completionMicroUsdPerMillionTokens: profile.prices.completion_micro_usd_per_million_tokens,
+      }),
+      durationMs: made.durationMs,
+      finishedAt: new Date(),
+      ...("answer" in made
+        ? { status: "answered" as const, errorCode: "", rawReply: made.answer.raw, reply: made.answer.reply }
+        : {
+            status: "failed" as const,
+            errorCode: made.failure.code,
+            rawReply: storable(made.failure.raw),
+            reply: null,
+          }),
+    };
+  }
+}
+
+/** The prompt as sent: text, or messages and score items as JSON. */
+function promptText(ask: Ask): string {
+  if (ask.kind === "completion") return ask.prompt;
+  return JSON.stringify(ask.kind === "chat" ? ask.messages : ask.items);
+}

@@ -1,0 +1,41 @@
+/** Names of calls and seeds, from everything that shapes a reply. */
+import { createHash } from "node:crypto";
+import type { Ask } from "./teacher.js";
+
+/** What makes two calls the same call. */
+export interface CallIdentity {
+  projectId: string;
+  /** "openai-compatible https://…" or "embedded". */
+  provider: string;
+  /** The provider's model name, or the digest of its weights. */
+  model: string;
+  ask: Ask;
+  attempt: number;
+  replicateSeed: number;
+}
+
+/** SHA-256, hexadecimal. Independent of the order in which an object's keys were set. */
+export function callDigest(identity: CallIdentity): string {
+  return createHash("sha256").update(canonicalJson(identity)).digest("hex");
+}
+
+/** Seed of sampling for a call: 31 bits of its digest. */
+export function seedOf(digest: string): number {
+  return Number.parseInt(digest.slice(0, 8), 16) & 0x7fffffff;
+}
+
+/** Orders items by a hash of the key and the item's id: a shuffle that is the same everywhere. */
+export function shuffled<Item extends { id: string }>(items: readonly Item[], key: string): Item[] {
+  return items
+    .map((item) => ({ item, rank: createHash("sha256").update(`${key}\0${item.id}`).digest("hex") }))
+    .sort((a, b) => (a.rank < b.rank ? -1 : a.rank > b.rank ? 1 : 0))
+    .map(({ item }) => item);
+}
+
+function canonicalJson(value: unknown): string {
+  return JSON.stringify(value, (_, inner: unknown) =>
+    inner !== null && typeof inner === "object" && !Array.isArray(inner)
+      ? Object.fromEntries(Object.entries(inner).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : inner,
+  );
+}

@@ -1,0 +1,175 @@
+/** Prompts that have a teacher label a row, blind to the label it has, and how their replies are read. Pure. */
+import { type Row, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
+import { shuffled } from "./digest.js";
+import { type Outcome, rejection } from "./outcome.js";
+import { labelLines, type PromptForm, plainLabel, rowNoun, rowText } from "./prompt.js";
+import { findLabel, hasAnswer } from "./reply.js";
+import type { Ask, ChatMessage, Reply, Sampling } from "./teacher.js";
+
+/** Examples of each label, when they fit. */
+const examplesPerLabel = 4;
+/** Examples of a task without labels. */
+const freeExamples = 6;
+/** Characters that examples may take, about 700 tokens: leaves room for the row in the smallest context. */
+const exampleCharacters = 2_400;
+/** Beyond this many labels letters run out, and the label is asked for by its name. */
+const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+
+/** How a teacher is asked for labels. */
+export interface LabelPlan {
+  task: Task;
+  row: Row;
+  examples: Row[];
+  /** "score" by likelihood, "choice" by a letter's log-probability, "say" by name. */
+  method: "score" | "choice" | "say";
+  form: PromptForm;
+}
+
+/** The method that a profile's teacher can do for a task. */
+export function labelMethod(task: Task, provider: string, scoresLabels: boolean): LabelPlan["method"] {
+  if (task.kind !== TaskKind.CLASSIFICATION || !scoresLabels) return "say";
+  if (provider === "embedded") return "score";
+  return task.labels.length <= letters.length ? "choice" : "say";
+}
+
+/**
+ * The examples shown for a row: as many of each label, the same for every row
+ * (so that a model on this machine reads them once), without the row itself.
+ */
+export function labelExamples(task: Task, row: Row, exampleRows: readonly Row[], seed: number): Row[] {
+  const others = exampleRows.filter((example) => example.id !== row.id && rowText(example) !== rowText(row));
+  const ordered = shuffled(others, `${seed}`);
+  if (task.kind !== TaskKind.CLASSIFICATION) return withinBudget([ordered.slice(0, freeExamples)]);
+  const byLabel = task.labels.map(({ name }) => ordered.filter(({ output }) => output === name));
+  const rounds = Array.from({ length: examplesPerLabel }, (_, round) => byLabel.flatMap((rows) => rows[round] ?? []));
+  // Shuffled again, or the last label shown would be the likeliest answer.
+  return shuffled(withinBudget(rounds), `${seed}\0order`);
+}
+
+/** Whole rounds while they fit, so that labels stay balanced; the first in any case. */
+function withinBudget(rounds: Row[][]): Row[] {
+  const chosen: Row[] = [];
+  let characters = 0;
+  for (const [index, round] of rounds.entries()) {
+    characters += round.reduce((sum, row) => sum + rowText(row).length + row.output.length + 20, 0);
+    if (index > 0 && characters > exampleCharacters) break;
+    chosen.push(...round);
+  }
+  return chosen;
+}
+
+/** The question of a plan. */
+export function labelAsk(plan: LabelPlan, sampling: Sampling): Ask {
+  const deterministic = { ...sampling, temperature: 0, topP: 1 };
+  if (plan.method === "score") {
+    return {
+      kind: "score",
+      items: [{ prefix: fewShot(plan), continuations: plan.task.labels.map(({ name }) => ` ${plainLabel(name)}\n`) }],
+    };
+  }
+  if (plan.form === "chat") {
+    return {
+      kind: "chat",
+      messages: labelMessages(plan),
+      sampling: deterministic,
+      choices: plan.method === "choice" ? plan.task.labels.map((_, index) => letters[index] as string) : [],
+    };
+  }
+  return { kind: "completion", prompt: fewShot(plan), stop: ["\n\n"], sampling: deterministic };
+}
+
+/** What a label reply is worth. */
+export function readLabel(plan: LabelPlan, reply: Reply): Outcome {
+  const { task } = plan;
+  const scores = plan.method === "score" ? reply.scores?.[0] : reply.choiceScores;
+  if (scores !== undefined && scores.length === task.labels.length) return labeling(task, scores);
+  const text = reply.text.trim();
+  if (text === "") return rejection("empty_reply", "The teacher replied with nothing.", reply.text);
+  if (task.kind !== TaskKind.CLASSIFICATION) {
+    if (reply.finish === "length")
+      return rejection("truncated", "The answer was cut off at the token limit.", reply.text);
+    if (!hasAnswer(task, text)) return rejection("no_answer", "No answer can be read from the reply.", reply.text);
+    return { $case: "labeling", value: { label: text, likelihoods: [] } };
+  }
+  const label = plan.method === "choice" ? letterLabel(task, text) : saidLabel(task, text);
+  if (label === undefined) {
+    return rejection("unknown_label", `"${text.slice(0, 80)}" is not one of the task's labels.`, reply.text);
+  }
+  return { $case: "labeling", value: { label, likelihoods: [] } };
+}
+
+/** Normalises log-probabilities over the label set; the likeliest is the label, the first of equals. */
+function labeling(task: Task, scores: number[]): Outcome {
+  const finite = scores.map((score) => (Number.isFinite(score) ? score : -1e4));
+  const max = Math.max(...finite);
+  const total = max + Math.log(finite.reduce((sum, score) => sum + Math.exp(score - max), 0));
+  const likelihoods = task.labels.map(({ name }, index) => ({
+    label: name,
+    logProbability: (finite[index] as number) - total,
+  }));
+  const label = task.labels[finite.indexOf(max)]?.name as string;
+  return { $case: "labeling", value: { label, likelihoods } };
+}
+
+function letterLabel(task: Task, text: string): string | undefined {
+  const letter = /^\W*([A-Z])(?:\W|$)/.exec(text)?.[1];
+  return letter === undefined ? saidLabel(task, text) : task.labels[letters.indexOf(letter)]?.name;
+}
+
+/** The label that a reply names: all of it, its first line, or the only label that occurs in it. */
+function saidLabel(task: Task, text: string): string | undefined {
+  const firstLine = text.split("\n")[0] ?? "";
+  const whole = findLabel(task, text) ?? findLabel(task, firstLine) ?? findPlain(task, firstLine);
+  if (whole !== undefined) return whole;
+  const said = ` ${text.toLowerCase().replace(/[^\p{L}\p{N}_]+/gu, " ")} `;
+  const named = task.labels.filter(({ name }) => said.includes(` ${name.toLowerCase()} `));
+  return named.length === 1 ? named[0]?.name : undefined;
+}
+
+function findPlain(task: Task, text: string): string | undefined {
+  return task.labels.find(({ name }) => plainLabel(name).toLowerCase() === text.trim().toLowerCase())?.name;
+}
+
+/** Blocks of text and label for a base model, the last one open. */
+function fewShot({ task, row, examples }: LabelPlan): string {
+  const noun = rowNoun(task);
+  const asked = task.kind === TaskKind.CLASSIFICATION ? "Label:" : "Answer:";
+  const heading =
+    task.kind === TaskKind.CLASSIFICATION
+      ? `A list of ${noun}, each with its label: ${task.labels.map(({ name }) => plainLabel(name)).join(", ")}.\n\n`
+      : `A list of ${noun} with their answers.\n\n`;
+  const block = (text: string, answer: string) => `Text: ${text}\n${asked}${answer}`;
+  const answer = (output: string) => ` ${task.kind === TaskKind.CLASSIFICATION ? plainLabel(output) : output}\n\n`;
+  return `${heading}${examples.map((example) => block(rowText(example), answer(example.output))).join("")}${block(rowText(row), "")}`;
+}
+
+function labelMessages({ task, row, examples, method }: LabelPlan): ChatMessage[] {
+  const isLabel = task.kind === TaskKind.CLASSIFICATION;
+  const system = [
+    isLabel ? `You label ${rowNoun(task)}.` : `You answer ${rowNoun(task)}.`,
+    ...(task.teacherInstructions.trim() === "" ? [] : [task.teacherInstructions.trim()]),
+    ...(isLabel ? ["The labels:", ...(method === "choice" ? letterLines(task) : labelLines(task))] : []),
+    method === "choice"
+      ? "Reply with the letter of the right label and nothing else."
+      : isLabel
+        ? "Reply with the right label and nothing else."
+        : "Reply with the answer in the form of the examples and nothing else.",
+  ].join("\n");
+  const answer = (output: string) => {
+    const index = task.labels.findIndex(({ name }) => name === output);
+    return method === "choice" && index !== -1 ? (letters[index] as string) : output;
+  };
+  const turns = examples.flatMap((example): ChatMessage[] => [
+    { role: "user", content: question(example) },
+    { role: "assistant", content: answer(example.output) },
+  ]);
+  return [{ role: "system", content: system }, ...turns, { role: "user", content: question(row) }];
+}
+
+function question(row: Row): string {
+  return `Text: ${JSON.stringify(rowText(row))}`;
+}
+
+function letterLines(task: Task): string[] {
+  return labelLines(task).map((line, index) => `${letters[index]}. ${line.slice(2)}`);
+}

@@ -1,0 +1,148 @@
+/** Prompts that have a teacher write a new row. Pure: the same order and attempt give the same prompt. */
+import { type Row, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
+import type { WriteOrder } from "@tutelage/proto/teacher/v1/teacher";
+import { shuffled } from "./digest.js";
+import type { Ask, ChatMessage, Sampling } from "./teacher.js";
+
+export type PromptForm = "chat" | "list_continuation";
+
+/** Examples beside the seed row: with it a list of four, which measured best for a small base model. */
+const shownExamples = 3;
+
+/** An order with what is shown for one attempt. */
+export interface WritePlan {
+  task: Task;
+  seedRow: Row;
+  wrongAnswer: string;
+  /** Shown rows, never the seed row itself. */
+  examples: Row[];
+  form: PromptForm;
+}
+
+/** What one attempt shows: each attempt draws other examples, so that a fixed prompt does not cap the variety. */
+export function writePlan(form: PromptForm, task: Task, order: WriteOrder, attempt: number, seed: number): WritePlan {
+  const seedRow = order.seedRow as Row;
+  const others = order.exampleRows.filter(
+    (row) =>
+      row.id !== seedRow.id &&
+      rowText(row) !== rowText(seedRow) &&
+      (task.kind !== TaskKind.CLASSIFICATION || row.output === seedRow.output),
+  );
+  const examples = shuffled(others, `${seed}\0${seedRow.id}\0${attempt}`).slice(0, shownExamples);
+  return { task, seedRow, wrongAnswer: order.wrongAnswer, examples, form };
+}
+
+/** The question of a plan. */
+export function writeAsk(plan: WritePlan, sampling: Sampling): Ask {
+  if (plan.form === "chat") return { kind: "chat", messages: chatMessages(plan), sampling, choices: [] };
+  const { prompt, stop } = continuation(plan);
+  return { kind: "completion", prompt, stop: [stop], sampling };
+}
+
+/** A row's input as one text; a conversation as its turns. */
+export function rowText(row: Row): string {
+  return row.messages.length === 0
+    ? row.input
+    : row.messages.map(({ role, content }) => `${role}: ${content}`).join("\n");
+}
+
+/** What rows are called, plural. */
+export function rowNoun(task: Task): string {
+  return task.rowNoun.trim() === "" ? "examples" : task.rowNoun.trim();
+}
+
+/** "book_flight" and "BookFlight" as a person would say it. */
+export function plainLabel(name: string): string {
+  if (/^[A-Z0-9]+$/.test(name)) return name;
+  return name
+    .replace(/[_-]+/g, " ")
+    .replace(/([a-z0-9])([A-Z])/g, "$1 $2")
+    .toLowerCase();
+}
+
+/** What the rows of a label are, in a plural noun phrase: "questions that ask for a place". */
+export function labelPhrase(task: Task, name: string): string {
+  const noun = rowNoun(task);
+  const description =
+    task.labels
+      .find((label) => label.name === name)
+      ?.description.trim()
+      .replace(/[.:]+$/, "") ?? "";
+  if (description === "") return `${noun} of the kind "${plainLabel(name)}"`;
+  if (description.toLowerCase().startsWith(noun.toLowerCase())) return description;
+  return `${noun} (${description})`;
+}
+
+/** A base model continues a list whose last item is the row that the student got wrong. */
+function continuation(plan: WritePlan): { prompt: string; stop: string } {
+  const shown = [...plan.examples, plan.seedRow];
+  if (plan.task.kind !== TaskKind.CLASSIFICATION) return questionAndAnswer(plan.task, shown);
+  const heading = `A list of ${labelPhrase(plan.task, plan.seedRow.output)}:\n`;
+  const texts = shown.map(rowText);
+  if (texts.some((text) => text.includes("\n"))) {
+    // A dash cannot delimit texts of several lines.
+    return { prompt: `${heading}\n${texts.map((text) => `<<<\n${text}\n>>>\n`).join("")}<<<\n`, stop: "\n>>>" };
+  }
+  return { prompt: `${heading}${texts.map((text) => `- ${text}\n`).join("")}-`, stop: "\n" };
+}
+
+function questionAndAnswer(task: Task, shown: Row[]): { prompt: string; stop: string } {
+  const heading = `A list of ${rowNoun(task)} with their answers.\n\n`;
+  const blocks = shown.map((row) => `${questionMark} ${rowText(row)}\n${answerMark} ${row.output}\n\n`);
+  return { prompt: `${heading}${blocks.join("")}${questionMark}`, stop: `\n${questionMark}` };
+}
+
+export const questionMark = "Question:";
+export const answerMark = "Answer:";
+
+/** The paper's prompt: instructions, one row turned into a new one, then the row that the student got wrong. */
+function chatMessages(plan: WritePlan): ChatMessage[] {
+  const { task, examples } = plan;
+  const lines = [
+    `You write training examples for a small language model. Each example is one of: ${rowNoun(task)}.`,
+    ...(task.teacherInstructions.trim() === "" ? [] : [task.teacherInstructions.trim()]),
+    ...(task.labels.length === 0 ? [] : ["The output is exactly one of these labels:", ...labelLines(task)]),
+    outputRule(task),
+    'Reply with one JSON object and nothing else: {"input": "…", "output": "…"}',
+  ];
+  const [from, to] = examples;
+  const worked: ChatMessage[] =
+    from === undefined || to === undefined
+      ? []
+      : [
+          { role: "user", content: request(task, from, "") },
+          { role: "assistant", content: rowJson(to) },
+        ];
+  return [
+    { role: "system", content: lines.join("\n") },
+    ...worked,
+    { role: "user", content: request(task, plan.seedRow, plan.wrongAnswer) },
+  ];
+}
+
+function request(task: Task, row: Row, wrongAnswer: string): string {
+  const wrong = wrongAnswer.trim();
+  const same = task.kind === TaskKind.CLASSIFICATION ? " and the same output" : "";
+  return [
+    "The model got this example wrong:",
+    rowJson(row),
+    ...(wrong === "" ? [] : [`The model answered: ${JSON.stringify(wrong)}`]),
+    `Write one new example that tests the same skill${same}, with different content and wording.`,
+  ].join("\n");
+}
+
+function outputRule(task: Task): string {
+  if (task.kind === TaskKind.MATH) return "The output shows the reasoning and ends with the final number.";
+  if (task.kind === TaskKind.MULTIPLE_CHOICE) {
+    return "The input ends with the lettered choices; the output is the letter of the right one.";
+  }
+  return "The output must be right for the input.";
+}
+
+export function labelLines(task: Task): string[] {
+  return task.labels.map(({ name, description }) => (description === "" ? `- ${name}` : `- ${name}: ${description}`));
+}
+
+function rowJson(row: Row): string {
+  return JSON.stringify({ input: rowText(row), output: row.output });
+}

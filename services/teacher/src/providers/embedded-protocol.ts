@@ -1,0 +1,39 @@
+/** Messages between the service and the process that holds an embedded model. */
+import type { ScoreItem } from "../teacher.js";
+
+export interface ChildOptions {
+  modelPath: string;
+  /** Prompts worked on at once. */
+  sequences: number;
+  /** Tokens of one prompt and its reply. */
+  contextTokens: number;
+  threads: number;
+}
+
+export type ChildRequest =
+  | {
+      id: number;
+      kind: "complete";
+      prompt: string;
+      stop: string[];
+      maxTokens: number;
+      temperature: number;
+      topP: number;
+      seed: number;
+    }
+  | { id: number; kind: "score"; items: ScoreItem[] }
+  | { id: number; kind: "stop" };
+
+export type ChildReply =
+  | { id: number; kind: "ready" }
+  | {
+      id: number;
+      kind: "completed";
+      text: string;
+      finish: "stop" | "length";
+      promptTokens: number;
+      completionTokens: number;
+    }
+  | { id: number; kind: "scored"; scores: number[][]; tokens: number }
+  | { id: number; kind: "too_long"; message: string }
+  | { id: number; kind: "failed"; message: string };

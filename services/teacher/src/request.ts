@@ -1,0 +1,98 @@
+/** What a generation run may ask for: every rule names the field and the fix. */
+import { invalidField } from "@tutelage/platform/errors";
+import { type Row, Split, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
+import type { StartGenerationRunRequest, WriteOrder } from "@tutelage/proto/teacher/v1/teacher";
+
+const maxItems = 10_000;
+const maxCount = 100;
+const maxAttemptsPerOrder = 1_000;
+const maxRowCharacters = 100_000;
+const maxExampleRows = 10_000;
+
+/** Throws invalid_argument for the first field that is wrong. */
+export function checkStartRequest(request: StartGenerationRunRequest): void {
+  if (request.projectId === "") throw invalidField("project_id", 'must name a project, e.g. "default"');
+  if (request.teacherProfile === "") throw invalidField("teacher_profile", "must name a teacher profile");
+  if (!Number.isSafeInteger(request.replicateSeed))
+    throw invalidField("replicate_seed", "must be a whole number below 2^53");
+  const task = request.task;
+  if (task === undefined) throw invalidField("task", "is missing");
+  checkTask(task);
+  const work = request.work;
+  if (work === undefined) throw invalidField("work", "must be write or label");
+  if (work.$case === "write") {
+    checkLength("write.orders", work.value.orders.length, 1, maxItems);
+    for (const [index, order] of work.value.orders.entries()) checkOrder(task, order, `write.orders.${index}`);
+    return;
+  }
+  const { rows, exampleRows } = work.value;
+  checkLength("label.rows", rows.length, 1, maxItems);
+  checkLength("label.example_rows", exampleRows.length, 0, maxExampleRows);
+  for (const [index, row] of rows.entries()) checkText(row, `label.rows.${index}`);
+  for (const [index, row] of exampleRows.entries()) checkExample(task, row, `label.example_rows.${index}`);
+}
+
+function checkTask(task: Task): void {
+  if (task.kind === TaskKind.UNSPECIFIED) {
+    throw invalidField("task.kind", "must be one of the task kinds");
+  }
+  if (task.kind !== TaskKind.CLASSIFICATION) return;
+  if (task.labels.length < 2)
+    throw invalidField("task.labels", "must hold at least two labels for a classification task");
+  const names = new Set<string>();
+  for (const [index, { name }] of task.labels.entries()) {
+    if (name.trim() === "") throw invalidField(`task.labels.${index}.name`, "must not be empty");
+    if (names.has(name.trim().toLowerCase()))
+      throw invalidField(`task.labels.${index}.name`, `"${name}" is there twice`);
+    names.add(name.trim().toLowerCase());
+  }
+}
+
+function checkOrder(task: Task, order: WriteOrder, field: string): void {
+  if (order.seedRow === undefined) throw invalidField(`${field}.seed_row`, "is missing");
+  checkExample(task, order.seedRow, `${field}.seed_row`);
+  checkLength(`${field}.example_rows`, order.exampleRows.length, 0, maxExampleRows);
+  for (const [index, row] of order.exampleRows.entries()) checkExample(task, row, `${field}.example_rows.${index}`);
+  checkCharacters(order.wrongAnswer, `${field}.wrong_answer`);
+  checkNumber(`${field}.count`, order.count, 1, maxCount);
+  checkNumber(`${field}.max_attempts`, order.maxAttempts, order.count, maxAttemptsPerOrder);
+  checkNumber(`${field}.first_attempt`, order.firstAttempt, 0, 1_000_000);
+}
+
+/** A row that a teacher is shown with its answer. */
+function checkExample(task: Task, row: Row, field: string): void {
+  checkText(row, field);
+  checkCharacters(row.output, `${field}.output`);
+  if (row.output === "") throw invalidField(`${field}.output`, "must not be empty: the row is shown with its answer");
+  if (row.split === Split.DEV || row.split === Split.TEST) {
+    throw invalidField(
+      `${field}.split`,
+      "must be train: dev and test rows are never shown to a teacher with their answers",
+    );
+  }
+  if (task.kind === TaskKind.CLASSIFICATION && !task.labels.some(({ name }) => name === row.output)) {
+    throw invalidField(`${field}.output`, `"${row.output.slice(0, 80)}" is not one of task.labels`);
+  }
+}
+
+function checkText(row: Row, field: string): void {
+  if (row.id === "") throw invalidField(`${field}.id`, "must not be empty");
+  const texts = row.messages.length > 0 ? row.messages.map(({ content }) => content) : [row.input];
+  if (texts.every((text) => text.trim() === "")) throw invalidField(`${field}.input`, "must not be empty");
+  for (const text of texts) checkCharacters(text, `${field}.input`);
+}
+
+function checkCharacters(text: string, field: string): void {
+  if (text.includes("\0")) throw invalidField(field, "holds a NUL character; remove it");
+  if (text.length > maxRowCharacters) throw invalidField(field, `has more than ${maxRowCharacters} characters`);
+}
+
+function checkLength(field: string, length: number, min: number, max: number): void {
+  if (length < min || length > max) throw invalidField(field, `must hold ${min} to ${max} items, not ${length}`);
+}
+
+function checkNumber(field: string, value: number, min: number, max: number): void {
+  if (!Number.isInteger(value) || value < min || value > max) {
+    throw invalidField(field, `must be ${min} to ${max}, not ${value}`);
+  }
+}

@@ -1,0 +1,32 @@
+/** When to make a failed call again. */
+
+const baseMs = 500;
+const capMs = 30_000;
+/** A provider that asks for more than this is treated as down for now. */
+export const maxRetryAfterMs = 60_000;
+
+/**
+ * Milliseconds to wait before try number `retry` (from 1): full jitter over an
+ * exponential bound, so that many callers do not come back together, and never
+ * sooner than the provider asked.
+ */
+export function retryDelayMs(retry: number, retryAfterMs: number | undefined, random: () => number): number {
+  const bound = Math.min(capMs, baseMs * 2 ** (retry - 1));
+  const jittered = Math.round(random() * bound);
+  if (retryAfterMs === undefined) return jittered;
+  return Math.min(retryAfterMs, maxRetryAfterMs) + Math.round(random() * baseMs);
+}
+
+/** Value of a Retry-After header (RFC 9110: seconds or a date) in milliseconds; undefined when there is no sense in it. */
+export function parseRetryAfter(value: string | undefined, nowMs: number): number | undefined {
+  if (value === undefined) return undefined;
+  const text = value.trim();
+  if (/^\d+(\.\d+)?$/.test(text)) return Math.round(Number(text) * 1_000);
+  const date = Date.parse(text);
+  return Number.isNaN(date) ? undefined : Math.max(0, date - nowMs);
+}
+
+/** HTTP statuses after which the same request may succeed. */
+export function isRetryableStatus(status: number): boolean {
+  return status === 408 || status === 409 || status === 429 || status >= 500;
+}

@@ -1,0 +1,155 @@
+/** The worker of generation runs. */
+
+import { TutelageError } from "@tutelage/platform/errors";
+import type { Logger } from "@tutelage/platform/log";
+import { TryLater } from "@tutelage/platform/runs";
+import { Caller, type CallSignals, type ProfiledTeacher } from "./caller.js";
+import type { Outcome } from "./outcome.js";
+import { Slot, type SlotClient } from "./slot.js";
+import type { GenerationLease, Store } from "./store.js";
+import { TeacherFailure } from "./teacher.js";
+import type { Teachers } from "./teachers.js";
+import { type Job, jobsOf, nextAttempts } from "./work.js";
+
+/** Attempts in a row that got no reply at all before the teacher counts as down. */
+const maxFailuresInRow = 10;
+/** After a shutdown begins calls under way may still end, for this long: a reply that is paid for is worth keeping. */
+const shutdownGraceMs = 4_000;
+const reportMs = 300;
+
+export interface GenerationDependencies {
+  store: Store;
+  teachers: Teachers;
+  log: Logger;
+  slotClient: SlotClient | undefined;
+  /** Aborts when the service stops. */
+  shutdown: AbortSignal;
+}
+
+/** Works off one run. What was stored before, by this holder or an earlier one, is not asked again. */
+export async function generate(lease: GenerationLease, dependencies: GenerationDependencies): Promise<object> {
+  const { store, teachers, log } = dependencies;
+  const teacher = teachers.get(lease.run.request.teacherProfile);
+  const jobs = jobsOf(lease.run.request, teacher.profile);
+  const made = await store.outcomes(lease.run.projectId, lease.run.id);
+  const slot = new Slot(
+    teacher.profile.provider === "embedded" ? dependencies.slotClient : undefined,
+    `teacher generation ${lease.run.id}`,
+  );
+  const failed = new AbortController();
+  const given = new AbortController();
+  const giveUpLater = () => setTimeout(() => given.abort(), shutdownGraceMs).unref();
+  dependencies.shutdown.addEventListener("abort", giveUpLater, { once: true });
+  if (dependencies.shutdown.aborted) giveUpLater();
+  const begin = AbortSignal.any([lease.signal, failed.signal, slot.lost.signal]);
+  const signals: CallSignals = { begin, end: given.signal, hold: () => slot.hold(begin) };
+  const progress = reporter(lease, jobs, made);
+  let failuresInRow = 0;
+  let failure: unknown;
+
+  const attempt = async (job: Job, number: number, outcomes: Map<number, Outcome>, caller: Caller) => {
+    const { ask, read } = job.attempt(number);
+    const seen = (reply: Parameters<typeof read>[0]) => {
+      const outcome = read(reply);
+      outcomes.set(number, outcome);
+      return outcome;
+    };
+    const unanswered = await caller.settle(
+      lease,
+      teacher,
+      { position: job.position, rowId: job.rowId, number, ask, read: seen },
+      signals,
+    );
+    if (unanswered === undefined) {
+      failuresInRow = 0;
+      return;
+    }
+    outcomes.set(number, { $case: "rejection", value: { code: "provider_error", message: "", rawReply: "" } });
+    failuresInRow += 1;
+    if (failuresInRow >= maxFailuresInRow) throw unanswered;
+  };
+
+  const caller = new Caller(store, log);
+  const workOff = async (job: Job) => {
+    const outcomes = made.get(job.position) ?? new Map<number, Outcome>();
+    for (;;) {
+      const numbers = nextAttempts(job, outcomes);
+      if (numbers.length === 0) return;
+      await allSettled(numbers.map((number) => attempt(job, number, outcomes, caller)));
+    }
+  };
+
+  try {
+    const queue = jobs.values();
+    await allSettled(
+      // As many loops as calls at once: each has at least one attempt to make.
+      Array.from({ length: teacher.profile.max_concurrency }, async () => {
+        for (const job of queue) {
+          begin.throwIfAborted();
+          await workOff(job).catch((error: unknown) => {
+            failure ??= begin.aborted ? undefined : error;
+            failed.abort(error);
+            throw error;
+          });
+          progress.jobDone();
+        }
+      }),
+    );
+  } catch (error) {
+    // Cancelled, lease lost, shutting down: platform/runs knows which.
+    lease.signal.throwIfAborted();
+    if (slot.lost.signal.aborted) throw new TryLater(500, "the student dropped the slot");
+    throw asRunFailure(failure ?? error, teacher);
+  } finally {
+    slot.release();
+    dependencies.shutdown.removeEventListener("abort", giveUpLater);
+    await progress.stop();
+  }
+  return {};
+}
+
+/** Waits for all, then throws the first error: no call is left under way when this returns. */
+async function allSettled(works: Promise<void>[]): Promise<void> {
+  for (const settled of await Promise.allSettled(works)) {
+    if (settled.status === "rejected") throw settled.reason;
+  }
+}
+
+function asRunFailure(error: unknown, { profile }: ProfiledTeacher): unknown {
+  if (!(error instanceof TeacherFailure)) return error;
+  const down = error.fatal ? "" : `${maxFailuresInRow} calls in a row got no reply. `;
+  return new TutelageError("failed_precondition", `Teacher profile "${profile.name}": ${down}${error.message}`, {
+    reason: error.code,
+  });
+}
+
+/** Stores progress at most every reportMs: each report wakes every watcher. */
+function reporter(lease: GenerationLease, jobs: Job[], made: ReadonlyMap<number, ReadonlyMap<number, Outcome>>) {
+  const unit = lease.run.request.work?.$case === "label" ? "rows" : "orders";
+  const before = jobs.filter((job) => nextAttempts(job, made.get(job.position) ?? new Map()).length === 0).length;
+  const began = performance.now();
+  let done = 0;
+  let sent = Promise.resolve();
+  let dirty = true;
+  const send = () => {
+    if (!dirty) return;
+    dirty = false;
+    const perJobSeconds = done <= before ? 0 : (performance.now() - began) / 1_000 / (done - before);
+    const etaSeconds = Math.round(perJobSeconds * (jobs.length - done) * 10) / 10;
+    // A lost lease shows at the next write of a result, and must not end the process here.
+    sent = sent.then(() => lease.report({ done, total: jobs.length, unit, etaSeconds }).catch(() => {}));
+  };
+  const timer = setInterval(send, reportMs);
+  send();
+  return {
+    jobDone: () => {
+      done += 1;
+      dirty = true;
+    },
+    stop: async () => {
+      clearInterval(timer);
+      send();
+      await sent;
+    },
+  };
+}

@@ -1,0 +1,87 @@
+/** Wires the teacher service and declares its settings. */
+import { resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { hostPort, serviceSettings } from "@tutelage/platform/config";
+import { openDatabase } from "@tutelage/platform/database";
+import { serve, served } from "@tutelage/platform/grpc";
+import { createLog, type Logger } from "@tutelage/platform/log";
+import type { RunningService } from "@tutelage/platform/process";
+import { type LeaseTiming, Runs } from "@tutelage/platform/runs";
+import { TeacherServiceDefinition } from "@tutelage/proto/teacher/v1/teacher";
+import { z } from "zod";
+import { modelNotice } from "./modelfile.js";
+import { readProfiles } from "./profile.js";
+import { generate } from "./runs.js";
+import { teacherService } from "./service.js";
+import { connectSlot } from "./slot.js";
+import { Store } from "./store.js";
+import { Teachers } from "./teachers.js";
+import type { GenerationRequest } from "./work.js";
+
+const repository = fileURLToPath(new URL("../../../", import.meta.url));
+
+export const settings = {
+  ...serviceSettings,
+  TEACHER_LISTEN: hostPort.default("127.0.0.1:50054"),
+  /** Where to hold the accelerator's slot for embedded teachers; unset, they do not wait for the student. */
+  STUDENT_ADDRESS: hostPort.optional(),
+  TEACHER_PROFILES: z
+    .string()
+    .default(`${repository}services/teacher/profiles.yaml`)
+    .transform((path) => resolve(path)),
+  /** The Python whose packages bring the embedded models. */
+  TUTELAGE_PYTHON: z.string().default(`${repository}.venv/bin/python`),
+};
+
+export type TeacherConfig = Readonly<z.output<z.ZodObject<typeof settings>>>;
+
+/** Runs worked on at once; each profile bounds its own calls. */
+const concurrentRuns = 4;
+
+export async function start(
+  config: TeacherConfig,
+  options: { log?: Logger; timing?: LeaseTiming } = {},
+): Promise<RunningService> {
+  const log = options.log ?? createLog("teacher", config.LOG_LEVEL);
+  const profiles = await readProfiles(config.TEACHER_PROFILES);
+  const database = await openDatabase({ url: config.DATABASE_URL, schema: "teacher", log, hasRuns: true });
+  const runs = new Runs<GenerationRequest, object>(database, log, options.timing);
+  const store = new Store(database);
+  const teachers = new Teachers(profiles, { home: config.TUTELAGE_HOME, python: config.TUTELAGE_PYTHON }, log);
+  const slotClient = config.STUDENT_ADDRESS === undefined ? undefined : connectSlot(config.STUDENT_ADDRESS);
+  const shutdown = new AbortController();
+  const server = await serve({
+    listen: config.TEACHER_LISTEN,
+    services: [served(TeacherServiceDefinition, teacherService({ runs, store, teachers }))],
+    log,
+  });
+  const listening = runs.signals.listen();
+  const working = runs.work(
+    (lease) => generate(lease, { store, teachers, log, slotClient, shutdown: shutdown.signal }),
+    { concurrency: concurrentRuns, signal: shutdown.signal },
+  );
+  return {
+    name: "teacher",
+    address: server.address,
+    stop: async () => {
+      shutdown.abort();
+      await Promise.all([server.stop(), working]);
+      await teachers.close();
+      slotClient?.close();
+      await runs.signals.close();
+      await listening;
+      await database.close();
+    },
+  };
+}
+
+/** Notices and terms of the packaged models on offer, for whoever greets the user: profile → text. */
+export async function modelNotices(config: TeacherConfig): Promise<Map<string, string>> {
+  const notices = new Map<string, string>();
+  for (const profile of (await readProfiles(config.TEACHER_PROFILES)).values()) {
+    if (profile.provider !== "embedded") continue;
+    const notice = await modelNotice(profile.model, config.TUTELAGE_PYTHON).catch(() => "");
+    if (notice !== "") notices.set(profile.name, notice);
+  }
+  return notices;
+}

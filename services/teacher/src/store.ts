@@ -1,0 +1,142 @@
+/** All SQL of the teacher. */
+import type { Database, Transaction } from "@tutelage/platform/database";
+import type { Lease } from "@tutelage/platform/runs";
+import type { Call, Result, Usage } from "@tutelage/proto/teacher/v1/teacher";
+import { and, asc, eq, gt, or, sql } from "drizzle-orm";
+import type { Outcome } from "./outcome.js";
+import { calls, results } from "./tables.js";
+import type { Reply } from "./teacher.js";
+import type { GenerationRequest } from "./work.js";
+
+export type GenerationLease = Lease<GenerationRequest, object>;
+export type NewCall = typeof calls.$inferInsert;
+
+export interface NewResult {
+  position: number;
+  attempt: number;
+  rowId: string;
+  callId: string;
+  reused: boolean;
+  outcome: Outcome;
+}
+
+/** Rows of a stream's message. */
+const batchRows = 256;
+
+export class Store {
+  constructor(private readonly database: Database) {}
+
+  /** The reply that this call already got, whoever made it; the first where two were made at once. */
+  async answered(projectId: string, requestDigest: string): Promise<{ callId: string; reply: Reply } | undefined> {
+    const [row] = await this.database.drizzle
+      .select({ callId: calls.id, reply: calls.reply })
+      .from(calls)
+      .where(and(eq(calls.projectId, projectId), eq(calls.requestDigest, requestDigest), eq(calls.status, "answered")))
+      .orderBy(asc(calls.sequence))
+      .limit(1);
+    return row === undefined ? undefined : { callId: row.callId, reply: row.reply as Reply };
+  }
+
+  /** Stores a call, and what came of it, in one fenced transaction. */
+  async record(lease: GenerationLease, call: NewCall | undefined, result: NewResult | undefined): Promise<void> {
+    await lease.write(async (transaction: Transaction) => {
+      if (call !== undefined) await transaction.insert(calls).values(call);
+      if (result === undefined) return;
+      await transaction.insert(results).values({ projectId: lease.run.projectId, runId: lease.run.id, ...result });
+    });
+  }
+
+  /** The outcomes that a run has: position → attempt → outcome. */
+  async outcomes(projectId: string, runId: string): Promise<Map<number, Map<number, Outcome>>> {
+    const rows = await this.database.drizzle
+      .select({ position: results.position, attempt: results.attempt, outcome: results.outcome })
+      .from(results)
+      .where(and(eq(results.projectId, projectId), eq(results.runId, runId)));
+    const byPosition = new Map<number, Map<number, Outcome>>();
+    for (const { position, attempt, outcome } of rows) {
+      const attempts = byPosition.get(position) ?? new Map<number, Outcome>();
+      byPosition.set(position, attempts.set(attempt, outcome));
+    }
+    return byPosition;
+  }
+
+  /** What a run used and how many results it has. */
+  async usage(projectId: string, runId: string): Promise<{ usage: Usage; results: number }> {
+    // Calls overlap: the teacher worked while at least one was under way.
+    const { rows } = await this.database.pool.query(
+      `with spans as (
+         select finished_at - duration_ms * interval '1 millisecond' as began, finished_at as ended
+         from calls where project_id = $1 and run_id = $2),
+       ordered as (
+         select began, ended,
+           max(ended) over (order by began, ended rows between unbounded preceding and 1 preceding) as before
+         from spans),
+       sums as (
+         select count(*) as calls, sum(prompt_tokens) as prompt, sum(completion_tokens) as completion,
+           sum(cost_micro_usd) as cost
+         from calls where project_id = $1 and run_id = $2),
+       made as (
+         select count(*) as results, count(*) filter (where reused) as reused
+         from results where project_id = $1 and run_id = $2)
+       select sums.*, made.*,
+         (select extract(epoch from sum(greatest(ended - greatest(began, before), interval '0'))) from ordered) as seconds
+       from sums, made`,
+      [projectId, runId],
+    );
+    const [row] = rows;
+    return {
+      results: Number(row.results),
+      usage: {
+        calls: Number(row.calls),
+        reusedCalls: Number(row.reused),
+        promptTokens: Number(row.prompt ?? 0),
+        completionTokens: Number(row.completion ?? 0),
+        costMicroUsd: Number(row.cost ?? 0),
+        teacherSeconds: Number(row.seconds ?? 0),
+      },
+    };
+  }
+
+  /** A run's results in the order of its orders, then of the attempts; in batches. */
+  async *results(projectId: string, runId: string): AsyncGenerator<Result[]> {
+    let after = { position: -1, attempt: -1 };
+    for (;;) {
+      const rows = await this.database.drizzle
+        .select()
+        .from(results)
+        .where(
+          and(
+            eq(results.projectId, projectId),
+            eq(results.runId, runId),
+            or(
+              gt(results.position, after.position),
+              and(eq(results.position, after.position), gt(results.attempt, after.attempt)),
+            ),
+          ),
+        )
+        .orderBy(asc(results.position), asc(results.attempt))
+        .limit(batchRows);
+      const last = rows.at(-1);
+      if (last === undefined) return;
+      yield rows.map(({ rowId, callId, attempt, outcome }) => ({ rowId, callId, attempt, outcome }));
+      after = last;
+    }
+  }
+
+  /** A run's calls in the order in which they ended; in batches. */
+  async *calls(projectId: string, runId: string): AsyncGenerator<Call[]> {
+    let after = 0;
+    for (;;) {
+      const rows = await this.database.drizzle
+        .select()
+        .from(calls)
+        .where(and(eq(calls.projectId, projectId), eq(calls.runId, runId), gt(calls.sequence, after)))
+        .orderBy(sql`${calls.sequence}`)
+        .limit(batchRows);
+      const last = rows.at(-1);
+      if (last === undefined) return;
+      yield rows.map(({ sequence: _, projectId: __, runId: ___, reply: ____, ...call }) => call);
+      after = last.sequence;
+    }
+  }
+}

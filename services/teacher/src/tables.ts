@@ -1,0 +1,40 @@
+import { bigint, boolean, integer, jsonb, pgSchema, primaryKey, text, timestamp, uuid } from "drizzle-orm/pg-core";
+import type { Outcome } from "./outcome.js";
+import type { Reply } from "./teacher.js";
+
+const schema = pgSchema("teacher");
+
+export const calls = schema.table("calls", {
+  id: uuid("id").primaryKey(),
+  sequence: bigint("sequence", { mode: "number" }).generatedAlwaysAsIdentity(),
+  projectId: text("project_id").notNull(),
+  runId: uuid("run_id").notNull(),
+  requestDigest: text("request_digest").notNull(),
+  teacherProfile: text("teacher_profile").notNull(),
+  model: text("model").notNull(),
+  status: text("status", { enum: ["answered", "failed"] }).notNull(),
+  errorCode: text("error_code").notNull().default(""),
+  prompt: text("prompt").notNull(),
+  rawReply: text("raw_reply").notNull(),
+  reply: jsonb("reply").$type<Reply>(),
+  promptTokens: bigint("prompt_tokens", { mode: "number" }).notNull(),
+  completionTokens: bigint("completion_tokens", { mode: "number" }).notNull(),
+  costMicroUsd: bigint("cost_micro_usd", { mode: "number" }).notNull(),
+  durationMs: bigint("duration_ms", { mode: "number" }).notNull(),
+  finishedAt: timestamp("finished_at", { withTimezone: true }).notNull(),
+});
+
+export const results = schema.table(
+  "results",
+  {
+    projectId: text("project_id").notNull(),
+    runId: uuid("run_id").notNull(),
+    position: integer("position").notNull(),
+    attempt: integer("attempt").notNull(),
+    rowId: text("row_id").notNull(),
+    callId: uuid("call_id").notNull(),
+    reused: boolean("reused").notNull(),
+    outcome: jsonb("outcome").$type<Outcome>().notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.projectId, table.runId, table.position, table.attempt] })],
+);

@@ -1,0 +1,86 @@
+/** What every provider of a teacher model offers: one question, one try, one reply. */
+
+export interface ChatMessage {
+  role: "system" | "user" | "assistant";
+  content: string;
+}
+
+/** How a reply is drawn. */
+export interface Sampling {
+  temperature: number;
+  topP: number;
+  maxTokens: number;
+}
+
+/** Texts whose likelihood after a prefix is asked. */
+export interface ScoreItem {
+  prefix: string;
+  continuations: string[];
+}
+
+/** One question, in the form that the provider takes. */
+export type Ask =
+  | {
+      kind: "chat";
+      messages: ChatMessage[];
+      sampling: Sampling;
+      /** One-token answers whose log-probabilities are asked for; empty for none. */
+      choices: string[];
+    }
+  | { kind: "completion"; prompt: string; stop: string[]; sampling: Sampling }
+  | { kind: "score"; items: ScoreItem[] };
+
+/** One reply, as stored. */
+export interface Reply {
+  text: string;
+  /** "length" when the token limit cut it. */
+  finish: "stop" | "length";
+  promptTokens: number;
+  completionTokens: number;
+  /** Log-probability of each continuation of each item, in nats; only for "score". */
+  scores?: number[][];
+  /** Log-probability of each choice, in nats; only where choices were asked for and the provider gave them. */
+  choiceScores?: number[];
+}
+
+/** A reply with the provider's own words, for the ledger. */
+export interface Answer {
+  reply: Reply;
+  raw: string;
+}
+
+/** One call that gave no reply. */
+export class TeacherFailure extends Error {
+  /** Whether the same call may succeed when made again. */
+  readonly retryable: boolean;
+  /** Whether every other call would fail too, so that the run must stop. */
+  readonly fatal: boolean;
+  /** How long the provider asked us to wait. */
+  readonly retryAfterMs: number | undefined;
+  readonly raw: string;
+  /** Whether the provider may have worked, and bill, though no usable reply came. */
+  readonly maybeBilled: boolean;
+
+  constructor(
+    /** Stable code, e.g. "teacher_timeout". */
+    readonly code: string,
+    message: string,
+    options: { retryable?: boolean; fatal?: boolean; retryAfterMs?: number; raw?: string; maybeBilled?: boolean } = {},
+  ) {
+    super(message);
+    this.retryable = options.retryable ?? false;
+    this.fatal = options.fatal ?? false;
+    this.retryAfterMs = options.retryAfterMs;
+    this.raw = options.raw ?? "";
+    this.maybeBilled = options.maybeBilled ?? false;
+  }
+}
+
+/** A teacher model that can be asked. */
+export interface Teacher {
+  /** Name or digest of exactly what answers: part of every call's digest. */
+  identify(): Promise<string>;
+  /** One try. `seed` makes sampling repeatable where the provider can. Throws TeacherFailure. */
+  ask(ask: Ask, seed: number, signal: AbortSignal): Promise<Answer>;
+  close(): Promise<void>;
+}

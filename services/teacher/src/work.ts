@@ -1,0 +1,86 @@
+/** What a run has to do: jobs with numbered attempts, and which attempts are next. Pure. */
+import type { StartGenerationRunRequest } from "@tutelage/proto/teacher/v1/teacher";
+import { labelAsk, labelExamples, labelMethod, readLabel } from "./labelprompt.js";
+import type { Outcome } from "./outcome.js";
+import type { TeacherProfileSettings } from "./profile.js";
+import { scoresLabels } from "./profile.js";
+import { writeAsk, writePlan } from "./prompt.js";
+import { readWritten } from "./reply.js";
+import type { Ask, Reply, Sampling } from "./teacher.js";
+
+/** What is stored and sent of a request: all but the key, which the run row has. */
+export type GenerationRequest = Omit<StartGenerationRunRequest, "idempotencyKey">;
+
+/** One order or row of a run. */
+export interface Job {
+  /** Index of the order or row in the request. */
+  position: number;
+  rowId: string;
+  count: number;
+  maxAttempts: number;
+  firstAttempt: number;
+  /** The question of an attempt, and how its reply is read. */
+  attempt(number: number): { ask: Ask; read(reply: Reply): Outcome };
+}
+
+/** The jobs of a request, in its order. */
+export function jobsOf(request: GenerationRequest, profile: TeacherProfileSettings): Job[] {
+  const { task, work } = request;
+  if (task === undefined || work === undefined) return [];
+  const sampling: Sampling = {
+    temperature: profile.temperature,
+    topP: profile.top_p,
+    maxTokens: profile.max_tokens,
+  };
+  const form = profile.prompt_form;
+  const seed = request.replicateSeed;
+  if (work.$case === "write") {
+    return work.value.orders.map((order, position) => ({
+      position,
+      rowId: order.seedRow?.id ?? "",
+      count: order.count,
+      maxAttempts: order.maxAttempts,
+      firstAttempt: order.firstAttempt,
+      attempt: (number) => {
+        const plan = writePlan(form, task, order, number, seed);
+        return { ask: writeAsk(plan, sampling), read: (reply) => readWritten(plan, reply) };
+      },
+    }));
+  }
+  const { rows, exampleRows } = work.value;
+  const method = labelMethod(task, profile.provider, scoresLabels(profile));
+  return rows.map((row, position) => ({
+    position,
+    rowId: row.id,
+    count: 1,
+    maxAttempts: 1,
+    firstAttempt: 0,
+    attempt: () => {
+      const plan = { task, row, examples: labelExamples(task, row, exampleRows, seed), method, form };
+      return { ask: labelAsk(plan, sampling), read: (reply) => readLabel(plan, reply) };
+    },
+  }));
+}
+
+/**
+ * The attempts of a job to make now, given the outcomes of those already made.
+ * Attempts go in waves: first as many as rows are wanted, then as many as are
+ * still missing. So which attempts are made depends on the replies alone,
+ * never on their order of arrival or on a restart between them.
+ */
+export function nextAttempts(
+  job: Pick<Job, "count" | "maxAttempts" | "firstAttempt">,
+  made: ReadonlyMap<number, Outcome>,
+): number[] {
+  const end = job.firstAttempt + job.maxAttempts;
+  let start = job.firstAttempt;
+  let wanted = job.count;
+  while (wanted > 0 && start < end) {
+    const wave = Array.from({ length: Math.min(wanted, end - start) }, (_, index) => start + index);
+    const missing = wave.filter((number) => !made.has(number));
+    if (missing.length > 0) return missing;
+    wanted -= wave.filter((number) => made.get(number)?.$case !== "rejection").length;
+    start += wave.length;
+  }
+  return [];
+}
