@@ -119,6 +119,23 @@ test("a run that waits long for a busy student is not taken for one that kills i
   expect(last).toMatchObject({ status: "SUCCEEDED", fence: 31, deferrals: 30 });
 });
 
+test("a run that was handed back is claimed when it is due, however long the poll interval", async () => {
+  const runs = new Runs<{ what: string }, object>(database, log, { ...timing, pollMs: 10_000 });
+  const listening = runs.signals.listen();
+  const { id } = await runs.start("p", "", { what: "a" });
+  let tries = 0;
+  const startedAt = Date.now();
+  const last = await workUntilFinal(runs, id, async () => {
+    tries += 1;
+    if (tries <= 2) throw new TryLater(100, "busy");
+    return {};
+  });
+  expect(last?.status).toBe("SUCCEEDED");
+  expect(Date.now() - startedAt).toBeLessThan(3_000);
+  await runs.signals.close();
+  await listening;
+});
+
 test("shutdown hands a running run back so that another worker claims it at once", async () => {
   const runs = newRuns();
   const { id } = await runs.start("p", "", { what: "a" });

@@ -235,7 +235,8 @@ export class Runs<Request, State extends object> {
             const untilDueMs = dueAt > Date.now() ? dueAt - Date.now() : this.timing.pollMs;
             await subscription.next(Math.min(untilDueMs, this.timing.pollMs), options.signal);
           } else {
-            dueAt = Date.now() + (await this.hold(run, handler, options));
+            const dueInMs = await this.hold(run, handler, options);
+            dueAt = Date.now() + dueInMs;
           }
         }
       } finally {
