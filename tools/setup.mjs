@@ -91,7 +91,9 @@ const steps = [
         existsSync(at(student)) ? read(student) : "",
       );
     },
-    made: () => existsSync(at("proto/generated/descriptors.binpb")),
+    made: () =>
+      existsSync(at("proto/generated/descriptors.binpb")) &&
+      existsSync(at("services/student/tutelage_student/generated")),
     make: async (logFile) => {
       await must("buf", ["generate"], { cwd: at("proto"), env: withNodeBinaries, logFile });
       const descriptors = ["build", "-o", "generated/descriptors.binpb"];

@@ -70,7 +70,7 @@ export const campaignStudentRoutes: Routes = (app, { backends, artifacts, shutdo
       );
       return {
         predictions: predictions.map((prediction) => ({
-          answer: prediction.text,
+          text: prediction.text,
           ...probabilityOf(prediction.logProbability),
           label_scores: prediction.labelScores.map(({ label, logProbability }) => ({
             label,

@@ -88,7 +88,7 @@ export const predictResult = z.object({
   predictions: z
     .array(
       z.object({
-        answer: z.string(),
+        text: z.string().describe("The answer"),
         probability: z.number().describe("Of the answer, 0 to 1; over the label set where labels were scored"),
         log_probability: z.number(),
         label_scores: z.array(z.object({ label: z.string(), probability: z.number(), log_probability: z.number() })),

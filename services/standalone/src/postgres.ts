@@ -7,6 +7,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { access, chmod, chown, constants, cp, mkdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { dirname, join, resolve } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
 import pg from "pg";
 
@@ -95,6 +96,29 @@ export async function startPostgres(home: string, settings: Record<string, strin
       await call("pg_ctl", ["stop", "-D", data, "-m", "fast", "-w", "-t", "30"]);
     },
   };
+}
+
+/** Looks after a running cluster until the signal aborts: one that died is started again on the same port. */
+export async function keepPostgres(
+  home: string,
+  { urlOf, port }: EmbeddedPostgres,
+  options: { settings: Record<string, string>; signal: AbortSignal; onRestart: () => void },
+): Promise<void> {
+  while (!options.signal.aborted) {
+    await sleep(2_000, undefined, { signal: options.signal }).catch(() => {});
+    const client = new pg.Client({ connectionString: urlOf("postgres"), connectionTimeoutMillis: 5_000 });
+    const refused = await client.connect().then(
+      () => false,
+      (error: NodeJS.ErrnoException) => error.code === "ECONNREFUSED",
+    );
+    await client.end().catch(() => {});
+    if (!refused || options.signal.aborted) continue;
+    // Recovering clusters refuse, too; then this fails, and the next look tells.
+    const { adopted } = await startPostgres(home, { ...options.settings, port: String(port) }).catch(() => ({
+      adopted: true,
+    }));
+    if (!adopted) options.onRestart();
+  }
 }
 
 /** Makes a database unless it is there. */

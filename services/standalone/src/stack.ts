@@ -1,0 +1,284 @@
+/**
+ * The whole of Tutelage in one process tree: Postgres, the student and every
+ * service, each a child that is started again when it dies.
+ */
+import { existsSync } from "node:fs";
+import { mkdir } from "node:fs/promises";
+import { delimiter, join, resolve } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { type HealthProbe, healthProbe } from "@tutelage/platform/health";
+import { Child, type ChildEvent } from "./child.js";
+import { type HomeLock, lockHome, startOf } from "./homelock.js";
+import { choosePorts, isFree } from "./ports.js";
+import { type EmbeddedPostgres, keepPostgres, startPostgres } from "./postgres.js";
+
+const repository = fileURLToPath(new URL("../../../", import.meta.url));
+
+const domainServices = ["datasets", "training", "evaluation", "teacher", "campaigns"] as const;
+type DomainService = (typeof domainServices)[number];
+export type ServiceName = DomainService | "student" | "gateway";
+
+/** Ten seconds in all; what is killed hands its leases over by their running out, so nothing is lost. */
+const stopMs: Record<ServiceName, number> = {
+  gateway: 1_500,
+  campaigns: 2_000,
+  datasets: 2_500,
+  training: 2_500,
+  evaluation: 2_500,
+  teacher: 2_500,
+  student: 1_500,
+};
+const postgresStopMs = 2_500;
+/** The student imports PyTorch first: 5 to 15 s on two cold cores, more on a busy machine. */
+const startTimeoutMs = 180_000;
+
+export type StackEvent =
+  | ChildEvent
+  | { type: "postgres"; adopted: boolean; seconds: number }
+  | { type: "postgres-restarted" };
+
+export interface StackOptions {
+  /** Everything it keeps lies here. */
+  home: string;
+  /** Laid over this process's environment for every child. */
+  environment?: NodeJS.ProcessEnv;
+  /** HTTP port; a free one when 0. */
+  httpPort?: number;
+  /** A Postgres to use instead of the embedded one. */
+  databaseUrl?: string;
+  /** Settings of the embedded Postgres, e.g. fsync. */
+  postgresSettings?: Record<string, string>;
+  /** Told what happens: a line for a person, and what it is made of. */
+  onEvent?: (line: string, event: StackEvent) => void;
+  /** Aborts a start that takes too long for somebody. */
+  signal?: AbortSignal;
+}
+
+export interface Stack {
+  /** http://127.0.0.1:port */
+  url: string;
+  /** host:port of every gRPC server. */
+  addresses: Record<DomainService | "student", string>;
+  databaseUrl: string;
+  home: string;
+  logDirectory: string;
+  /** The process that runs a service now; undefined while it is being started again. */
+  pidOf(name: ServiceName): number | undefined;
+  /** Starts a service anew. */
+  restart(name: ServiceName): Promise<void>;
+  /** Ends everything within ten seconds, the gateway first, Postgres last. */
+  stop(): Promise<void>;
+}
+
+/** Starts everything and waits until it is ready. Throws HomeInUse, or what kept it from starting. */
+export async function startStack(options: StackOptions): Promise<Stack> {
+  const home = resolve(options.home);
+  const logDirectory = join(home, "logs");
+  await mkdir(logDirectory, { recursive: true });
+  const lock = await lockHome(home);
+  const stack = new RunningStack(home, logDirectory, lock, options);
+  try {
+    await stack.start();
+    return stack;
+  } catch (error) {
+    await stack.stop();
+    throw error;
+  }
+}
+
+class RunningStack implements Stack {
+  url = "";
+  databaseUrl = "";
+  addresses = {} as Stack["addresses"];
+  private readonly children = new Map<ServiceName, Child>();
+  private readonly probes: HealthProbe[] = [];
+  private readonly stopping = new AbortController();
+  private readonly watching: Promise<void>[] = [];
+  private postgres: EmbeddedPostgres | undefined;
+  private stopped: Promise<void> | undefined;
+
+  constructor(
+    readonly home: string,
+    readonly logDirectory: string,
+    private readonly lock: HomeLock,
+    private readonly options: StackOptions,
+  ) {}
+
+  async start(): Promise<void> {
+    const { httpPort = 0 } = this.options;
+    if (httpPort !== 0 && !(await isFree(httpPort))) {
+      throw new Error(
+        `Port ${httpPort} is taken. Set TUTELAGE_PORT to another one, e.g. TUTELAGE_PORT=${httpPort + 1}.`,
+      );
+    }
+    const names = [...domainServices, "student"] as const;
+    const [gatewayPort, ...ports] = await choosePorts(names.length + 1);
+    this.addresses = Object.fromEntries(
+      names.map((name, index) => [name, `127.0.0.1:${ports[index]}`]),
+    ) as Stack["addresses"];
+    const gateway = `127.0.0.1:${httpPort || gatewayPort}`;
+    this.url = `http://${gateway}`;
+    await this.lock.note({ url: this.url });
+
+    // The student needs no database: it imports PyTorch while Postgres starts.
+    const signal = AbortSignal.any([this.stopping.signal, this.options.signal ?? this.stopping.signal]);
+    const student = this.startStudent().healthy(startTimeoutMs, signal);
+    student.catch(() => {});
+    await this.startDatabase();
+    signal.throwIfAborted();
+    for (const name of domainServices) {
+      this.startService(name, { [`${name.toUpperCase()}_LISTEN`]: this.addresses[name] }, this.probe(name));
+    }
+    this.startService("gateway", { GATEWAY_LISTEN: gateway }, async () => {
+      return await fetch(`${this.url}/health`, { signal: AbortSignal.timeout(2_000) }).then(
+        (response) => response.ok,
+        () => false,
+      );
+    });
+    const others = [...this.children].filter(([name]) => name !== "student");
+    await Promise.all([student, ...others.map(([, child]) => child.healthy(startTimeoutMs, signal))]);
+    for (const child of this.children.values()) this.watching.push(child.watchHealth(this.stopping.signal));
+  }
+
+  pidOf(name: ServiceName): number | undefined {
+    return this.children.get(name)?.pid;
+  }
+
+  async restart(name: ServiceName): Promise<void> {
+    const child = this.children.get(name);
+    if (child === undefined || this.stopping.signal.aborted) return;
+    await child.restart();
+    await child.healthy(startTimeoutMs, this.stopping.signal);
+  }
+
+  stop(): Promise<void> {
+    this.stopped ??= this.stopInOrder();
+    return this.stopped;
+  }
+
+  private async stopInOrder(): Promise<void> {
+    this.stopping.abort();
+    await this.children.get("gateway")?.stop();
+    await this.children.get("campaigns")?.stop();
+    const others = [...this.children].filter(([name]) => !["gateway", "campaigns", "student"].includes(name));
+    await Promise.all(others.map(([, child]) => child.stop()));
+    await this.children.get("student")?.stop();
+    for (const probe of this.probes) probe.close();
+    await Promise.all(this.watching);
+    if (this.postgres !== undefined) {
+      // A long last checkpoint goes on without us; the next start finds the cluster either way.
+      const stopped = this.postgres.stop().catch(() => {});
+      await Promise.race([stopped, sleep(postgresStopMs, undefined, { ref: false })]);
+    }
+    await this.lock.release();
+  }
+
+  private async startDatabase(): Promise<void> {
+    if (this.options.databaseUrl !== undefined) {
+      this.databaseUrl = this.options.databaseUrl;
+      return;
+    }
+    const began = Date.now();
+    const settings = this.options.postgresSettings ?? {};
+    const postgres = await startPostgres(this.home, settings);
+    this.postgres = postgres;
+    this.databaseUrl = postgres.url;
+    this.emit({ type: "postgres", adopted: postgres.adopted, seconds: (Date.now() - began) / 1000 });
+    const onRestart = () => this.emit({ type: "postgres-restarted" });
+    this.watching.push(keepPostgres(this.home, postgres, { settings, signal: this.stopping.signal, onRestart }));
+  }
+
+  private startStudent(): Child {
+    const path = [join(repository, "services/student"), process.env.PYTHONPATH].filter(Boolean).join(delimiter);
+    return this.add("student", {
+      command: this.python(),
+      args: ["-m", "tutelage_student"],
+      env: { ...this.environment(), STUDENT_LISTEN: this.addresses.student, PYTHONPATH: path },
+      isHealthy: this.probe("student"),
+    });
+  }
+
+  private startService(name: DomainService | "gateway", env: NodeJS.ProcessEnv, isHealthy: () => Promise<boolean>) {
+    this.add(name, {
+      command: process.execPath,
+      args: ["--enable-source-maps", join(repository, "services", name, "dist/main.js")],
+      env: { ...this.environment(), DATABASE_URL: this.databaseUrl, ...env },
+      isHealthy,
+    });
+  }
+
+  private add(name: ServiceName, plan: Omit<Child["plan"], "name" | "logFile" | "stopMs">): Child {
+    const logFile = join(this.logDirectory, `${name}.log`);
+    const child = new Child({ ...plan, name, logFile, stopMs: stopMs[name] }, (event) => {
+      if (event.type === "started") void this.noteChildren();
+      this.emit(event);
+    });
+    this.children.set(name, child);
+    child.start();
+    return child;
+  }
+
+  private probe(name: DomainService | "student"): () => Promise<boolean> {
+    const probe = healthProbe(this.addresses[name]);
+    this.probes.push(probe);
+    return async () => (await probe.check()) === "serving";
+  }
+
+  private environment(): NodeJS.ProcessEnv {
+    const addresses = Object.entries(this.addresses).map(([name, address]) => [
+      `${name.toUpperCase()}_ADDRESS`,
+      address,
+    ]);
+    return {
+      ...process.env,
+      ARTIFACT_ROOT: join(this.home, "artifacts"),
+      ...this.options.environment,
+      TUTELAGE_HOME: this.home,
+      TUTELAGE_PYTHON: this.python(),
+      ...Object.fromEntries(addresses),
+    };
+  }
+
+  private python(): string {
+    const set = this.options.environment?.TUTELAGE_PYTHON ?? process.env.TUTELAGE_PYTHON;
+    if (set) return set;
+    const ours = join(repository, ".venv", process.platform === "win32" ? "Scripts/python.exe" : "bin/python");
+    return existsSync(ours) ? ours : "python3";
+  }
+
+  /** Should we be killed, the next start knows what to end. */
+  private async noteChildren(): Promise<void> {
+    const children = await Promise.all(
+      [...this.children].map(async ([name, { pid }]) => {
+        const started = pid === undefined ? undefined : await startOf(pid);
+        return pid === undefined || started === undefined ? [] : [{ name, pid, started }];
+      }),
+    );
+    if (this.stopped === undefined) await this.lock.note({ children: children.flat() });
+  }
+
+  private emit(event: StackEvent): void {
+    this.options.onEvent?.(lineOf(event), event);
+  }
+}
+
+/** An event for a person to read. */
+function lineOf(event: StackEvent): string {
+  switch (event.type) {
+    case "postgres":
+      return `postgres ${event.adopted ? "was running already" : `ready after ${event.seconds.toFixed(1)} s`}`;
+    case "postgres-restarted":
+      return "postgres had died and runs again";
+    case "started":
+      return `${event.name} started (process ${event.pid})`;
+    case "healthy":
+      return `${event.name} ready${event.seconds > 0 ? ` after ${event.seconds.toFixed(1)} s` : " again"}`;
+    case "unhealthy":
+      return `${event.name} does not answer`;
+    case "exited":
+      return `${event.name} died (${event.how}); starting it again in ${event.restartInMs / 1000} s`;
+    case "stopped":
+      return `${event.name} stopped`;
+  }
+}
