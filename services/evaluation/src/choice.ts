@@ -7,8 +7,8 @@ const alone = new RegExp(`^${open}([A-Za-z])${close}$`);
 /** A capital, or a small letter in brackets, before a stop, or at the end: "the answer is a dog" has no letter. */
 const letter = String.raw`(?:([A-Z])(?![\p{L}\d'’])|[(\[{*]([a-z])[)\]}*]|([a-z])(?=[).:,;]|\s*$))`;
 const announced = new RegExp(
-  String.raw`\b(?:answer|option|choice)\b(?:\s+(?:is|was|would be|must be|should be))?\s*[:=]?\s*(?:option|choice|letter)?\s*["'“‘*]*${letter}`,
-  "gimu",
+  String.raw`\b(?:[Aa]nswer|ANSWER|[Oo]ption|[Cc]hoice)\b(?:\s+(?:is|was|would be|must be|should be))?\s*[:=]?\s*(?:option|choice|letter)?\s*["'“‘*]*${letter}`,
+  "gmu",
 );
 const boxed = new RegExp(String.raw`\\boxed\{\s*(?:\\text\{)?${open}([A-Za-z])${close}\}`);
 /** At the start of the text, set off from what follows: "B) Paris", "(b) Paris", "B: Paris". */
@@ -26,7 +26,7 @@ export function readChoiceLetter(text: string): string | undefined {
     boxed.exec(plain)?.[1] ??
     lastAnnounced(plain) ??
     alone.exec(lines[0] ?? "")?.[1] ??
-    leading.exec(plain)?.[1] ??
+    (bracketedLetters(plain).size > 1 ? undefined : leading.exec(plain)?.[1]) ??
     leadingCapital.exec(plain)?.[1] ??
     alone.exec(lines.at(-1) ?? "")?.[1] ??
     onlyBracketed(plain);
@@ -39,6 +39,10 @@ function lastAnnounced(text: string): string | undefined {
 }
 
 function onlyBracketed(text: string): string | undefined {
-  const letters = new Set([...text.matchAll(bracketed)].map(([, found = ""]) => found.toUpperCase()));
+  const letters = bracketedLetters(text);
   return letters.size === 1 ? [...letters][0] : undefined;
+}
+
+function bracketedLetters(text: string): Set<string> {
+  return new Set([...text.matchAll(bracketed)].map(([, found = ""]) => found.toUpperCase()));
 }

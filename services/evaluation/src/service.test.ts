@@ -1,0 +1,314 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { FileArtifactStore } from "@tutelage/platform/artifacts";
+import { parseConfig } from "@tutelage/platform/config";
+import { type Database, openDatabase } from "@tutelage/platform/database";
+import { connect } from "@tutelage/platform/grpc";
+import { createLog } from "@tutelage/platform/log";
+import type { RunningService } from "@tutelage/platform/process";
+import { rowToLine } from "@tutelage/platform/rowfile";
+import {
+  type EvaluationRun,
+  EvaluationServiceDefinition,
+  type GradedPrediction,
+  PredictRequest,
+  StartEvaluationRunRequest,
+} from "@tutelage/proto/evaluation/v1/evaluation";
+import { RunStatus } from "@tutelage/proto/run/v1/run";
+import { Row, RowSource, Split, Task, TaskKind } from "@tutelage/proto/task/v1/task";
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
+import { testDatabaseUrl } from "../../../tests/support/database.js";
+import { startTestStudent, type TestStudent } from "../../../tests/support/teststudent.js";
+import { gate, until } from "../../../tests/support/waiting.js";
+import { settings, start } from "./start.js";
+
+let home: string;
+let url: string;
+let database: Database;
+let artifacts: FileArtifactStore;
+let student: TestStudent;
+let service: RunningService;
+let client: ReturnType<typeof connect<EvaluationServiceDefinition>>;
+
+beforeAll(async () => {
+  home = await mkdtemp(join(tmpdir(), "tutelage-evaluation-"));
+  artifacts = new FileArtifactStore(join(home, "artifacts"));
+  url = await testDatabaseUrl();
+  database = await openDatabase({ url, schema: "evaluation", log: createLog("test", "fatal"), hasRuns: true });
+});
+afterAll(async () => {
+  await database.close();
+  await rm(home, { recursive: true, force: true });
+});
+beforeEach(async () => {
+  student = await startTestStudent();
+  await startService();
+});
+afterEach(async () => {
+  client.close();
+  await service.stop();
+  await student.stop();
+  await database.pool.query("truncate runs cascade");
+});
+
+async function startService() {
+  const parsed = parseConfig(settings, {
+    DATABASE_URL: url,
+    TUTELAGE_HOME: home,
+    LOG_LEVEL: "fatal",
+    EVALUATION_LISTEN: "127.0.0.1:0",
+    STUDENT_ADDRESS: student.address,
+  });
+  if ("problems" in parsed) throw new Error(parsed.problems.join());
+  service = await start(parsed.config);
+  client = connect(EvaluationServiceDefinition, service.address);
+}
+
+const sentiment = Task.fromPartial({
+  name: "sentiment",
+  kind: TaskKind.CLASSIFICATION,
+  promptTemplate: "{input} =>",
+  labels: [{ name: "good" }, { name: "bad" }],
+});
+
+/** Publishes rows as datasets does: even ones are good, odd ones bad. */
+async function publish(count: number): Promise<RowSource> {
+  const rows = Array.from({ length: count }, (_, index) =>
+    Row.fromPartial({
+      id: `r${index}`,
+      input: `text ${index}`,
+      output: index % 2 === 0 ? "good" : "bad",
+      split: Split.TEST,
+    }),
+  );
+  const { uri, sha256 } = await artifacts.put(`default/versions/${count}.jsonl`, rows.map(rowToLine));
+  return RowSource.fromPartial({ uri, sha256 });
+}
+
+function request(rows: RowSource, changes: Partial<StartEvaluationRunRequest> = {}): StartEvaluationRunRequest {
+  return StartEvaluationRunRequest.fromPartial({
+    projectId: "default",
+    model: "file:/m",
+    rows,
+    task: sentiment,
+    ...changes,
+  });
+}
+
+const idOf = (run: EvaluationRun) => run.run?.id ?? "";
+
+async function untilFinal(id: string): Promise<EvaluationRun> {
+  let last: EvaluationRun | undefined;
+  for await (const run of client.watchEvaluationRun({ projectId: "default", id })) last = run;
+  return last as EvaluationRun;
+}
+
+async function predictionsOf(id: string, wrongOnly = false) {
+  const batches: GradedPrediction[][] = [];
+  for await (const { predictions } of client.listPredictions({ projectId: "default", id, wrongOnly })) {
+    batches.push(predictions);
+  }
+  return batches;
+}
+
+test("every prediction is graded against its row and kept in the rows' order, with metrics", async () => {
+  student.answer = (rowId) => ({
+    text: rowId === "r3" ? "good" : rowId === "r4" ? "no idea" : Number(rowId.slice(1)) % 2 === 0 ? " Good." : "bad",
+    labelScores: [
+      { label: "good", logProbability: -0.1 },
+      { label: "bad", logProbability: Number.NEGATIVE_INFINITY },
+    ],
+    tooLong: rowId === "r5",
+  });
+  const last = await untilFinal(idOf(await client.startEvaluationRun(request(await publish(7)))));
+  expect(last.run).toMatchObject({ status: RunStatus.SUCCEEDED, progress: { done: 7, total: 7, unit: "rows" } });
+  expect(last.predictSeconds).toBeGreaterThan(0);
+  expect(last.metrics).toMatchObject({
+    accuracy: { successes: 4, n: 7, value: 4 / 7 },
+    labels: [
+      { label: "good", support: 4, precision: 3 / 4, recall: 3 / 4 },
+      { label: "bad", support: 3, precision: 1, recall: 1 / 3 },
+    ],
+    unreadableRows: 1,
+    tooLongRows: 1,
+  });
+  const [predictions] = await predictionsOf(idOf(last));
+  expect(predictions?.map(({ rowId, answer, correct }) => [rowId, answer, correct])).toEqual([
+    ["r0", "good", true],
+    ["r1", "bad", true],
+    ["r2", "good", true],
+    ["r3", "good", false],
+    ["r4", "", false],
+    ["r5", "", false],
+    ["r6", "good", true],
+  ]);
+  expect(predictions?.[0]).toMatchObject({ text: " Good.", expected: "good", logProbability: -0.5, tooLong: false });
+  expect(predictions?.[0]?.labelScores.map(({ label }) => label)).toEqual(["good", "bad"]);
+  const [wrong] = await predictionsOf(idOf(last), true);
+  expect(wrong?.map(({ rowId }) => rowId)).toEqual(["r3", "r4", "r5"]);
+});
+
+test("thousands of predictions come in batches, in order", async () => {
+  student.answer = () => ({ text: "good" });
+  const id = idOf(await client.startEvaluationRun(request(await publish(2_345))));
+  await untilFinal(id);
+  const batches = await predictionsOf(id);
+  expect(batches.length).toBeGreaterThan(1);
+  expect(batches.flat().map(({ rowId }) => rowId)).toEqual(Array.from({ length: 2_345 }, (_, index) => `r${index}`));
+  expect((await predictionsOf(id, true)).flat()).toHaveLength(1_172);
+});
+
+test("only the selected rows are expected back", async () => {
+  const rows = await publish(6);
+  student.answer = (rowId) => ({ text: rowId });
+  // The test student reads the whole artifact, a real one only the selection: this must not pass for a result.
+  const failed = await untilFinal(idOf(await client.startEvaluationRun(request({ ...rows, rowIds: ["r1", "r2"] }))));
+  expect(failed.run?.failure?.code).toBe("predictions_mismatch");
+  const empty = await untilFinal(idOf(await client.startEvaluationRun(request({ ...rows, split: Split.DEV }))));
+  expect(empty.run?.failure?.code).toBe("rows_empty");
+});
+
+test("an artifact that was changed is not evaluated on", async () => {
+  const rows = await publish(6);
+  const run = await client.startEvaluationRun(request({ ...rows, sha256: "0".repeat(64) }));
+  expect((await untilFinal(idOf(run))).run?.failure?.code).toBe("artifact_digest_mismatch");
+  expect(student.predicted).toHaveLength(0);
+});
+
+test("labels are scored for a classification and text is generated for math, unless the request says otherwise", async () => {
+  const rows = await publish(2);
+  const math = Task.fromPartial({ kind: TaskKind.MATH, promptTemplate: "{input}" });
+  await untilFinal(idOf(await client.startEvaluationRun(request(rows))));
+  await untilFinal(idOf(await client.startEvaluationRun(request(rows, { task: math }))));
+  await untilFinal(idOf(await client.startEvaluationRun(request(rows, { task: { ...math, maxAnswerTokens: 50 } }))));
+  expect(student.predicted.map(({ decoding }) => [decoding?.scoreLabels, decoding?.maxNewTokens])).toEqual([
+    [true, 16],
+    [false, 256],
+    [false, 50],
+  ]);
+});
+
+test("a wrong request is refused and the field named", async () => {
+  const rows = await publish(2);
+  const cases: [Partial<StartEvaluationRunRequest>, string][] = [
+    [{ projectId: "" }, "project_id"],
+    [{ model: "" }, "model"],
+    [{ rows: undefined }, "rows.uri"],
+    [{ rows: { ...rows, sha256: "abc" } }, "rows.sha256"],
+    [{ task: undefined }, "task"],
+    [{ task: { ...sentiment, kind: TaskKind.UNSPECIFIED } }, "task.kind"],
+    [{ task: { ...sentiment, promptTemplate: "" } }, "task.prompt_template"],
+    [{ task: { ...sentiment, labels: [] } }, "task.labels"],
+    [{ task: { ...sentiment, labels: [sentiment.labels[0], sentiment.labels[0]] as never } }, "task.labels[1].name"],
+    [{ decoding: { temperature: -1 } as never }, "decoding.temperature"],
+    [{ decoding: { topP: 2 } as never }, "decoding.top_p"],
+  ];
+  for (const [changes, field] of cases) {
+    await expect(client.startEvaluationRun({ ...request(rows), ...changes }), field).rejects.toMatchObject({
+      code: "invalid_argument",
+      fields: [{ field }],
+    });
+  }
+});
+
+test("the same key returns the same run", async () => {
+  const rows = await publish(2);
+  const first = await client.startEvaluationRun(request(rows, { idempotencyKey: "k" }));
+  expect(idOf(await client.startEvaluationRun(request(rows, { idempotencyKey: "k" })))).toBe(idOf(first));
+  await expect(
+    client.startEvaluationRun(request(rows, { idempotencyKey: "k", model: "file:/other" })),
+  ).rejects.toMatchObject({ code: "already_exists" });
+  await untilFinal(idOf(first));
+  expect(student.predicted).toHaveLength(1);
+});
+
+test("cancel ends the student's call and keeps what was predicted", async () => {
+  const { pass } = gate();
+  student.onStep = (step, signal) => (step === 3 ? pass(signal) : Promise.resolve());
+  const id = idOf(await client.startEvaluationRun(request(await publish(10))));
+  await until(async () => (await predictionsOf(id)).flat().length > 0);
+  const ended = student.nextEnd();
+  await client.cancelEvaluationRun({ projectId: "default", id });
+  expect(await ended).toBe("cancelled");
+  expect((await untilFinal(id)).run?.status).toBe(RunStatus.CANCELLED);
+});
+
+test("after a restart in the middle the predictions of the first attempt are replaced", async () => {
+  const { pass } = gate();
+  student.answer = () => ({ text: "bad" });
+  student.onStep = (step, signal) => (step === 3 ? pass(signal) : Promise.resolve());
+  const id = idOf(await client.startEvaluationRun(request(await publish(10))));
+  await until(async () => (await predictionsOf(id)).flat().length > 0);
+  client.close();
+  await service.stop();
+  student.onStep = async () => {};
+  student.answer = () => ({ text: "good" });
+  await startService();
+  const last = await untilFinal(id);
+  expect(last.run).toMatchObject({ status: RunStatus.SUCCEEDED, fence: 2 });
+  const predictions = (await predictionsOf(id)).flat();
+  expect(predictions.map(({ rowId }) => rowId)).toEqual(Array.from({ length: 10 }, (_, index) => `r${index}`));
+  expect(new Set(predictions.map(({ text }) => text))).toEqual(new Set(["good"]));
+});
+
+test("a late writer changes nothing", async () => {
+  const { open, pass } = gate();
+  let calls = 0;
+  student.onStep = (step, signal) => {
+    if (step === 1) calls += 1;
+    // The first attempt does not notice that its call ended; it goes on writing.
+    return calls === 1 && step > 1
+      ? pass(new AbortController().signal)
+      : signal.aborted
+        ? Promise.reject()
+        : Promise.resolve();
+  };
+  const id = idOf(await client.startEvaluationRun(request(await publish(6))));
+  await until(async () => (await predictionsOf(id)).flat().length === 2);
+  await database.pool.query("update runs set fence = 7, lease_until = now() - interval '1 s'");
+  open();
+  const last = await untilFinal(id);
+  expect(last.run).toMatchObject({ status: RunStatus.SUCCEEDED, fence: 8 });
+  expect((await predictionsOf(id)).flat()).toHaveLength(6);
+});
+
+test("while a training holds the student an evaluation waits and interactive predictions pass", async () => {
+  student.busy = true;
+  const id = idOf(await client.startEvaluationRun(request(await publish(4))));
+  await until(() => student.predicted.length === 1);
+  const { predictions } = await client.predict(
+    PredictRequest.fromPartial({
+      projectId: "default",
+      model: "file:/m",
+      task: sentiment,
+      rows: [{ input: "x" }, { input: "y" }],
+    }),
+  );
+  expect(predictions).toHaveLength(2);
+  expect((await client.getEvaluationRun({ projectId: "default", id })).run?.progress?.message).toContain("waiting");
+  student.busy = false;
+  expect((await untilFinal(id)).run?.status).toBe(RunStatus.SUCCEEDED);
+});
+
+test("an interactive prediction takes 1 to 256 rows, and says when the student is away", async () => {
+  const ask = (rows: object[]) =>
+    client.predict(PredictRequest.fromPartial({ projectId: "default", model: "file:/m", task: sentiment, rows }));
+  await expect(ask([])).rejects.toMatchObject({ code: "invalid_argument", fields: [{ field: "rows" }] });
+  await expect(ask(Array(257).fill({ input: "x" }))).rejects.toMatchObject({ fields: [{ field: "rows" }] });
+  await expect(ask([{ input: "x" }, {}])).rejects.toMatchObject({ fields: [{ field: "rows[1]" }] });
+  expect((await ask(Array(256).fill({ input: "x" }))).predictions).toHaveLength(256);
+  await student.stop();
+  await expect(ask([{ input: "x" }])).rejects.toMatchObject({ code: "unavailable", reason: "student_unavailable" });
+});
+
+test("another project sees neither the run nor its predictions", async () => {
+  const id = idOf(await client.startEvaluationRun(request(await publish(2))));
+  await untilFinal(id);
+  const other = { projectId: "other", id };
+  await expect(client.getEvaluationRun(other)).rejects.toMatchObject({ code: "not_found" });
+  await expect(client.cancelEvaluationRun(other)).rejects.toMatchObject({ code: "not_found" });
+  await expect(async () => {
+    for await (const _ of client.listPredictions(other));
+  }).rejects.toMatchObject({ code: "not_found" });
+});
