@@ -159,6 +159,13 @@ test("thousands of predictions come in batches, in order", async () => {
   expect((await predictionsOf(id, true)).flat()).toHaveLength(1_172);
 });
 
+test("an answer with a NUL, which Postgres cannot hold, costs its NUL and not the run", async () => {
+  student.answer = () => ({ text: "go\0od" });
+  const id = idOf(await client.startEvaluationRun(request(await publish(2))));
+  expect((await untilFinal(id)).run?.status).toBe(RunStatus.SUCCEEDED);
+  expect((await predictionsOf(id)).flat()[0]).toMatchObject({ text: "go\uFFFDod", answer: "" });
+});
+
 test("only the selected rows are expected back", async () => {
   const rows = await publish(6);
   student.answer = (rowId) => ({ text: rowId });
