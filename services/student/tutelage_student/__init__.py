@@ -1,0 +1,1 @@
+"""The student: fine-tunes and predicts with one causal language model."""

@@ -1,0 +1,340 @@
+"""Predictions: scores of a closed label set, or generated text."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from tutelage_student.activations import ActivationCache
+from tutelage_student.errors import invalid
+from tutelage_student.model import Model
+from tutelage_student.packing import KeyValueCache, Layout
+from tutelage_student.task import Encoder, Row, Task
+
+# Packed tokens of one forward pass; above this the products get no faster (2 cores).
+BATCH_TOKENS = 2048
+DEFAULT_ANSWER_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How answers are generated. temperature 0 is greedy; top_p 0 and 1 mean all tokens."""
+
+    temperature: float = 0.0
+    top_p: float = 0.0
+    max_new_tokens: int = 0
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature <= 100:
+            raise invalid("decoding.temperature", f"{self.temperature}", "use 0 to 100")
+        if not 0 <= self.top_p <= 1:
+            raise invalid("decoding.top_p", f"{self.top_p}", "use 0 to 1")
+        if self.max_new_tokens < 0:
+            raise invalid("decoding.max_new_tokens", f"{self.max_new_tokens}", "use 0 or more")
+        if any(not text for text in self.stop):
+            raise invalid("decoding.stop", "an empty text", "give non-empty texts")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One answer. Log-probabilities are natural; those of labels are normalised over the set."""
+
+    row_id: str
+    text: str = ""
+    log_probability: float = 0.0
+    label_log_probabilities: dict[str, float] = field(default_factory=dict)
+    too_long: bool = False
+
+
+@dataclass(frozen=True)
+class _Question:
+    index: int
+    row: Row
+    prompt: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LabelTree:
+    """Labels as a tree of tokens under the end of the prompt.
+
+    tokens, parents: of the nodes that must be read to score what follows them; a parent of -1 is
+    the prompt's last token, as is node -1. depths: distance from it. steps: for each label, the
+    (node, token) pairs whose log-probabilities add up to the label's.
+    """
+
+    tokens: tuple[int, ...]
+    parents: tuple[int, ...]
+    depths: tuple[int, ...]
+    steps: tuple[tuple[tuple[int, int], ...], ...]
+
+
+def label_tree(labels: Sequence[Sequence[int]]) -> LabelTree:
+    """The tree of these labels' token ids; labels that begin alike share nodes."""
+    nodes: dict[tuple[int, ...], int] = {(): -1}
+    tokens: list[int] = []
+    parents: list[int] = []
+    depths: list[int] = []
+    steps: list[tuple[tuple[int, int], ...]] = []
+    for label in labels:
+        path = []
+        for depth, token in enumerate(label):
+            before = tuple(label[:depth])
+            if before not in nodes:
+                nodes[before] = len(tokens)
+                tokens.append(before[-1])
+                parents.append(nodes[before[:-1]])
+                depths.append(depth)
+            path.append((nodes[before], token))
+        steps.append(tuple(path))
+    return LabelTree(tuple(tokens), tuple(parents), tuple(depths), tuple(steps))
+
+
+def score_labels(
+    model: Model,
+    rows: Sequence[Row],
+    task: Task,
+    weights: object | None = None,
+    *,
+    activations: ActivationCache | None = None,
+    pause: Callable[[], None] | None = None,
+) -> list[Prediction]:
+    """Scores every label of the closed set for every row; answers in the rows' order.
+
+    A row's prompt is read once: the labels follow it as a tree, in the same forward pass. When all
+    labels are one token long that is the prompt alone.
+
+    weights: a student's, None for the base model. activations: used where the student's lower
+    layers are frozen and every label is one token. pause: called between batches, when the model
+    may be used for something else; an exception from it ends the job.
+    """
+    if not task.labels:
+        raise invalid("task.labels", "no closed label set", "name the labels, or generate")
+    encoder = Encoder(model.tokenizer, task)
+    trees = {kind: label_tree(encoder.label_ids(kind)) for kind in (False, True)}
+    longest = {
+        kind: max((len(ids) for ids in encoder.label_ids(kind)), default=1) for kind in trees
+    }
+    questions, results = _questions(model, encoder, rows, lambda row: longest[bool(row.messages)])
+    for kind, tree in trees.items():
+        chosen = [question for question in questions if bool(question.row.messages) == kind]
+        for batch in _batches(chosen, len(tree.tokens)):
+            with torch.inference_mode(), model.wearing(weights):
+                scores = _tree_scores(model, batch, tree, weights, activations)
+            for question, values in zip(batch, scores.tolist(), strict=True):
+                best = max(range(len(values)), key=values.__getitem__)
+                results[question.index] = Prediction(
+                    question.row.id,
+                    task.labels[best],
+                    values[best],
+                    dict(zip(task.labels, values, strict=True)),
+                )
+            if pause:
+                pause()
+    return [results[index] for index in range(len(rows))]
+
+
+def _questions(
+    model: Model, encoder: Encoder, rows: Sequence[Row], room: Callable[[Row], int]
+) -> tuple[list[_Question], dict[int, Prediction]]:
+    """What to ask, shortest first, and the answers known already: rows that are too long."""
+    questions, results = [], {}
+    for index, row in enumerate(rows):
+        prompt = tuple(encoder.prompt(row))
+        if len(prompt) + room(row) > model.context_tokens:
+            results[index] = Prediction(row.id, too_long=True)
+        else:
+            questions.append(_Question(index, row, prompt))
+    questions.sort(key=lambda question: len(question.prompt))
+    return questions, results
+
+
+def _batches(questions: Sequence[_Question], extra: int) -> list[list[_Question]]:
+    """Runs of questions with at most BATCH_TOKENS tokens, `extra` a row included."""
+    result: list[list[_Question]] = []
+    tokens = BATCH_TOKENS
+    for question in questions:
+        size = len(question.prompt) + extra
+        if tokens + size > BATCH_TOKENS:
+            result.append([])
+            tokens = 0
+        result[-1].append(question)
+        tokens += size
+    return result
+
+
+def _tree_scores(
+    model: Model,
+    batch: Sequence[_Question],
+    tree: LabelTree,
+    weights: object | None,
+    activations: ActivationCache | None,
+) -> Tensor:
+    """`[rows, labels]` log-probabilities, normalised over the labels."""
+    sequences = [[*question.prompt, *tree.tokens] for question in batch]
+    ids, positions, layout = model.packed(sequences)
+    first_layer = getattr(weights, "first_layer", 0)
+    if not tree.tokens and first_layer and activations is not None:
+        below = torch.cat(activations.below(model, first_layer, sequences))
+        hidden = model.hidden(layout, positions, inputs=below, first_layer=first_layer)
+    else:
+        if tree.tokens:
+            positions, layout = _as_tree(batch, tree, layout)
+            positions, layout = positions.to(model.device), layout.to(model.device)
+        hidden = model.hidden(layout, positions, ids=ids)
+    # Per row, the prompt's last token (node -1) and the tree's nodes.
+    nodes = len(tree.tokens) + 1
+    ends = torch.tensor([len(sequence) for sequence in sequences]).cumsum(0)
+    where = (ends[:, None] - nodes + torch.arange(nodes)).flatten().to(model.device)
+    logits = model.logits(hidden.index_select(0, where))
+    normaliser = logits.logsumexp(-1).view(len(batch), nodes)
+    logits = logits.view(len(batch), nodes, -1)
+    scores = []
+    for path in tree.steps:
+        at = torch.tensor([node + 1 for node, _ in path], device=model.device)
+        tokens = torch.tensor([token for _, token in path], device=model.device)
+        scores.append((logits[:, at, tokens] - normaliser[:, at]).sum(-1))
+    return torch.stack(scores, -1).log_softmax(-1)
+
+
+def _as_tree(batch: Sequence[_Question], tree: LabelTree, layout: Layout) -> tuple[Tensor, Layout]:
+    """Positions and mask under which each node sees the prompt and its own ancestors only."""
+    nodes = len(tree.tokens)
+    sees = torch.zeros(nodes, nodes, dtype=torch.bool)
+    for node, parent in enumerate(tree.parents):
+        if parent >= 0:
+            sees[node] = sees[parent]
+        sees[node, node] = True
+    longest = layout.longest
+    mask = torch.ones(longest, longest, dtype=torch.bool).tril().repeat(layout.rows, 1, 1)
+    positions = []
+    for row, question in enumerate(batch):
+        length = len(question.prompt)
+        mask[row, length : length + nodes, length : length + nodes] = sees
+        positions.append(torch.arange(length))
+        positions.append(torch.tensor(tree.depths) + length - 1)
+    return torch.cat(positions), Layout(layout.rows, longest, layout.slots, mask[:, None])
+
+
+def generate(
+    model: Model,
+    rows: Sequence[Row],
+    task: Task,
+    weights: object | None = None,
+    decoding: Decoding | None = None,
+    *,
+    pause: Callable[[], None] | None = None,
+) -> list[Prediction]:
+    """Continues every row's prompt; answers in the rows' order.
+
+    Each row draws from its own stream, seeded by (decoding.seed, row id), so that the company it
+    is answered in changes nothing. The log-probability is that of the kept tokens, the end of
+    sequence included where the answer ended with it.
+    """
+    decoding = decoding or Decoding()
+    most = decoding.max_new_tokens or task.max_answer_tokens or DEFAULT_ANSWER_TOKENS
+    encoder = Encoder(model.tokenizer, task)
+    questions, results = _questions(model, encoder, rows, lambda _row: most)
+    for batch in _batches(questions, min(most, 64)):
+        with torch.inference_mode(), model.wearing(weights):
+            for question, text, log_probability in _continue(
+                model, encoder, batch, decoding, most, pause
+            ):
+                results[question.index] = Prediction(question.row.id, text, log_probability)
+    return [results[index] for index in range(len(rows))]
+
+
+def _row_stream(seed: int, row_id: str) -> torch.Generator:
+    digest = hashlib.sha256(f"{seed}\n{row_id}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+@dataclass
+class _Answer:
+    """An answer being written."""
+
+    question: _Question
+    stream: torch.Generator
+    ids: list[int] = field(default_factory=list)
+    log_probabilities: list[float] = field(default_factory=list)
+    text: str = ""
+    done: bool = False
+
+
+def _continue(
+    model: Model,
+    encoder: Encoder,
+    batch: Sequence[_Question],
+    decoding: Decoding,
+    most: int,
+    pause: Callable[[], None] | None,
+) -> list[tuple[_Question, str, float]]:
+    ids, positions, layout = model.packed([question.prompt for question in batch])
+    lengths = torch.tensor([len(question.prompt) for question in batch], device=model.device)
+    cache = KeyValueCache(lengths, int(lengths.max()) + most, {}, {})
+    layout.cache = cache
+    hidden = model.hidden(layout, positions, ids=ids)
+    logits = model.logits(hidden.index_select(0, lengths.cumsum(0) - 1))
+    answers = [_Answer(question, _row_stream(decoding.seed, question.row.id)) for question in batch]
+    open_answers = answers
+    while True:
+        last = _choose(logits, open_answers, decoding)
+        for answer, token in zip(open_answers, last, strict=True):
+            _append(answer, token, encoder, decoding, most)
+        still = [index for index, answer in enumerate(open_answers) if not answer.done]
+        if not still:
+            break
+        if len(still) < len(open_answers):
+            cache.keep(torch.tensor(still, device=model.device))
+            open_answers = [open_answers[index] for index in still]
+        tokens = torch.tensor([answer.ids[-1] for answer in open_answers], device=model.device)
+        count = len(open_answers)
+        step = Layout(count, 1, torch.arange(count, device=model.device), None, cache)
+        logits = model.logits(model.hidden(step, cache.lengths, ids=tokens))
+        cache.lengths = cache.lengths + 1
+        if pause:
+            pause()
+    return [
+        (answer.question, answer.text.strip(), sum(answer.log_probabilities)) for answer in answers
+    ]
+
+
+def _choose(logits: Tensor, answers: Sequence[_Answer], decoding: Decoding) -> list[int]:
+    """The next token of each answer; notes its log-probability (before temperature and top-p)."""
+    log_probabilities = logits.log_softmax(-1)
+    if decoding.temperature == 0:
+        chosen = logits.argmax(-1)
+    else:
+        ranked, order = (logits / decoding.temperature).softmax(-1).cpu().sort(-1, descending=True)
+        cumulated = ranked.cumsum(-1)
+        if 0 < decoding.top_p < 1:
+            # Keep the smallest set that reaches top_p: drop what starts beyond it.
+            ranked[cumulated - ranked >= decoding.top_p] = 0
+            cumulated = ranked.cumsum(-1)
+        draws = torch.stack([torch.rand(1, generator=answer.stream) for answer in answers])
+        picked = torch.searchsorted(cumulated, draws * cumulated[:, -1:]).clamp_max_(
+            ranked.shape[-1] - 1
+        )
+        chosen = order.gather(-1, picked)[:, 0].to(logits.device)
+    values = log_probabilities.gather(-1, chosen[:, None])[:, 0].tolist()
+    for answer, value in zip(answers, values, strict=True):
+        answer.log_probabilities.append(value)
+    return [int(token) for token in chosen.tolist()]
+
+
+def _append(answer: _Answer, token: int, encoder: Encoder, decoding: Decoding, most: int) -> None:
+    if token == encoder.eos_id:
+        answer.done = True
+        return
+    answer.ids.append(token)
+    text = encoder.raw_text(answer.ids)
+    cut = min((at for stop in decoding.stop if (at := text.find(stop)) >= 0), default=-1)
+    if cut >= 0:
+        answer.text = text[:cut]
+        answer.done = True
+        return
+    answer.text = text
+    answer.done = len(answer.ids) >= most
