@@ -3,7 +3,7 @@ import { randomUUID } from "node:crypto";
 import swagger from "@fastify/swagger";
 import swaggerUi from "@fastify/swagger-ui";
 import type { Logger } from "@tutelage/platform/log";
-import Fastify, { type FastifyBaseLogger } from "fastify";
+import Fastify, { type FastifyBaseLogger, LogController } from "fastify";
 import {
   jsonSchemaTransform,
   jsonSchemaTransformObject,
@@ -35,7 +35,8 @@ export async function buildApp(context: Omit<RouteContext, "shutdown"> & { log: 
   const shutdown = new AbortController();
   const app = Fastify({
     loggerInstance: context.log as FastifyBaseLogger,
-    disableRequestLogging: true,
+    // One line a request, ours, below.
+    logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: maxJsonBytes,
     forceCloseConnections: "idle",
     // A body must be there within half an hour: the largest import on a slow disk, not a socket held for ever.

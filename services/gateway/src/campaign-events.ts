@@ -30,7 +30,7 @@ export const campaignEventRoutes: Routes = (app, { backends, shutdown, heartbeat
         headers: z.object({ "last-event-id": wholeNumber(0, Number.MAX_SAFE_INTEGER).optional() }),
         response: {
           200: streamed("text/event-stream", "Events"),
-          204: { description: "The campaign has ended and every event was seen", content: {} },
+          204: z.undefined().describe("The campaign has ended and every event was seen"),
           ...problems,
         },
       },

@@ -42,6 +42,7 @@ export const settingsSchema = z
     decoding: decodingSchema.describe("How students answer when they are evaluated"),
     matched_arm: switchFlag.describe("Also train plain students with the final student's number of steps"),
     none_all_arm: switchFlag.describe("Also train a plain student on seed and dev rows together"),
+    plain_tries: count.describe("Plain students to try; 0 for as many as the campaign has to choose from"),
   })
   .partial()
   .meta({ id: "CampaignSettings" });
@@ -82,6 +83,7 @@ const arm = z.object({
   test_accuracy: proportion.optional(),
   test_evaluation_run_id: z.string(),
   tries_test_accuracy: z.array(proportion).describe("Of every student tried, in order"),
+  tries_test_evaluation_run_ids: z.array(z.string()).describe("The evaluations that say so, in order"),
 });
 
 const outcome = z.object({

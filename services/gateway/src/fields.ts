@@ -26,7 +26,11 @@ export function enumName<Value extends string>(messages: Readonly<Record<string,
 
 /** Query parameters are text; a whole number in them. */
 export const wholeNumber = (low: number, high: number) =>
-  z.coerce.number({ error: "must be a whole number" }).int("must be a whole number").min(low).max(high);
+  z.coerce
+    .number({ error: "must be a whole number" })
+    .int("must be a whole number")
+    .min(low, `must be from ${low} to ${high}`)
+    .max(high, `must be from ${low} to ${high}`);
 
 /** "true" or "false" in a query. */
 export const queryFlag = z

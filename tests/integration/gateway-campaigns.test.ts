@@ -1,0 +1,254 @@
+import { mkdir, writeFile } from "node:fs/promises";
+import { get } from "node:http";
+import { join } from "node:path";
+import { Readable } from "node:stream";
+import { pathToFileURL } from "node:url";
+import { Campaign, Mining, Selection, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
+import { RunStatus } from "@tutelage/proto/run/v1/run";
+import { TuningMethod } from "@tutelage/proto/student/v1/student";
+import { Grader, TaskKind } from "@tutelage/proto/task/v1/task";
+import request from "supertest";
+import tar from "tar-stream";
+import { afterAll, beforeAll, expect, test, vi } from "vitest";
+import { campaignBody, type Fixture, startFixture } from "./gateway-fixture.js";
+
+let fixture: Fixture;
+let dataset: string;
+const api = () => request(fixture.url);
+
+beforeAll(async () => {
+  fixture = await startFixture({ GATEWAY_HEARTBEAT_MS: "200" });
+  dataset = (await api().post("/v1/datasets").send({ name: "seed" }).expect(201)).body.id;
+});
+afterAll(() => fixture.stop());
+
+async function importRow(name: string): Promise<string> {
+  const { body } = await api()
+    .post(`/v1/datasets/${name}/import`)
+    .set("content-type", "application/x-ndjson")
+    .send('{"input": "i was charged twice", "output": "billing"}\n')
+    .expect(201);
+  return body.version.id;
+}
+
+test("a campaign on a dataset without rows is refused with the reason", async () => {
+  const { body } = await api()
+    .post("/v1/campaigns")
+    .send({ ...campaignBody, dataset: "seed" })
+    .expect(400);
+  expect(body).toMatchObject({ reason: "dataset_empty", errors: [{ field: "dataset" }] });
+});
+
+test("a campaign is started with exactly what was asked, the rest left to the service's defaults", async () => {
+  const version = await importRow("seed");
+  const recipe = { method: "lora", batch_rows: 8, micro_batch_tokens: 2048, learning_rate: 0.001, max_grad_norm: 1 };
+  const settings = { mining: "in_sample", rows_per_seed_row: 1.5, check_teacher: false, matched_arm: true, recipe };
+  const { body, headers } = await api()
+    .post("/v1/campaigns")
+    .set("idempotency-key", "once")
+    .send({ ...campaignBody, dataset, settings })
+    .expect(201);
+  expect(headers.location).toBe(`/v1/campaigns/${body.run.id}`);
+  expect(body.run).toMatchObject({ status: "queued", cancel_requested: false });
+  expect(body.request.task).toMatchObject({ kind: "classification", prompt_template: "Message: {input}\nIntent:" });
+  expect(body.request.settings).toMatchObject({ mining: "in_sample", check_teacher: false });
+
+  const asked = fixture.campaigns.started.at(-1);
+  expect(asked).toMatchObject({
+    projectId: "default",
+    idempotencyKey: "once",
+    datasetVersionId: version,
+    studentProfile: "smollm2-135m",
+    task: {
+      kind: TaskKind.CLASSIFICATION,
+      grader: Grader.UNSPECIFIED,
+      labels: [{ name: "billing" }, { name: "returns" }],
+    },
+    settings: {
+      mining: Mining.IN_SAMPLE,
+      selection: Selection.UNSPECIFIED,
+      iterations: 0,
+      rowsPerSeedRow: 1.5,
+      checkTeacher: Switch.OFF,
+      checkStudents: Switch.UNSPECIFIED,
+      matchedArm: Switch.ON,
+      recipe: { method: TuningMethod.LORA, batchRows: 8, learningRate: 0.001, loraRank: 0 },
+      decoding: undefined,
+    },
+  });
+});
+
+test.each([
+  [{ dataset: undefined }, "dataset", /either dataset or dataset_version_id/],
+  [{ settings: { iteratons: 3 } }, "settings.iteratons", /not a known field/],
+  [{ settings: { iterations: "three" } }, "settings.iterations", /a number|an int/],
+  [{ settings: { mining: "luck" } }, "settings.mining", /one of "in_sample", "cross_fit"\.$/],
+  [{ task: { ...campaignBody.task, prompt_template: "Intent:" } }, "task.prompt_template", /"\{input\}" exactly once/],
+  [{ task: { ...campaignBody.task, labels: [] } }, "task.labels", /at least two labels/],
+  [{ student_profile: undefined }, "student_profile", /missing/],
+] as const)("%j is refused: %s is named", async (change, field, fix) => {
+  const { body } = await api()
+    .post("/v1/campaigns")
+    .send({ ...campaignBody, dataset: "seed", ...change })
+    .expect(400);
+  expect(body.reason).toBe("invalid_request");
+  expect(body.errors).toEqual([{ field, message: expect.stringMatching(fix) }]);
+});
+
+test("campaigns are listed, read, cancelled; another's or none is not found", async () => {
+  const { body } = await api()
+    .post("/v1/campaigns")
+    .send({ ...campaignBody, dataset: "seed" })
+    .expect(201);
+  const path = `/v1/campaigns/${body.run.id}`;
+  expect((await api().get(path).expect(200)).body).toEqual(body);
+  const page = (await api().get("/v1/campaigns?limit=5").expect(200)).body;
+  expect(page.campaigns).toContainEqual(body);
+  expect(page.next_cursor).toBe("next");
+  expect((await api().post(`${path}/cancel`).expect(200)).body.run.cancel_requested).toBe(true);
+  await api().get(`${path}/candidates?iteration=2&limit=7&cursor=abc`).expect(200);
+  expect(fixture.campaigns.candidateRequests.at(-1)).toMatchObject({ iteration: 2, pageSize: 7, cursor: "abc" });
+  await api().get(`${path}/candidates`).expect(200);
+  expect(fixture.campaigns.candidateRequests.at(-1)).toMatchObject({ iteration: -1, pageSize: 100, cursor: "" });
+  await api().get(`/v1/campaigns/${crypto.randomUUID()}`).expect(404);
+  await api().get("/v1/campaigns/7/events").expect(404);
+  await api().get(`/v1/campaigns/${crypto.randomUUID()}/events`).expect(404);
+});
+
+test("events come as they happen, silence is bridged, and the stream ends with the campaign", async () => {
+  const campaign = runningCampaign();
+  const stream = openEvents(campaign.run?.id ?? "");
+  await stream.until("campaign.progress");
+  fixture.campaigns.tell("iteration.started", { iteration: 0 });
+  await stream.until("iteration.started");
+  await stream.until(": still here");
+  if (campaign.run !== undefined) campaign.run.status = RunStatus.SUCCEEDED;
+  fixture.campaigns.tell("campaign.finished", { summary: "better" });
+  await stream.ended;
+  const events = stream.events().filter(({ id }) => id !== undefined);
+  expect(events.map(({ id, event }) => [id, event])).toEqual([
+    ["1", "iteration.started"],
+    ["2", "campaign.finished"],
+  ]);
+  expect(events[1]?.data).toMatchObject({ sequence: 2, type: "campaign.finished", payload: { summary: "better" } });
+  expect(stream.headers()["content-type"]).toBe("text/event-stream");
+
+  // Back after a lost connection: only what it has not seen, and nothing at all when it has seen everything.
+  const again = openEvents(campaign.run?.id ?? "", { "last-event-id": "1" });
+  await again.ended;
+  expect(again.events().flatMap(({ id }) => id ?? [])).toEqual(["2"]);
+  await api().get(`/v1/campaigns/${campaign.run?.id}/events`).set("last-event-id", "2").expect(204);
+});
+
+test("a client that goes takes its watch with it", async () => {
+  const stream = openEvents(runningCampaign().run?.id ?? "");
+  await stream.until("campaign.progress");
+  const watching = fixture.campaigns.watchers;
+  expect(watching).toBeGreaterThan(0);
+  stream.close();
+  await vi.waitFor(() => expect(fixture.campaigns.watchers).toBe(watching - 1), 5_000);
+});
+
+test("the student of a finished campaign is a tar file, byte for byte; before that there is none", async () => {
+  const campaign = runningCampaign();
+  const path = `/v1/campaigns/${campaign.run?.id}`;
+  const early = (await api().get(`${path}/model`).expect(409)).body;
+  expect(early.reason).toBe("campaign_not_finished");
+  expect(
+    (
+      await api()
+        .post(`${path}/predict`)
+        .send({ inputs: ["hello"] })
+        .expect(409)
+    ).body.reason,
+  ).toBe(early.reason);
+
+  const folder = join(fixture.home, "artifacts/default/runs/r/1/checkpoint");
+  await mkdir(folder, { recursive: true });
+  const weights = Buffer.alloc(3_000_000, "weights ");
+  await writeFile(join(folder, "adapter_model.safetensors"), weights);
+  await writeFile(join(folder, "checkpoint.json"), "{}");
+  finish(campaign, pathToFileURL(folder).href);
+  const response = await fetch(`${fixture.url}${path}/model`);
+  expect(response.headers.get("content-disposition")).toBe('attachment; filename="support.tar"');
+  const files = await untar(Buffer.from(await response.arrayBuffer()));
+  expect([...files.keys()]).toEqual(["support/adapter_model.safetensors", "support/checkpoint.json"]);
+  expect(files.get("support/adapter_model.safetensors")?.equals(weights)).toBe(true);
+});
+
+test("the student answers with probabilities, by scoring the task's labels", async () => {
+  const campaign = finish(runningCampaign(), "file:///nowhere");
+  const { body } = await api()
+    .post(`/v1/campaigns/${campaign.run?.id}/predict`)
+    .send({ inputs: ["i was charged twice", "where is it"] })
+    .expect(200);
+  expect(body.predictions).toHaveLength(2);
+  expect(body.predictions[0]).toMatchObject({ text: "billing", label_scores: [{ label: "billing" }], too_long: false });
+  expect(body.predictions[0].probability).toBeCloseTo(0.75);
+  expect(fixture.predictions.at(-1)).toMatchObject({
+    checkpointUri: "file:///nowhere",
+    model: "package:base",
+    rows: [{ input: "i was charged twice" }, { input: "where is it" }],
+    decoding: { scoreLabels: true },
+  });
+  await api().post(`/v1/campaigns/${campaign.run?.id}/predict`).send({ inputs: [] }).expect(400);
+});
+
+function runningCampaign(): Campaign {
+  fixture.campaigns.events.length = 0;
+  const id = crypto.randomUUID();
+  const labels = [{ name: "billing", description: "" }];
+  const campaign = Campaign.fromPartial({
+    run: { id, status: RunStatus.RUNNING, createdAt: new Date() },
+    request: { name: "support", task: { kind: TaskKind.CLASSIFICATION, labels }, settings: {} },
+  });
+  fixture.campaigns.put(campaign);
+  return campaign;
+}
+
+function finish(campaign: Campaign, uri: string): Campaign {
+  const final = { name: "campaign", checkpoint: { uri, model: "package:base" } };
+  Object.assign(campaign, Campaign.fromPartial({ ...campaign, outcome: { final } } as never));
+  if (campaign.run !== undefined) campaign.run.status = RunStatus.SUCCEEDED;
+  return campaign;
+}
+
+/** A server-sent event stream read by hand. */
+function openEvents(id: string, headers: Record<string, string> = {}) {
+  let text = "";
+  let received: NodeJS.Dict<string | string[]> = {};
+  const call = get(`${fixture.url}/v1/campaigns/${id}/events`, { headers });
+  const ended = new Promise<void>((done, fail) => {
+    call.on("error", (error) => (call.destroyed ? done() : fail(error)));
+    call.on("response", (response) => {
+      received = response.headers;
+      response.on("data", (chunk: Buffer) => {
+        text += chunk.toString();
+      });
+      response.on("end", done);
+      response.on("error", () => done());
+    });
+  });
+  return {
+    ended,
+    headers: () => received,
+    until: (part: string) => vi.waitFor(() => expect(text).toContain(part), 5_000),
+    events: () =>
+      text.split("\n\n").map((block) => {
+        const field = (name: string) => new RegExp(`^${name}: (.*)$`, "m").exec(block)?.[1];
+        const data = field("data");
+        return { id: field("id"), event: field("event"), data: data === undefined ? undefined : JSON.parse(data) };
+      }),
+    close: () => call.destroy(),
+  };
+}
+
+async function untar(bytes: Buffer): Promise<Map<string, Buffer>> {
+  const files = new Map<string, Buffer>();
+  for await (const entry of Readable.from([bytes]).pipe(tar.extract())) {
+    const chunks: Buffer[] = [];
+    for await (const chunk of entry) chunks.push(chunk as Buffer);
+    files.set(entry.header.name, Buffer.concat(chunks));
+  }
+  return files;
+}

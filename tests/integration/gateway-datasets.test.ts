@@ -1,0 +1,178 @@
+import type { Readable } from "node:stream";
+import request, { type Response } from "supertest";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { type Fixture, startFixture } from "./gateway-fixture.js";
+
+let fixture: Fixture;
+const api = () => request(fixture.url);
+const jsonl = (rows: object[]) => rows.map((row) => `${JSON.stringify(row)}\n`).join("");
+const importJsonl = (dataset: string, body: string, query = "") =>
+  api().post(`/v1/datasets/${dataset}/import?${query}`).set("content-type", "application/x-ndjson").send(body);
+
+beforeAll(async () => {
+  fixture = await startFixture({ GATEWAY_MAX_IMPORT_BYTES: "200000" });
+});
+afterAll(() => fixture.stop());
+
+test("a dataset is found by its name and by its id, and its name is taken once", async () => {
+  const made = await api().post("/v1/datasets").send({ name: "intents" }).expect(201);
+  expect(made.headers.location).toBe(`/v1/datasets/${made.body.id}`);
+  expect(made.body).toEqual({
+    id: expect.any(String),
+    name: "intents",
+    latest_version_id: "",
+    created_at: expect.stringMatching(/^\d{4}-\d\d-\d\dT[\d:.]+Z$/),
+  });
+  expect((await api().get("/v1/datasets/intents").expect(200)).body).toEqual(made.body);
+  expect((await api().get(`/v1/datasets/${made.body.id}`).expect(200)).body).toEqual(made.body);
+  expect((await api().get("/v1/datasets").expect(200)).body.datasets).toContainEqual(made.body);
+  const again = await api().post("/v1/datasets").send({ name: "intents" }).expect(409);
+  expect(again.headers["content-type"]).toContain("application/problem+json");
+});
+
+test("bad rows are listed with their lines, the good ones imported, paged, filtered and exported", async () => {
+  await api().post("/v1/datasets").send({ name: "mixed" }).expect(201);
+  const body = [
+    '{"input": "where is my parcel", "output": "shipping", "split": "train", "metadata": {"customerId": "7"}}',
+    "{not json",
+    '{"input": "i was charged twice", "output": "billing", "split": "dev"}',
+    '{"output": "billing"}',
+    '{"input": "give me my money back", "output": "refund", "split": "test"}',
+  ].join("\n");
+  const { body: result } = await importJsonl("mixed", body, "split_column=split").expect(201);
+  expect(result).toMatchObject({ imported_rows: 3, rejected_rows: 2 });
+  expect(result.rejects.map((reject: { line: number; code: string }) => [reject.line, reject.code])).toEqual([
+    [2, "malformed_json"],
+    [4, "missing_field"],
+  ]);
+  expect(result.version.splits).toEqual({ train: 1, dev: 1, test: 1 });
+
+  const version = `/v1/versions/${result.version.id}`;
+  expect((await api().get(version).expect(200)).body).toEqual(result.version);
+  expect((await api().get("/v1/datasets/mixed/versions").expect(200)).body.versions).toEqual([result.version]);
+  const first = (await api().get(`${version}/rows?limit=2`).expect(200)).body;
+  const second = (await api().get(`${version}/rows?limit=2&cursor=${first.next_cursor}`).expect(200)).body;
+  expect([...first.rows, ...second.rows].map((row) => row.output)).toEqual(["shipping", "billing", "refund"]);
+  expect(second.next_cursor).toBe("");
+  const dev = (await api().get(`${version}/rows?split=dev&origin=seed`).expect(200)).body.rows;
+  expect(dev).toHaveLength(1);
+  expect(dev[0]).toMatchObject({ input: "i was charged twice", split: "dev", origin: "seed" });
+
+  const file = await api().get(`${version}/export?split=test`).buffer(true).parse(asText).expect(200);
+  expect(file.headers["content-type"]).toBe("application/x-ndjson");
+  expect(
+    String(file.body)
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line).output),
+  ).toEqual(["refund"]);
+});
+
+test("keys of a row's metadata are the user's and stay as they are", async () => {
+  await api().post("/v1/datasets").send({ name: "metadata" }).expect(201);
+  const body = jsonl([{ input: "a", output: "x", customerId: "7", Mixed_Case: "y" }]);
+  const { version } = (await importJsonl("metadata", body).expect(201)).body;
+  const { rows } = (await api().get(`/v1/versions/${version.id}/rows`).expect(200)).body;
+  expect(rows[0].metadata).toEqual({ customerId: "7", Mixed_Case: "y" });
+});
+
+test("CSV columns are mapped", async () => {
+  await api().post("/v1/datasets").send({ name: "csv" }).expect(201);
+  const { body } = await api()
+    .post("/v1/datasets/csv/import?input_column=text&output_column=label&default_split=test&labels=a,b")
+    .set("content-type", "text/csv; charset=utf-8")
+    .send('text,label\n"one, two",a\nthree,c\n')
+    .expect(201);
+  expect(body).toMatchObject({ imported_rows: 1, rejected_rows: 1, rejects: [{ line: 3, code: "unknown_label" }] });
+  expect(body.version.splits.test).toBe(1);
+});
+
+test("strict refuses the whole file and says which line is at fault", async () => {
+  await api().post("/v1/datasets").send({ name: "strict" }).expect(201);
+  const { body } = await importJsonl("strict", `${jsonl([{ input: "a", output: "b" }])}oops\n`, "strict=true").expect(
+    422,
+  );
+  expect(body).toMatchObject({
+    reason: "rows_rejected",
+    imported_rows: 0,
+    rejected_rows: 1,
+    errors: [{ field: "line 2" }],
+  });
+  expect((await api().get("/v1/datasets/strict")).body.latest_version_id).toBe("");
+});
+
+test.each([
+  [
+    "a body beyond the limit is refused with 413",
+    () => importJsonl("limits", "x".repeat(300_000)),
+    413,
+    "body_too_large",
+  ],
+  [
+    "a JSON body beyond the limit is refused with 413",
+    () =>
+      api()
+        .post("/v1/datasets")
+        .send({ name: "x".repeat(2_000_000) }),
+    413,
+    "body_too_large",
+  ],
+  [
+    "a content type that no web form can avoid is refused with 415",
+    () => api().post("/v1/datasets").set("content-type", "text/plain").send('{"name": "x"}'),
+    415,
+    "unsupported_media_type",
+  ],
+  [
+    "half a JSON is malformed",
+    () => api().post("/v1/datasets").set("content-type", "application/json").send('{"name": '),
+    400,
+    "malformed_json",
+  ],
+  ["an unknown dataset is not found", () => api().get("/v1/datasets/nobody"), 404, "dataset_not_found"],
+  ["an unknown version is not found", () => api().get(`/v1/versions/${crypto.randomUUID()}/rows`), 404, undefined],
+  [
+    "its export, too, before a byte is sent",
+    () => api().get(`/v1/versions/${crypto.randomUUID()}/export`),
+    404,
+    undefined,
+  ],
+  ["an id that is none is not found", () => api().get("/v1/versions/7"), 404, "dataset_version_not_found"],
+  ["an unknown route is not found", () => api().get("/v1/nothing"), 404, "route_not_found"],
+] as const)("%s", async (_name, call, status, reason) => {
+  await api().post("/v1/datasets").send({ name: "limits" });
+  const { body, headers } = await call();
+  expect(body.status).toBe(status);
+  if (reason !== undefined) expect(body.reason).toBe(reason);
+  expect(headers["content-type"]).toContain("application/problem+json");
+  expect(body).toMatchObject({
+    type: `urn:tutelage:problem:${body.reason}`,
+    title: expect.any(String),
+    detail: expect.any(String),
+    instance: expect.stringMatching(/^\/v1\//),
+    request_id: headers["x-request-id"],
+  });
+});
+
+test.each([
+  ["POST", "/v1/datasets", {}, "name", /missing/],
+  ["POST", "/v1/datasets", { name: "no spaces" }, "name", /letters/],
+  ["POST", "/v1/datasets", { name: "x", nmae: "y" }, "nmae", /not a known field/],
+  ["GET", "/v1/datasets?limit=many", undefined, "limit", /number/],
+  ["GET", "/v1/datasets?limit=0", undefined, "limit", /1/],
+  ["GET", `/v1/versions/${crypto.randomUUID()}/rows?split=training`, undefined, "split", /"train", "dev", "test"/],
+] as const)("%s %s %j names the field and the fix", async (method, path, body, field, fix) => {
+  const call = method === "POST" ? api().post(path).send(body) : api().get(path);
+  const response = await call.expect(400);
+  expect(response.body.reason).toBe("invalid_request");
+  expect(response.body.errors).toEqual([{ field, message: expect.stringMatching(fix) }]);
+});
+
+function asText(response: Response, done: (error: Error | null, text: string) => void): void {
+  let text = "";
+  // superagent hands a parser the raw stream, whatever its types say.
+  (response as unknown as Readable).on("data", (chunk: Buffer) => {
+    text += chunk.toString();
+  });
+  (response as unknown as Readable).on("end", () => done(null, text));
+}

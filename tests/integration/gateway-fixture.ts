@@ -1,0 +1,192 @@
+/** The gateway on a free port, before the real datasets service and stand-ins of the others that speak real gRPC. */
+import { EventEmitter, once } from "node:events";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { settings as datasetsSettings, start as startDatasets } from "@tutelage/datasets/start";
+import { gatewaySettings, start as startGateway } from "@tutelage/gateway/start";
+import { parseConfig } from "@tutelage/platform/config";
+import { notFound, TutelageError } from "@tutelage/platform/errors";
+import { type Served, serve, served } from "@tutelage/platform/grpc";
+import { createLog } from "@tutelage/platform/log";
+import {
+  Campaign,
+  type CampaignEvent,
+  CampaignsServiceDefinition,
+  type CampaignsServiceImplementation,
+  type ListCandidatesRequest,
+  type StartCampaignRequest,
+} from "@tutelage/proto/campaigns/v1/campaigns";
+import { EvaluationServiceDefinition, type PredictRequest } from "@tutelage/proto/evaluation/v1/evaluation";
+import { RunStatus } from "@tutelage/proto/run/v1/run";
+import { TeacherServiceDefinition } from "@tutelage/proto/teacher/v1/teacher";
+import { TrainingServiceDefinition } from "@tutelage/proto/training/v1/training";
+import type { CompatServiceDefinition } from "nice-grpc";
+import { testDatabaseUrl } from "../support/database.js";
+
+export const log = createLog("test", "fatal");
+
+export function config<Shape extends Parameters<typeof parseConfig>[0]>(shape: Shape, environment: NodeJS.ProcessEnv) {
+  const parsed = parseConfig(shape, environment);
+  if ("problems" in parsed) throw new Error(parsed.problems.join("\n"));
+  return parsed.config;
+}
+
+/** Campaigns in memory: what was asked of the service, and what a test makes of it. */
+export class StandInCampaigns {
+  readonly started: StartCampaignRequest[] = [];
+  readonly campaigns = new Map<string, Campaign>();
+  readonly events: CampaignEvent[] = [];
+  readonly candidateRequests: ListCandidatesRequest[] = [];
+  watchers = 0;
+  private readonly changes = new EventEmitter().setMaxListeners(0);
+
+  put(campaign: Campaign): string {
+    const id = campaign.run?.id ?? "";
+    this.campaigns.set(id, campaign);
+    return id;
+  }
+
+  /** Adds an event, or only tells of progress. */
+  tell(type?: string, payload: object = {}): void {
+    if (type !== undefined) {
+      const sequence = this.events.length + 1;
+      this.events.push({ sequence, type, at: new Date(), payloadJson: JSON.stringify(payload) });
+    }
+    this.changes.emit("change");
+  }
+
+  readonly implementation: Partial<CampaignsServiceImplementation> = {
+    startCampaign: async (request) => {
+      this.started.push(request);
+      const id = crypto.randomUUID();
+      const campaign = Campaign.fromPartial({ run: { id, status: RunStatus.QUEUED, createdAt: new Date() }, request });
+      this.put(campaign);
+      return campaign;
+    },
+    getCampaign: async ({ id }) => this.find(id),
+    listCampaigns: async () => ({ campaigns: [...this.campaigns.values()], nextCursor: "next" }),
+    cancelCampaign: async ({ id }) => {
+      const campaign = this.find(id);
+      if (campaign.run !== undefined) campaign.run.cancelRequested = true;
+      return campaign;
+    },
+    listIterations: async () => ({ iterations: [] }),
+    listCandidates: async (request) => {
+      this.candidateRequests.push(request);
+      return { candidates: [], nextCursor: "more" };
+    },
+    watchCampaign: ({ id, afterSequence }, { signal }) => this.watch(id, afterSequence, signal),
+  };
+
+  private async *watch(id: string, afterSequence: number, signal: AbortSignal) {
+    this.watchers++;
+    try {
+      let told = afterSequence;
+      yield { event: undefined, campaign: this.find(id) };
+      while (!signal.aborted) {
+        const campaign = this.find(id);
+        for (const event of this.events.slice(told)) {
+          told = event.sequence;
+          yield { event, campaign };
+        }
+        if (campaign.run?.status === RunStatus.SUCCEEDED) return;
+        await once(this.changes, "change", { signal });
+        yield { event: undefined, campaign: this.find(id) };
+      }
+    } finally {
+      this.watchers--;
+    }
+  }
+
+  private find(id: string): Campaign {
+    const campaign = this.campaigns.get(id);
+    if (campaign === undefined) throw notFound("campaign", id);
+    return campaign;
+  }
+}
+
+/** A service of which only some methods are there. */
+function standIn<Definition extends CompatServiceDefinition>(definition: Definition, some: object): Served {
+  const others = Object.keys(definition.methods).map((name) => [
+    name,
+    () => {
+      throw new TutelageError("unimplemented", `${name} has no stand-in.`);
+    },
+  ]);
+  return served(definition, { ...Object.fromEntries(others), ...some } as never);
+}
+
+export async function startFixture(environment: NodeJS.ProcessEnv = {}) {
+  const home = await mkdtemp(join(tmpdir(), "tutelage-gateway-"));
+  const databaseUrl = await testDatabaseUrl();
+  const shared = { TUTELAGE_HOME: home, LOG_LEVEL: "fatal" };
+  const datasets = await startDatasets(
+    config(datasetsSettings, { ...shared, DATABASE_URL: databaseUrl, DATASETS_LISTEN: "127.0.0.1:0" }),
+  );
+  const campaigns = new StandInCampaigns();
+  const predictions: PredictRequest[] = [];
+  const standIns = await Promise.all(
+    [
+      standIn(CampaignsServiceDefinition, campaigns.implementation),
+      standIn(EvaluationServiceDefinition, {
+        predict: async (request: PredictRequest) => {
+          predictions.push(request);
+          return {
+            predictions: request.rows.map(({ id }) => ({
+              rowId: id,
+              text: "billing",
+              logProbability: Math.log(0.75),
+              labelScores: [{ label: "billing", logProbability: Math.log(0.75) }],
+              tooLong: false,
+            })),
+          };
+        },
+      }),
+      standIn(TrainingServiceDefinition, { listStudentProfiles: async () => ({ profiles: [] }) }),
+      standIn(TeacherServiceDefinition, { listTeacherProfiles: async () => ({ profiles: [] }) }),
+    ].map((service) => serve({ listen: "127.0.0.1:0", services: [service], log })),
+  );
+  const [campaignsServer, evaluation, training, teacher] = standIns;
+  const addresses = {
+    DATASETS_ADDRESS: datasets.address,
+    CAMPAIGNS_ADDRESS: campaignsServer?.address,
+    EVALUATION_ADDRESS: evaluation?.address,
+    TRAINING_ADDRESS: training?.address,
+    TEACHER_ADDRESS: teacher?.address,
+  };
+  const gateway = await startGateway(
+    config(gatewaySettings, { ...shared, ...addresses, GATEWAY_LISTEN: "127.0.0.1:0", ...environment }),
+    log,
+  );
+  return {
+    home,
+    addresses,
+    url: `http://${gateway.address}`,
+    gateway,
+    campaigns,
+    predictions,
+    stopCampaigns: () => campaignsServer?.stop(100),
+    stop: async () => {
+      await gateway.stop();
+      await Promise.all(standIns.map((server) => server.stop(100)));
+      await datasets.stop();
+      await rm(home, { recursive: true, force: true });
+    },
+  };
+}
+
+export type Fixture = Awaited<ReturnType<typeof startFixture>>;
+
+/** A valid body of POST /v1/campaigns but for the dataset. */
+export const campaignBody = {
+  name: "support",
+  task: {
+    name: "support-intents",
+    kind: "classification",
+    prompt_template: "Message: {input}\nIntent:",
+    labels: [{ name: "billing", description: "about money" }, { name: "returns" }],
+  },
+  student_profile: "smollm2-135m",
+  teacher_profile: "gemma3-270m",
+};
