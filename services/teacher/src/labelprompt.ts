@@ -64,7 +64,7 @@ export function labelAsk(plan: LabelPlan, sampling: Sampling): Ask {
   if (plan.method === "score") {
     return {
       kind: "score",
-      items: [{ prefix: fewShot(plan), continuations: plan.task.labels.map(({ name }) => ` ${plainLabel(name)}\n`) }],
+      items: [{ ...fewShot(plan), continuations: plan.task.labels.map(({ name }) => ` ${plainLabel(name)}\n`) }],
     };
   }
   if (plan.form === "chat") {
@@ -75,7 +75,8 @@ export function labelAsk(plan: LabelPlan, sampling: Sampling): Ask {
       choices: plan.method === "choice" ? plan.task.labels.map((_, index) => letters[index] as string) : [],
     };
   }
-  return { kind: "completion", prompt: fewShot(plan), stop: ["\n\n"], sampling: deterministic };
+  const { shared, prefix } = fewShot(plan);
+  return { kind: "completion", prompt: shared + prefix, stop: ["\n\n"], sampling: deterministic };
 }
 
 /** What a label reply is worth. */
@@ -131,16 +132,17 @@ function findPlain(task: Task, text: string): string | undefined {
 }
 
 /** Blocks of text and label for a base model, the last one open. */
-function fewShot({ task, row, examples }: LabelPlan): string {
+function fewShot({ task, row, examples }: LabelPlan): { shared: string; prefix: string } {
+  const isLabel = task.kind === TaskKind.CLASSIFICATION;
   const noun = rowNoun(task);
-  const asked = task.kind === TaskKind.CLASSIFICATION ? "Label:" : "Answer:";
-  const heading =
-    task.kind === TaskKind.CLASSIFICATION
-      ? `A list of ${noun}, each with its label: ${task.labels.map(({ name }) => plainLabel(name)).join(", ")}.\n\n`
-      : `A list of ${noun} with their answers.\n\n`;
-  const block = (text: string, answer: string) => `Text: ${text}\n${asked}${answer}`;
-  const answer = (output: string) => ` ${task.kind === TaskKind.CLASSIFICATION ? plainLabel(output) : output}\n\n`;
-  return `${heading}${examples.map((example) => block(rowText(example), answer(example.output))).join("")}${block(rowText(row), "")}`;
+  const heading = isLabel
+    ? `A list of ${noun}, each with its label: ${task.labels.map(({ name }) => plainLabel(name)).join(", ")}.\n\n`
+    : `A list of ${noun} with their answers.\n\n`;
+  const open = (text: string) => `Text: ${text}\n${isLabel ? "Label:" : "Answer:"}`;
+  const blocks = examples.map(
+    (example) => `${open(rowText(example))} ${isLabel ? plainLabel(example.output) : example.output}\n\n`,
+  );
+  return { shared: heading + blocks.join(""), prefix: open(rowText(row)) };
 }
 
 function labelMessages({ task, row, examples, method }: LabelPlan): ChatMessage[] {

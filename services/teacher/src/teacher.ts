@@ -12,8 +12,11 @@ export interface Sampling {
   maxTokens: number;
 }
 
-/** Texts whose likelihood after a prefix is asked. */
+/** Texts that could follow a prefix: how likely each is, read as far as it takes to tell them apart. */
 export interface ScoreItem {
+  /** The beginning that many items have in common: read once. */
+  shared: string;
+  /** What follows it. */
   prefix: string;
   continuations: string[];
 }
@@ -37,7 +40,7 @@ export interface Reply {
   finish: "stop" | "length";
   promptTokens: number;
   completionTokens: number;
-  /** Log-probability of each continuation of each item, in nats; only for "score". */
+  /** Log-probability of each continuation of each item (up to where it differs from the others), in nats; only for "score". */
   scores?: number[][];
   /** Log-probability of each choice, in nats; only where choices were asked for and the provider gave them. */
   choiceScores?: number[];

@@ -28,7 +28,7 @@ export function promptTokenBound(ask: Ask): number {
   }
   if (ask.kind === "completion") return tokenBound(ask.prompt);
   return ask.items.reduce(
-    (sum, { prefix, continuations }) => sum + tokenBound(prefix) + tokenBound(continuations.join("")),
+    (sum, { shared, prefix, continuations }) => sum + tokenBound(shared + prefix) + tokenBound(continuations.join("")),
     0,
   );
 }

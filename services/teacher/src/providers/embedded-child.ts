@@ -22,7 +22,7 @@ const llama = await getLlama({
 });
 const model = await llama.loadModel({ modelPath: options.modelPath, gpuLayers: 0 });
 const context = await model.createContext({
-  sequences: options.sequences,
+  sequences: options.sequences + 1,
   contextSize: options.contextTokens,
   batchSize: options.contextTokens,
   threads: options.threads,
@@ -40,6 +40,10 @@ const free: Slot[] = Array.from({ length: options.sequences }, () => {
   return { sequence, completion: new LlamaCompletion({ contextSequence: sequence }) };
 });
 const waiting: (() => void)[] = [];
+/** Scores go one after another on a sequence of their own that keeps the examples: 5 times as fast as on all of them. */
+const scorer = context.getSequence();
+let heldByScorer: string | undefined;
+let lastScore: Promise<unknown> = Promise.resolve();
 const stops = new Map<number, AbortController>();
 
 process.on("message", (message: ChildRequest) => {
@@ -49,7 +53,9 @@ process.on("message", (message: ChildRequest) => {
   }
   const stop = new AbortController();
   stops.set(message.id, stop);
-  const work = message.kind === "complete" ? complete(message, stop.signal) : score(message, stop.signal);
+  const work =
+    message.kind === "complete" ? complete(message, stop.signal) : lastScore.then(() => score(message, stop.signal));
+  if (message.kind === "score") lastScore = work.catch(() => {});
   work
     .catch((error: unknown): ChildReply => ({ id: message.id, kind: "failed", message: String(error) }))
     .then((reply) => {
@@ -65,7 +71,7 @@ async function complete(
 ): Promise<ChildReply> {
   const promptTokens = model.tokenize(request.prompt);
   if (promptTokens.length + request.maxTokens + 1 > options.contextTokens) return tooLong(request.id);
-  return await withSlot(promptTokens, signal, async ({ sequence, completion }) => {
+  return await withSlot(signal, async ({ sequence, completion }) => {
     // Kept state of an earlier prompt would change the batches' shapes, and with them the last bits of the logits.
     await sequence.clearHistory();
     let completionTokens = 0;
@@ -93,72 +99,91 @@ async function complete(
 
 async function score(request: Extract<ChildRequest, { kind: "score" }>, signal: AbortSignal): Promise<ChildReply> {
   const scores: number[][] = [];
-  let tokens = 0;
+  let promptTokens = 0;
   for (const item of request.items) {
-    const prefix = [model.tokens.bos as Token, ...model.tokenize(item.prefix)];
+    signal.throwIfAborted();
+    const shared = [model.tokens.bos as Token, ...model.tokenize(item.shared)];
+    const prefix = model.tokenize(item.prefix);
     const continuations = item.continuations.map((text) => model.tokenize(text, false, "trimLeadingSpace"));
     const longest = Math.max(...continuations.map(({ length }) => length));
-    if (prefix.length + longest + 1 > options.contextTokens) return tooLong(request.id);
-    scores.push(
-      await withSlot(prefix, signal, async ({ sequence }) => {
-        const last = prefix[prefix.length - 1] as Token;
-        // Most of the prefix is there already when the call before shared its examples.
-        await sequence.adaptStateToTokens(prefix.slice(0, -1), false);
-        const rest = prefix.slice(sequence.nextTokenIndex, -1);
-        tokens += rest.length;
-        if (rest.length > 0) await sequence.evaluateWithoutGeneratingNewTokens(rest);
-        const logProbabilities: number[] = [];
-        for (const continuation of continuations) {
-          signal.throwIfAborted();
-          tokens += continuation.length;
-          logProbabilities.push(await logProbability(sequence, last, continuation));
-          await sequence.eraseContextTokenRanges([{ start: prefix.length - 1, end: sequence.nextTokenIndex }]);
-        }
-        return logProbabilities;
-      }),
-    );
+    if (shared.length + prefix.length + longest > options.contextTokens) return tooLong(request.id);
+    promptTokens += shared.length + prefix.length;
+    // The cut between the two is always at the same place: how tokens are
+    // batched moves a quantised model's log-probabilities by up to 0.4 nats.
+    if (heldByScorer !== item.shared) {
+      heldByScorer = undefined;
+      await scorer.clearHistory();
+      await scorer.evaluateWithoutGeneratingNewTokens(shared);
+      heldByScorer = item.shared;
+    }
+    try {
+      scores.push(await scoreContinuations(prefix, continuations));
+    } finally {
+      await scorer.eraseContextTokenRanges([{ start: shared.length, end: scorer.nextTokenIndex }]);
+    }
   }
-  return { id: request.id, kind: "scored", scores, tokens };
+  return { id: request.id, kind: "scored", scores, promptTokens };
 }
 
-/** log p(continuation | what the sequence holds, last), in nats. */
-async function logProbability(sequence: LlamaContextSequence, last: Token, continuation: Token[]): Promise<number> {
-  const inputs = [last, ...continuation.slice(0, -1)];
-  const outputs = await sequence.controlledEvaluate(
-    inputs.map((token, index) => [
-      token,
+/**
+ * log p of each continuation's tokens up to the one that tells it from every
+ * other, in nats. Continuations that begin with different tokens cost one
+ * evaluation together, instead of one each: three times as fast on six labels.
+ */
+async function scoreContinuations(prefix: Token[], continuations: Token[][]): Promise<number[]> {
+  const scores = continuations.map(() => 0);
+  let start = 0;
+  const visit = async (members: number[], path: Token[], depth: number): Promise<void> => {
+    const branches = new Map<Token, number[]>();
+    for (const member of members) {
+      const token = continuations[member]?.[depth];
+      if (token !== undefined) branches.set(token, [...(branches.get(token) ?? []), member]);
+    }
+    if (branches.size === 0) return;
+    const logProbabilities = await nextLogProbabilities(path, [...branches.keys()]);
+    if (depth === 0) start = scorer.nextTokenIndex;
+    else await scorer.eraseContextTokenRanges([{ start, end: scorer.nextTokenIndex }]);
+    for (const [token, branch] of branches) {
+      for (const member of branch)
+        scores[member] = (scores[member] as number) + (logProbabilities.get(token) as number);
+      if (branch.length > 1) await visit(branch, depth === 0 ? [token] : [...path, token], depth + 1);
+    }
+  };
+  await visit([...continuations.keys()], prefix, 0);
+  return scores;
+}
+
+/** log p(token | what the scorer holds, path) of some tokens, in nats. */
+async function nextLogProbabilities(path: Token[], tokens: Token[]): Promise<Map<Token, number>> {
+  const outputs = await scorer.controlledEvaluate([
+    ...path.slice(0, -1),
+    [
+      path[path.length - 1] as Token,
       {
         generateNext: {
-          // The whole vocabulary as a map would cost 30 times the evaluation itself.
-          logits: { filter: { tokens: [continuation[index] as Token], includeMax: true } },
+          // The whole vocabulary as a map would cost many times the evaluation itself.
+          // includeTop, not includeMax: that one leaves the largest out when tokens are named.
+          logits: { filter: { tokens, includeTop: 1 } },
           totalLogitWeight: true,
         },
       },
-    ]),
+    ],
+  ]);
+  const next = outputs.at(-1)?.next;
+  const { logits, totalLogitWeight } = next ?? {};
+  if (logits === undefined || totalLogitWeight === undefined) throw new Error("the model gave no logits");
+  const max = Math.max(...logits.values());
+  return new Map(
+    tokens.map((token) => [token, (logits.get(token) ?? Number.NEGATIVE_INFINITY) - max - Math.log(totalLogitWeight)]),
   );
-  let sum = 0;
-  for (const [index, token] of continuation.entries()) {
-    const next = outputs[index]?.next;
-    const logits = next?.logits;
-    if (logits === undefined || next?.totalLogitWeight === undefined) throw new Error("the model gave no logits");
-    const max = Math.max(...logits.values());
-    sum += (logits.get(token) ?? Number.NEGATIVE_INFINITY) - max - Math.log(next.totalLogitWeight);
-  }
-  return sum;
 }
 
-/** Runs the work on a free sequence, the one that already holds most of the prompt. */
-async function withSlot<T>(prompt: Token[], signal: AbortSignal, work: (slot: Slot) => Promise<T>): Promise<T> {
+/** Runs the work on a free sequence. */
+async function withSlot<T>(signal: AbortSignal, work: (slot: Slot) => Promise<T>): Promise<T> {
   while (free.length === 0) {
     await new Promise<void>((resolve) => waiting.push(resolve));
   }
-  let best = 0;
-  let bestShared = -1;
-  for (const [index, { sequence }] of free.entries()) {
-    const shared = sharedLength(sequence.contextTokens, prompt);
-    if (shared > bestShared) [best, bestShared] = [index, shared];
-  }
-  const [slot] = free.splice(best, 1) as [Slot];
+  const slot = free.pop() as Slot;
   try {
     signal.throwIfAborted();
     return await work(slot);
@@ -166,12 +191,6 @@ async function withSlot<T>(prompt: Token[], signal: AbortSignal, work: (slot: Sl
     free.push(slot);
     waiting.shift()?.();
   }
-}
-
-function sharedLength(a: readonly Token[], b: readonly Token[]): number {
-  let index = 0;
-  while (index < a.length && index < b.length && a[index] === b[index]) index += 1;
-  return index;
 }
 
 function tooLong(id: number): ChildReply {

@@ -34,6 +34,6 @@ export type ChildReply =
       promptTokens: number;
       completionTokens: number;
     }
-  | { id: number; kind: "scored"; scores: number[][]; tokens: number }
+  | { id: number; kind: "scored"; scores: number[][]; promptTokens: number }
   | { id: number; kind: "too_long"; message: string }
   | { id: number; kind: "failed"; message: string };

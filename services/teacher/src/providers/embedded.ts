@@ -59,9 +59,9 @@ export class EmbeddedTeacher implements Teacher {
       return { raw: text, reply: { text, finish, promptTokens, completionTokens } };
     }
     if (reply.kind === "scored") {
-      const { scores, tokens } = reply;
+      const { scores, promptTokens } = reply;
       const text = JSON.stringify(scores);
-      return { raw: text, reply: { text, finish: "stop", promptTokens: tokens, completionTokens: 0, scores } };
+      return { raw: text, reply: { text, finish: "stop", promptTokens, completionTokens: 0, scores } };
     }
     if (reply.kind === "too_long") throw new TeacherFailure("teacher_prompt_too_long", reply.message);
     throw new TeacherFailure("teacher_model_failed", "The embedded teacher could not answer.", {
