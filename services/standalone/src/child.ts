@@ -41,6 +41,7 @@ export class Child {
   private failures = 0;
   private lastExit = "";
   private hopeless = false;
+  private isHealthy = false;
   private wake: (() => void) | undefined;
 
   constructor(
@@ -67,6 +68,7 @@ export class Child {
       const end = (how: string, code: number | null) => {
         if (this.process !== child) return;
         this.process = undefined;
+        this.isHealthy = false;
         this.lastExit = how;
         this.hopeless = code === configurationError;
         this.failures = Date.now() - startedAt > steadyMs ? 0 : this.failures + 1;
@@ -91,19 +93,20 @@ export class Child {
       }
       await sleep(100);
     }
+    this.isHealthy = true;
     this.onEvent({ type: "healthy", name: this.plan.name, seconds: (Date.now() - began) / 1000 });
   }
 
   /** Tells when its health changes, until the signal aborts. A sick child is not killed: it may hold hours of work. */
   async watchHealth(signal: AbortSignal): Promise<void> {
-    for (let healthy = true; !signal.aborted; ) {
-      await sleep(healthEveryMs, undefined, { signal }).catch(() => {});
-      if (signal.aborted) return;
+    while (!signal.aborted) {
+      await sleep(this.isHealthy ? healthEveryMs : 500, undefined, { signal }).catch(() => {});
+      if (signal.aborted || this.stopping || this.process === undefined) continue;
       const now = await this.plan.isHealthy();
-      if (now === healthy || signal.aborted) continue;
-      healthy = now;
+      if (now === this.isHealthy || signal.aborted || this.stopping) continue;
+      this.isHealthy = now;
       const { name } = this.plan;
-      this.onEvent(healthy ? { type: "healthy", name, seconds: 0 } : { type: "unhealthy", name });
+      this.onEvent(now ? { type: "healthy", name, seconds: 0 } : { type: "unhealthy", name });
     }
   }
 
