@@ -62,6 +62,8 @@ export async function appendRows(
         for (const row of part.value.rows) await append.add(row);
       }
     }
+    // A stream that its client cancels just ends: half the rows must not pass for all.
+    signal.throwIfAborted();
     if (append === undefined) throw invalidField("header", "is missing; send it as the first message of the stream.");
     const { parent, idempotencyKey, draft } = append;
     const requestSha256 = append.finish();

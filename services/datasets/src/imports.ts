@@ -47,7 +47,7 @@ export async function importRows(
 ): Promise<ImportRowsResponse> {
   const file = await Spool.open(dependencies.spoolDirectory);
   try {
-    const { job, requestSha256 } = await receive(dependencies, requests, file);
+    const { job, requestSha256 } = await receive(dependencies, requests, file, signal);
     const before = await dependencies.store.commitOf(job.projectId, job.datasetId, job.idempotencyKey);
     if (before !== undefined) return await answerAgain(dependencies, before, requestSha256);
     for (let attempt = 1; attempt <= maxAttempts; attempt++) {
@@ -63,7 +63,12 @@ export async function importRows(
 }
 
 /** Reads the stream to its end. The digest stands for the header, without its key, and the file. */
-async function receive(dependencies: Dependencies, requests: AsyncIterable<ImportRowsRequest>, file: Spool) {
+async function receive(
+  dependencies: Dependencies,
+  requests: AsyncIterable<ImportRowsRequest>,
+  file: Spool,
+  signal: AbortSignal,
+) {
   let job: Job | undefined;
   let sha256: Hash | undefined;
   for await (const { part } of requests) {
@@ -88,6 +93,8 @@ async function receive(dependencies: Dependencies, requests: AsyncIterable<Impor
       }
     }
   }
+  // A stream that its client cancels just ends: half a file must not pass for a whole one.
+  signal.throwIfAborted();
   if (job === undefined || sha256 === undefined) {
     throw invalidField("header", "is missing; send it as the first message of the stream.");
   }

@@ -39,6 +39,7 @@ export async function startFixture() {
     databaseUrl,
     environment,
     client,
+    address: service.address,
     stop: async () => {
       client.close();
       await service.stop();

@@ -1,0 +1,116 @@
+import { readFile, writeFile } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import {
+  appendRows,
+  type Client,
+  type Fixture,
+  importFile,
+  jsonl,
+  newDataset,
+  project,
+  startFixture,
+  syntheticRow,
+} from "./service.fixture.js";
+
+let fixture: Fixture;
+let client: Client;
+
+beforeAll(async () => {
+  fixture = await startFixture();
+  client = fixture.client;
+});
+afterAll(() => fixture.stop());
+
+async function versionOf(rows: object[]) {
+  const { version } = await importFile(client, await newDataset(client), jsonl(rows));
+  if (version === undefined) throw new Error("no version");
+  const { rows: stored } = await client.listRows({ projectId: project, versionId: version.id });
+  return { version, ids: stored.map(({ id }) => id) };
+}
+
+async function measure(versionId: string, texts: string[]) {
+  return (await client.measureNovelty({ projectId: project, versionId, texts })).novelties;
+}
+
+test("each text is compared with every row and with the texts before it", async () => {
+  const { version, ids } = await versionOf([
+    { input: "where is my order", output: "a" },
+    { input: "I want a refund now", output: "b" },
+    {
+      messages: [
+        { role: "system", content: "be kind" },
+        { role: "user", content: "reset the password" },
+      ],
+      output: "c",
+    },
+  ]);
+  const novelties = await measure(version.id, [
+    "Where is my parcel?",
+    "where is my parcel now",
+    "reset the password!",
+    "xyz",
+    "",
+  ]);
+  expect(novelties).toEqual([
+    { maxRougeL: 0.75, nearestRowId: ids[0], nearestTextIndex: -1 },
+    { maxRougeL: expect.closeTo(8 / 9, 14), nearestRowId: "", nearestTextIndex: 0 },
+    { maxRougeL: 1, nearestRowId: ids[2], nearestTextIndex: -1 },
+    { maxRougeL: 0, nearestRowId: "", nearestTextIndex: -1 },
+    { maxRougeL: 0, nearestRowId: "", nearestTextIndex: -1 },
+  ]);
+});
+
+test("a row wins over a text that is as near", async () => {
+  const { version, ids } = await versionOf([{ input: "a b c", output: "a" }]);
+  expect((await measure(version.id, ["a b c", "a b c"]))[1]).toEqual({
+    maxRougeL: 1,
+    nearestRowId: ids[0],
+    nearestTextIndex: -1,
+  });
+});
+
+test("an appended version is measured with its new rows, its parent without", async () => {
+  const { version, ids } = await versionOf([{ input: "a b c", output: "a" }]);
+  expect((await measure(version.id, ["x y z"]))[0]?.maxRougeL).toBe(0);
+  const child = await appendRows(client, version.id, [syntheticRow("x y z", ids[0] ?? "")]);
+  expect((await measure(child.id, ["x y z"]))[0]?.maxRougeL).toBe(1);
+  expect((await measure(version.id, ["x y z"]))[0]?.maxRougeL).toBe(0);
+});
+
+test("2,000 texts against 2,000 rows leave the service answering others meanwhile", async () => {
+  const text = (index: number) => Array.from({ length: 60 }, (_, at) => `w${(index * 31 + at * at) % 700}`).join(" ");
+  const { version } = await versionOf(
+    Array.from({ length: 2_000 }, (_, index) => ({ input: text(index), output: "a" })),
+  );
+  let done = false;
+  const measuring = measure(
+    version.id,
+    Array.from({ length: 2_000 }, (_, index) => text(index + 5_000)),
+  ).finally(() => {
+    done = true;
+  });
+  let answeredMeanwhile = 0;
+  while (!done) {
+    await client.getVersion({ projectId: project, id: version.id });
+    if (!done) answeredMeanwhile++;
+  }
+  expect(await measuring).toHaveLength(2_000);
+  expect(answeredMeanwhile).toBeGreaterThan(5);
+});
+
+test("an artifact that was changed is not measured against", async () => {
+  const { version } = await versionOf([{ input: "an original", output: "a" }]);
+  const path = fileURLToPath(version.artifactUri);
+  await writeFile(path, (await readFile(path, "utf8")).replace("original", "imitation"));
+  await expect(measure(version.id, ["x"])).rejects.toMatchObject({ code: "data_loss" });
+});
+
+test("too many texts and unknown versions are refused", async () => {
+  const { version } = await versionOf([{ input: "a", output: "a" }]);
+  await expect(measure(version.id, Array<string>(10_001).fill(""))).rejects.toMatchObject({
+    fields: [{ field: "texts" }],
+  });
+  const request = { projectId: "other", versionId: version.id, texts: ["a"] };
+  await expect(client.measureNovelty(request)).rejects.toMatchObject({ code: "not_found" });
+});
