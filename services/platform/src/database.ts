@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { drizzle, type NodePgDatabase } from "drizzle-orm/node-postgres";
 import pg from "pg";
+import { TutelageError } from "./errors.js";
 import type { Logger } from "./log.js";
 
 /** A service's database: its own schema in one Postgres, through drizzle or plain pg. */
@@ -119,6 +120,8 @@ export function isDatabaseAway(error: unknown): boolean {
   const state = sqlState(error);
   if (state !== undefined) return state.startsWith("08") || state.startsWith("57P");
   for (let current = error; current instanceof Error; current = current.cause) {
+    // A failure that a service named may quote anything, e.g. a teacher's ECONNREFUSED.
+    if (current instanceof TutelageError) continue;
     if (/ECONNREFUSED|ECONNRESET|ENOENT|EPIPE|Connection terminated|connection timeout/i.test(current.message))
       return true;
   }
