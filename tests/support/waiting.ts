@@ -1,11 +1,11 @@
 /** How a test waits: for a condition, or to let something go on. */
 import { setTimeout as sleep } from "node:timers/promises";
 
-/** Waits until the condition holds; throws after 15 s. */
-export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  const deadline = Date.now() + 15_000;
+/** Waits until the condition holds; throws after timeoutMs. */
+export async function until(condition: () => boolean | Promise<boolean>, timeoutMs = 15_000): Promise<void> {
+  const deadline = Date.now() + timeoutMs;
   while (!(await condition())) {
-    if (Date.now() > deadline) throw new Error("The condition did not come true within 15 s.");
+    if (Date.now() > deadline) throw new Error(`The condition did not come true within ${timeoutMs} ms.`);
     await sleep(20);
   }
 }
