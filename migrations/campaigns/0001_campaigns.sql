@@ -6,7 +6,8 @@ create table steps (
   project_id text not null,
   campaign_id uuid not null references runs (id) on delete cascade,
   name text not null,
-  output jsonb not null,
+  -- Null for a step that has only effects.
+  output jsonb,
   seconds double precision not null,
   finished_at timestamptz not null default now(),
   primary key (campaign_id, name)

@@ -48,10 +48,11 @@ const say = (line) => (options.json ? process.stderr : process.stdout).write(`${
 const spreadSeeds = 5;
 
 const home = await mkdtemp(join(tmpdir(), "tutelage-conformance-"));
-const stack = await startStack({ home, environment: {}, onEvent: say });
+const stack = await startStack({ home, httpPort: 0, onEvent: (line) => say(`  ${line}`) });
 const stop = async (code) => {
   await stack.stop();
-  await rm(home, { recursive: true, force: true });
+  if (code === 1) process.stderr.write(`Logs: ${stack.logDirectory}\n`);
+  else await rm(home, { recursive: true, force: true });
   process.exit(code);
 };
 for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => void stop(130));

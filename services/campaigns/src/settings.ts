@@ -71,7 +71,8 @@ const bounds: Record<NumberSetting, [low: number, high: number]> = {
 export function resolveSettings(given: Settings | undefined, task: Task): Settings {
   const settings = { ...defaultSettings };
   for (const [name, value] of Object.entries(given ?? {})) {
-    if (value !== undefined && value !== 0 && value !== "UNSPECIFIED") Object.assign(settings, { [name]: value });
+    if (value !== undefined && value !== 0 && !String(value).endsWith("_UNSPECIFIED"))
+      Object.assign(settings, { [name]: value });
   }
   const violations: FieldViolation[] = [];
   for (const [name, [low, high]] of Object.entries(bounds)) {

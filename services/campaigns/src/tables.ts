@@ -22,7 +22,7 @@ export const steps = schema.table(
   {
     ...owner(),
     name: text().notNull(),
-    output: jsonb().notNull(),
+    output: jsonb(),
     seconds: doublePrecision().notNull(),
     finishedAt: timestamp("finished_at", { withTimezone: true }).notNull().defaultNow(),
   },

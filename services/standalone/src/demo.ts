@@ -1,0 +1,235 @@
+/**
+ * The demo: examples/support-intents from seed rows to a better student, on
+ * the embedded models. Options: --json, --seeds N, --keep.
+ */
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { crossedBootstrap, mean } from "./bootstrap.js";
+import { startStack } from "./stack.js";
+import { type CampaignView, call, type Iteration, type LabelledRow, runTrial, type Trial } from "./trial.js";
+
+const example = fileURLToPath(new URL("../../../examples/support-intents/", import.meta.url));
+const tries = [
+  "My invoice shows two charges for the same month",
+  "the thing on the wall says E04 and it's cold in here",
+];
+
+const { values: options } = parseArgs({
+  options: {
+    json: { type: "boolean", default: false },
+    seeds: { type: "string", default: "1" },
+    help: { type: "boolean", short: "h", default: false },
+  },
+});
+if (options.help) {
+  process.stdout.write(`npm run demo -- [--json] [--seeds N]
+
+Sets up what is missing, then runs a whole LLM2LLM campaign on this machine:
+64 seed messages of a support desk, a 135-million-parameter student, a
+270-million-parameter teacher. About ten minutes on two cores.
+
+  --json      one JSON line at the end of standard output, progress on standard error
+  --seeds N   N campaigns that differ in their random seed, and the interval of the gain over all of them
+`);
+  process.exit(0);
+}
+const seeds = Number(options.seeds);
+if (!Number.isInteger(seeds) || seeds < 1 || seeds > 50) {
+  process.stderr.write(`--seeds is ${options.seeds}; it must be a whole number from 1 to 50.\n`);
+  process.exit(64);
+}
+
+/** Progress goes to standard error under --json, so that standard output is the result alone. */
+const say = (line: string) => (options.json ? process.stderr : process.stdout).write(`${line}\n`);
+const percent = (value: number | undefined) => (value === undefined ? "–" : `${(value * 100).toFixed(1)} %`);
+
+async function main(): Promise<void> {
+  const task = JSON.parse(await readFile(join(example, "task.json"), "utf8")) as object;
+  const rows: LabelledRow[] = [];
+  for (const [file, split] of [
+    ["seed", "train"],
+    ["dev", "dev"],
+    ["test", "test"],
+  ] as const) {
+    const lines = (await readFile(join(example, `${file}.jsonl`), "utf8")).trim().split("\n");
+    for (const line of lines) rows.push({ ...(JSON.parse(line) as { input: string; output: string }), split });
+  }
+  // A home of its own: the demo neither meets nor touches a campaign of yours.
+  const home = await mkdtemp(join(tmpdir(), "tutelage-demo-"));
+  const startedAt = performance.now();
+  say("Starting Postgres, the student and seven services …");
+  const stack = await startStack({ home, httpPort: 0, onEvent: (line) => say(`  ${line}`) });
+  const stackSeconds = (performance.now() - startedAt) / 1000;
+  const interrupted = () => void end(130);
+  let ending = false;
+  const end = async (code: number) => {
+    if (ending) return;
+    ending = true;
+    await stack.stop();
+    await rm(home, { recursive: true, force: true });
+    process.exit(code);
+  };
+  process.on("SIGINT", interrupted);
+  process.on("SIGTERM", interrupted);
+  try {
+    say(`Ready at ${stack.url} (API documentation at ${stack.url}/docs).\n`);
+    const trials: Trial[] = [];
+    for (let seed = 1; seed <= seeds; seed += 1) {
+      if (seeds > 1) say(`Campaign ${seed} of ${seeds}`);
+      const trial = await runTrial(
+        stack,
+        {
+          name: `support-intents-${seed}`,
+          rows,
+          task,
+          settings: { seed, iterations: 3, none_all_arm: "on" },
+          studentProfile: "smollm2-135m",
+          teacherProfile: "gemma3-270m",
+        },
+        progressPrinter(),
+      );
+      trials.push(trial);
+      say(`\n${table(trial)}\n\n${trial.outcome.summary}\n`);
+    }
+    const [first] = trials;
+    if (first === undefined) throw new Error("No campaign ran.");
+    await showTheStudent(stack.url, first);
+    const result = summary(trials, Number(process.env.TUTELAGE_SETUP_SECONDS ?? 0) + stackSeconds);
+    if (options.json) process.stdout.write(`${JSON.stringify(result)}\n`);
+    else if (result.gain !== undefined) {
+      say(
+        `Gain over ${seeds} campaigns: ${percent(result.gain)} (95 % interval ${result.gain_ci95?.map(percent).join(" to ")}).`,
+      );
+    }
+    await end(0);
+  } catch (error) {
+    process.stderr.write(`The demo stopped: ${(error as Error).message}\nLogs: ${join(home, "logs")}\n`);
+    ending = true;
+    await stack.stop();
+    process.exit(1);
+  }
+}
+
+/** Prints what the campaign does, a line when the phase changes and one for each iteration that ends. */
+function progressPrinter(): (campaign: CampaignView, iterations: Iteration[]) => void {
+  let lastPhase = "";
+  let ended = 0;
+  const startedAt = performance.now();
+  return (campaign, iterations) => {
+    const seconds = Math.round((performance.now() - startedAt) / 1000);
+    const phase = `iteration ${campaign.iteration}: ${campaign.phase}`;
+    if (phase !== lastPhase && campaign.phase !== "") say(`  ${String(seconds).padStart(4)} s  ${phase}`);
+    lastPhase = phase;
+    for (const one of iterations.slice(ended)) {
+      say(
+        `  ${String(seconds).padStart(4)} s  iteration ${one.number} done: ${one.train_rows} rows, ${one.errors} errors, ` +
+          `${one.accepted} of ${one.candidates} candidates accepted, dev ${percent(one.dev_accuracy?.value)}`,
+      );
+    }
+    ended = iterations.length;
+  };
+}
+
+/** The campaign as a table for a person. */
+function table({ iterations, outcome }: Trial): string {
+  const header = [
+    "iteration",
+    "rows",
+    "errors",
+    "accepted",
+    "rejected",
+    "dev accuracy",
+    "test accuracy (95 % interval)",
+    "seconds",
+  ];
+  const lines = iterations.map((one) => [
+    String(one.number) + (one.number === outcome.chosen_iteration ? " *" : ""),
+    String(one.train_rows),
+    String(one.errors),
+    String(one.accepted),
+    String(one.candidates - one.accepted),
+    percent(one.dev_accuracy?.value),
+    one.test_accuracy === undefined
+      ? "–"
+      : `${percent(one.test_accuracy.value)} (${percent(one.test_accuracy.ci95_low)} to ${percent(one.test_accuracy.ci95_high)})`,
+    one.seconds.toFixed(0),
+  ]);
+  const arms = [outcome.baseline, ...outcome.other_arms].map((arm) => [
+    arm.name,
+    String(arm.train_rows),
+    "",
+    "",
+    "",
+    "",
+    arm.test_accuracy === undefined
+      ? "–"
+      : `${percent(arm.test_accuracy.value)} (${percent(arm.test_accuracy.ci95_low)} to ${percent(arm.test_accuracy.ci95_high)})`,
+    "",
+  ]);
+  const all = [header, ...lines, ...arms];
+  const widths = header.map((_, column) => Math.max(...all.map((line) => line[column]?.length ?? 0)));
+  return all
+    .map((line) =>
+      line
+        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+        .join("  ")
+        .trimEnd(),
+    )
+    .join("\n");
+}
+
+/** Asks the returned student a few things, as a user would. */
+async function showTheStudent(url: string, { campaign }: Trial): Promise<void> {
+  const path = `/v1/campaigns/${campaign.run.id}/predict`;
+  const { predictions } = await call<{ predictions: { text: string; log_probability: number }[] }>(
+    { url },
+    "POST",
+    path,
+    { inputs: tries },
+  );
+  say("Try the student:");
+  say(`  curl -s -H 'content-type: application/json' -d '{"inputs": ["${tries[0]}"]}' \\\n    ${url}${path}`);
+  predictions.forEach((one, index) => {
+    say(`  ${tries[index]} → ${one.text} (${percent(Math.exp(one.log_probability))} sure)`);
+  });
+  say("(The demo's server ends with the demo; `npm start` keeps one running.)\n");
+}
+
+/** What the demo found, as one object. Accuracies and gains are fractions. */
+function summary(trials: readonly Trial[], setupSeconds: number) {
+  const [first] = trials;
+  if (first === undefined) throw new Error("No campaign ran.");
+  const { outcome, iterations, campaign } = first;
+  const arm = (one: Trial, name: "baseline" | "final") => one.outcome[name].test_accuracy;
+  const noneAll = outcome.other_arms.find((one) => one.name === "none_all")?.test_accuracy;
+  const differences = trials.map(({ correct }) =>
+    (correct.campaign ?? []).map((final, row) => final - (correct.plain?.[row] ?? 0)),
+  );
+  const estimate = trials.length > 1 ? crossedBootstrap(differences) : undefined;
+  return {
+    baseline: {
+      accuracy: mean(trials.map((one) => arm(one, "baseline")?.value ?? 0)),
+      n: arm(first, "baseline")?.n ?? 0,
+    },
+    final: { accuracy: mean(trials.map((one) => arm(one, "final")?.value ?? 0)), n: arm(first, "final")?.n ?? 0 },
+    none_all: { accuracy: noneAll?.value ?? null },
+    test_rows: outcome.gain?.n ?? 0,
+    iterations: iterations.length - 1,
+    chosen_iteration: outcome.chosen_iteration,
+    plain_returned: outcome.plain_returned,
+    teacher_calls: campaign.usage?.calls ?? 0,
+    accepted: iterations.reduce((sum, one) => sum + one.accepted, 0),
+    rejected: iterations.reduce((sum, one) => sum + one.candidates - one.accepted, 0),
+    ...(estimate === undefined
+      ? { gain: outcome.gain?.gain, gain_ci95: [outcome.gain?.ci95_low, outcome.gain?.ci95_high] as [number, number] }
+      : { gain: estimate.mean, gain_ci95: estimate.ci95 }),
+    seeds: trials.length,
+    wall_seconds: Math.max(...trials.map((one) => one.outcome.wall_seconds)),
+    setup_seconds: setupSeconds,
+  };
+}
+
+await main();

@@ -1,0 +1,181 @@
+/**
+ * One campaign from rows to result through the public REST API, with each
+ * test row's correctness from the evaluation service. The demo and the
+ * conformance runs are made of these.
+ */
+import { connect } from "@tutelage/platform/grpc";
+import { EvaluationServiceDefinition } from "@tutelage/proto/evaluation/v1/evaluation";
+
+/** A labelled row as a user writes it. */
+export interface LabelledRow {
+  input: string;
+  output: string;
+  split: "train" | "dev" | "test";
+}
+
+interface Proportion {
+  n: number;
+  value: number;
+  ci95_low: number;
+  ci95_high: number;
+}
+
+interface ArmResult {
+  name: string;
+  train_rows: number;
+  steps: number;
+  training_run_id: string;
+  test_accuracy?: Proportion;
+  test_evaluation_run_id: string;
+  tries_test_accuracy: Proportion[];
+  tries_test_evaluation_run_ids: string[];
+}
+
+export interface Iteration {
+  number: number;
+  train_rows: number;
+  errors: number;
+  candidates: number;
+  accepted: number;
+  rejected: Record<string, number>;
+  cross_fit_accuracy?: Proportion;
+  dev_accuracy?: Proportion;
+  test_accuracy?: Proportion;
+  seconds: number;
+  phase_seconds: Record<string, number>;
+}
+
+export interface Outcome {
+  stop_reason: string;
+  chosen_iteration: number;
+  plain_returned: boolean;
+  summary: string;
+  baseline: ArmResult;
+  final: ArmResult;
+  other_arms: ArmResult[];
+  gain?: { gain: number; ci95_low: number; ci95_high: number; n: number };
+  wall_seconds: number;
+}
+
+export interface CampaignView {
+  run: { id: string; status: string; failure?: { code: string; message: string }; progress?: { message: string } };
+  iteration: number;
+  phase: string;
+  outcome?: Outcome;
+  usage?: { calls: number; reused_calls: number; teacher_seconds: number; cost_micro_usd: number };
+}
+
+export interface Trial {
+  campaign: CampaignView;
+  outcome: Outcome;
+  iterations: Iteration[];
+  /**
+   * By arm ("plain", "campaign", …): 1 or 0 for each test row, in order;
+   * "plain_tries" has the mean over all plain students.
+   */
+  correct: Record<string, number[]>;
+}
+
+/** A running stack as a trial needs it. */
+export interface Where {
+  url: string;
+  addresses: { evaluation: string };
+}
+
+/** Creates the dataset, starts the campaign, waits for its end. Throws the campaign's failure. */
+export async function runTrial(
+  where: Where,
+  trial: {
+    name: string;
+    rows: readonly LabelledRow[];
+    task: object;
+    settings: object;
+    teacherProfile: string;
+    studentProfile: string;
+  },
+  onChange: (campaign: CampaignView, iterations: Iteration[]) => void,
+): Promise<Trial> {
+  const dataset = await call<{ id: string }>(where, "POST", "/v1/datasets", { name: trial.name });
+  await importRows(where, dataset.id, trial.rows);
+  const started = await call<CampaignView>(where, "POST", "/v1/campaigns", {
+    name: trial.name,
+    dataset: dataset.id,
+    student_profile: trial.studentProfile,
+    teacher_profile: trial.teacherProfile,
+    task: trial.task,
+    settings: trial.settings,
+  });
+  const { id } = started.run;
+  for (;;) {
+    const campaign = await call<CampaignView>(where, "GET", `/v1/campaigns/${id}`);
+    const { iterations } = await call<{ iterations: Iteration[] }>(where, "GET", `/v1/campaigns/${id}/iterations`);
+    onChange(campaign, iterations);
+    if (campaign.outcome !== undefined && campaign.run.status === "succeeded") {
+      return { campaign, iterations, outcome: campaign.outcome, correct: await correctness(where, campaign.outcome) };
+    }
+    if (campaign.run.status === "failed" || campaign.run.status === "cancelled") {
+      throw new Error(
+        `The campaign ${campaign.run.status}: ${campaign.run.failure?.message ?? "somebody asked for it."}`,
+      );
+    }
+    await new Promise((resolve) => setTimeout(resolve, 1_000));
+  }
+}
+
+async function importRows(where: Where, datasetId: string, rows: readonly LabelledRow[]): Promise<void> {
+  const response = await fetch(`${where.url}/v1/datasets/${datasetId}/import?split_column=split&strict=true`, {
+    method: "POST",
+    headers: { "content-type": "application/x-ndjson" },
+    body: rows.map((row) => `${JSON.stringify(row)}\n`).join(""),
+  });
+  const body = (await response.json()) as {
+    rejects?: { line: number; message: string }[];
+    detail?: string;
+    imported_rows?: number;
+  };
+  if (!response.ok || body.imported_rows !== rows.length) {
+    const [first] = body.rejects ?? [];
+    throw new Error(
+      `The rows were not imported: ${first === undefined ? (body.detail ?? "") : `line ${first.line}: ${first.message}`}`,
+    );
+  }
+}
+
+async function correctness(where: Where, outcome: Outcome): Promise<Record<string, number[]>> {
+  const evaluation = connect(EvaluationServiceDefinition, where.addresses.evaluation);
+  try {
+    const grades = async (id: string) => {
+      const rows: number[] = [];
+      for await (const { predictions } of evaluation.listPredictions(
+        { projectId: "default", id, wrongOnly: false },
+        { deadline: 300_000 },
+      )) {
+        for (const one of predictions) rows.push(Number(one.correct));
+      }
+      return rows;
+    };
+    const correct: Record<string, number[]> = {};
+    for (const arm of [outcome.baseline, outcome.final, ...outcome.other_arms]) {
+      const name = arm === outcome.baseline ? "plain" : arm === outcome.final ? "campaign" : arm.name;
+      if (arm.test_evaluation_run_id !== "") correct[name] = await grades(arm.test_evaluation_run_id);
+    }
+    const tries = await Promise.all(outcome.baseline.tries_test_evaluation_run_ids.map(grades));
+    correct.plain_tries = (tries[0] ?? []).map(
+      (_, row) => tries.reduce((sum, one) => sum + (one[row] ?? 0), 0) / tries.length,
+    );
+    return correct;
+  } finally {
+    evaluation.close();
+  }
+}
+
+/** One REST call. Throws the problem's detail. */
+export async function call<Reply>(where: { url: string }, method: string, path: string, body?: object): Promise<Reply> {
+  const response = await fetch(`${where.url}${path}`, {
+    method,
+    ...(body === undefined ? {} : { headers: { "content-type": "application/json" }, body: JSON.stringify(body) }),
+  });
+  const reply = (await response.json()) as Reply & { title?: string; detail?: string };
+  if (!response.ok) throw new Error(`${method} ${path}: ${reply.title}: ${reply.detail}`);
+  return reply;
+}
