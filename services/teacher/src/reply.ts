@@ -8,6 +8,8 @@ import type { Reply } from "./teacher.js";
 const lengthFactor = 4;
 /** … or this many characters, whichever is more. */
 const lengthFloor = 400;
+/** A reply with more braces than this before its row is rubbish; reading on would take quadratic time. */
+const maxObjects = 64;
 
 /** What a write reply is worth. */
 export function readWritten(plan: WritePlan, reply: Reply): Outcome {
@@ -92,7 +94,9 @@ function fromContinuation(task: Task, text: string): { input: string; output?: s
 
 /** The first JSON object in a text that has an input, whatever stands around it: prose, code fences, an array. */
 function fromJson(text: string): { input: string; output?: string } | undefined {
-  for (let start = text.indexOf("{"); start !== -1; start = text.indexOf("{", start + 1)) {
+  let tries = maxObjects;
+  for (let start = text.indexOf("{"); start !== -1 && tries > 0; start = text.indexOf("{", start + 1)) {
+    tries -= 1;
     const end = objectEnd(text, start);
     if (end === undefined) continue;
     const value = parseLenient(text.slice(start, end));

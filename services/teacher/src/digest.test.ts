@@ -1,0 +1,40 @@
+import { expect, test } from "vitest";
+import { type CallIdentity, callDigest, seedOf, shuffled } from "./digest.js";
+
+const identity: CallIdentity = {
+  projectId: "p",
+  provider: "embedded",
+  model: "abc",
+  ask: { kind: "completion", prompt: "x", stop: ["\n"], sampling: { temperature: 1, topP: 1, maxTokens: 8 } },
+  attempt: 0,
+  replicateSeed: 0,
+};
+
+test("everything that shapes a reply shapes the digest, and the order of keys does not", () => {
+  const others: CallIdentity[] = [
+    { ...identity, projectId: "q" },
+    { ...identity, provider: "openai-compatible http://a/v1" },
+    { ...identity, model: "abd" },
+    { ...identity, attempt: 1 },
+    { ...identity, replicateSeed: 1 },
+    { ...identity, ask: { ...identity.ask, prompt: "y" } as CallIdentity["ask"] },
+    {
+      ...identity,
+      ask: { ...identity.ask, sampling: { temperature: 1, topP: 0.9, maxTokens: 8 } } as CallIdentity["ask"],
+    },
+  ];
+  expect(new Set([identity, ...others].map(callDigest)).size).toBe(others.length + 1);
+  const reversed = Object.fromEntries(Object.entries(identity).reverse()) as unknown as CallIdentity;
+  expect(callDigest(reversed)).toBe(callDigest(identity));
+});
+
+test("a seed is 31 bits", () => {
+  expect(seedOf("ffffffff00")).toBe(0x7fffffff);
+  expect(seedOf("0000000aff")).toBe(10);
+});
+
+test("a shuffle depends on its key alone, not on the order it is given", () => {
+  const items = Array.from({ length: 10 }, (_, index) => ({ id: `${index}` }));
+  expect(shuffled(items, "k")).toEqual(shuffled([...items].reverse(), "k"));
+  expect(shuffled(items, "k")).not.toEqual(shuffled(items, "l"));
+});

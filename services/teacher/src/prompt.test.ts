@@ -1,0 +1,71 @@
+import { type Row, TaskKind } from "@tutelage/proto/task/v1/task";
+import { expect, test } from "vitest";
+import { labelPhrase, plainLabel, writeAsk, writePlan } from "./prompt.js";
+import { order, row, seedRows, task } from "./service.fixture.js";
+
+const sampling = { temperature: 0.8, topP: 0.95, maxTokens: 64 };
+const seed = seedRows[0] as Row;
+const promptOf = (ask: ReturnType<typeof writeAsk>) => (ask.kind === "completion" ? ask.prompt : "");
+
+test("the same attempt shows the same, another attempt shows other examples, never the seed row itself", () => {
+  const pool = Array.from({ length: 20 }, (_, i) => row(`e${i}`, `example ${i}`, "book_flight"));
+  const wide = order(seed, { exampleRows: [...pool, seed, row("copy", seed.input, "book_flight")] });
+  const shown = (attempt: number) =>
+    writePlan("list_continuation", task, wide, attempt, 0).examples.map(({ id }) => id);
+  expect(shown(0)).toEqual(shown(0));
+  expect(shown(0)).not.toEqual(shown(1));
+  for (let attempt = 0; attempt < 30; attempt += 1) {
+    expect(shown(attempt)).toHaveLength(3);
+    expect(shown(attempt)).not.toContain("f1");
+    expect(shown(attempt)).not.toContain("copy");
+  }
+});
+
+test("a list shows only rows of the seed row's label", () => {
+  const mixed = order(seed, { exampleRows: seedRows });
+  expect(
+    writePlan("list_continuation", task, mixed, 0, 0).examples.every(({ output }) => output === "book_flight"),
+  ).toBe(true);
+});
+
+test("texts of several lines are fenced instead of listed", () => {
+  const long = row("long", "Hello,\n\nI want to fly.\nBob", "book_flight");
+  const ask = writeAsk(writePlan("list_continuation", task, order(long), 0, 0), sampling);
+  expect(ask).toMatchObject({ kind: "completion", stop: ["\n>>>"] });
+  expect(promptOf(ask)).toMatch(/<<<\nHello,\n\nI want to fly\.\nBob\n>>>\n<<<\n$/);
+});
+
+test("questions with answers are continued as blocks", () => {
+  const math = { ...task, kind: TaskKind.MATH, labels: [], rowNoun: "word problems" };
+  const sum = row("m", "Two and two?", "2 + 2 = 4\n#### 4");
+  const ask = writeAsk(writePlan("list_continuation", math, order(sum, { exampleRows: [] }), 0, 0), sampling);
+  expect(promptOf(ask)).toBe(
+    "A list of word problems with their answers.\n\nQuestion: Two and two?\nAnswer: 2 + 2 = 4\n#### 4\n\nQuestion:",
+  );
+});
+
+test("the chat prompt has instructions, a worked example, and the wrong row last with the student's answer", () => {
+  const ask = writeAsk(writePlan("chat", task, order(seed), 0, 0), sampling);
+  if (ask.kind !== "chat") throw new Error("not chat");
+  expect(ask.messages.map(({ role }) => role)).toEqual(["system", "user", "assistant", "user"]);
+  expect(ask.messages[0]?.content).toContain("- weather: asks about the weather");
+  expect(JSON.parse(ask.messages[2]?.content ?? "").output).toBe("book_flight");
+  expect(ask.messages[3]?.content).toContain('{"input":"I need a plane to Lisbon on Monday","output":"book_flight"}');
+  expect(ask.messages[3]?.content).toContain('The model answered: "cancel"');
+  const alone = writeAsk(writePlan("chat", task, order(seed, { exampleRows: [] }), 0, 0), sampling);
+  expect(alone.kind === "chat" && alone.messages).toHaveLength(2);
+});
+
+test("labels are said in plain words", () => {
+  expect(["book_flight", "BookRestaurant", "ABBR", "card-arrival"].map(plainLabel)).toEqual([
+    ...["book flight", "book restaurant", "ABBR", "card arrival"],
+  ]);
+  const described = (description: string) => ({
+    ...task,
+    rowNoun: "questions",
+    labels: [{ name: "LOC", description }],
+  });
+  expect(labelPhrase(described("questions that ask for a place."), "LOC")).toBe("questions that ask for a place");
+  expect(labelPhrase(described("asks for a place"), "LOC")).toBe("questions (asks for a place)");
+  expect(labelPhrase(described(""), "LOC")).toBe('questions of the kind "LOC"');
+});
