@@ -292,6 +292,21 @@ test("a student that dies of the run each time is not killed for ever", async ()
   expect(failed.run?.failure?.code).toBe("student_died_too_often");
 });
 
+test("a student that is away for longer than a restart takes ends the wait", async () => {
+  await student.stop();
+  const id = idOf(await client.startTrainingRun(request()));
+  await until(async () => {
+    const { run } = await client.getTrainingRun({ projectId: "default", id });
+    return run?.progress?.message.includes("does not answer") ?? false;
+  });
+  const longAgo = new Date(Date.now() - 21 * 60_000).toISOString();
+  await database.pool.query("update runs set state = state || jsonb_build_object('unreachableSince', $1::text)", [
+    longAgo,
+  ]);
+  const failed = await untilFinal(id);
+  expect(failed.run).toMatchObject({ status: RunStatus.FAILED, failure: { code: "student_unavailable" } });
+});
+
 test("a bug in the student ends the run and its details stay in the log", async () => {
   student.onStep = async (step) => {
     if (step === 2) throw new Error("a bug in the student: with its secret details");
