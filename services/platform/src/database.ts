@@ -120,8 +120,8 @@ export function isDatabaseAway(error: unknown): boolean {
   const state = sqlState(error);
   if (state !== undefined) return state.startsWith("08") || state.startsWith("57P");
   for (let current = error; current instanceof Error; current = current.cause) {
-    // A failure that a service named may quote anything, e.g. a teacher's ECONNREFUSED.
-    if (current instanceof TutelageError) continue;
+    // A failure that a service named may quote anything, and so may its cause, e.g. a teacher's ECONNREFUSED.
+    if (current instanceof TutelageError) return false;
     if (/ECONNREFUSED|ECONNRESET|ENOENT|EPIPE|Connection terminated|connection timeout/i.test(current.message))
       return true;
   }

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { testDatabaseUrl } from "../../../tests/support/database.js";
 import { type Database, openDatabase } from "./database.js";
+import { TutelageError } from "./errors.js";
 import { createLog } from "./log.js";
 import { LeaseLost, Runs, TryLater } from "./runs.js";
 
@@ -117,6 +118,16 @@ test("a run that waits long for a busy student is not taken for one that kills i
     return {};
   });
   expect(last).toMatchObject({ status: "SUCCEEDED", fence: 31, deferrals: 30 });
+});
+
+test("a named failure is final though its cause is a refused connection, of another service", async () => {
+  const runs = newRuns();
+  const { id } = await runs.start("p", "", { what: "a" });
+  const last = await workUntilFinal(runs, id, async () => {
+    const cause = new Error("connect ECONNREFUSED 127.0.0.1:1");
+    throw new TutelageError("unavailable", "The student is away.", { reason: "student_unavailable", cause });
+  });
+  expect(last).toMatchObject({ status: "FAILED", failure: { code: "student_unavailable" } });
 });
 
 test("a run that was handed back is claimed when it is due, however long the poll interval", async () => {
