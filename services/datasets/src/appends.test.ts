@@ -158,3 +158,31 @@ test("a seed row may be appended too, and be a root in the same call", async () 
   const both = await appendRows(client, version.id, [seed, syntheticRow("quatre", root)]);
   expect(both.rowCount).toBe(5);
 });
+
+test("a campaign's versions may go to a dataset of its own and leave the user's newest version alone", async () => {
+  const { version, rows, datasetId } = await seeds();
+  const own = await newDataset(client);
+  const added = [syntheticRow("x", rows[0]?.id ?? "")];
+  const begun = await appendRows(client, version.id, [], { datasetId: own, key: "begin" });
+  expect(begun).toMatchObject({
+    datasetId: own,
+    digest: version.digest,
+    rowCount: 3,
+    addedRowCount: 0,
+    parentVersionId: version.id,
+  });
+  const grown = await appendRows(client, version.id, added, { datasetId: own });
+  expect(grown).toMatchObject({ datasetId: own, rowCount: 4, parentVersionId: version.id });
+  expect((await allRows(client, grown)).map(({ input }) => input)).toEqual(["one", "two", "three", "x"]);
+  expect(await appendRows(client, version.id, added, { datasetId: own })).toEqual(grown);
+  const atHome = await appendRows(client, version.id, added);
+  expect(atHome.id).not.toBe(grown.id);
+  expect(atHome.digest).toBe(grown.digest);
+  expect((await client.getDataset({ projectId: project, id: own })).latestVersionId).toBe(grown.id);
+  expect((await client.getDataset({ projectId: project, id: datasetId })).latestVersionId).toBe(atHome.id);
+  const elsewhere = await client.createDataset({ projectId: "other", name: "d" });
+  await expect(appendRows(client, version.id, added, { datasetId: elsewhere.id })).rejects.toMatchObject({
+    code: "not_found",
+    reason: "dataset_not_found",
+  });
+});

@@ -65,12 +65,12 @@ export async function appendRows(
     // A stream that its client cancels just ends: half the rows must not pass for all.
     signal.throwIfAborted();
     if (append === undefined) throw invalidField("header", "is missing; send it as the first message of the stream.");
-    const { parent, idempotencyKey, draft } = append;
+    const { parent, datasetId, idempotencyKey, draft } = append;
     const requestSha256 = append.finish();
-    const before = await store.commitOf(parent.projectId, parent.datasetId, idempotencyKey);
+    const before = await store.commitOf(parent.projectId, datasetId, idempotencyKey);
     if (before !== undefined) return versionMessage(await versionOf(dependencies, before, requestSha256));
-    // The same rows as the parent's are the parent.
-    if (draft.addedRows === 0) return versionMessage(parent);
+    // The same rows in the same dataset are the parent; in another dataset they begin it.
+    if (draft.addedRows === 0 && datasetId === parent.datasetId) return versionMessage(parent);
     const result = { importedRows: draft.addedRows, rejectedRows: 0, rejects: [] };
     const committed = await draft.publish({ idempotencyKey, requestSha256, result }, undefined, signal);
     if ("version" in committed) return versionMessage(committed.version);
@@ -87,6 +87,8 @@ class Append {
 
   private constructor(
     readonly parent: VersionRecord,
+    /** The dataset that gets the new version. */
+    readonly datasetId: string,
     readonly idempotencyKey: string,
     readonly draft: Draft,
     private readonly ids: RowIds,
@@ -100,10 +102,13 @@ class Append {
     const idempotencyKey = requireKey(header.idempotencyKey);
     const parent = await dependencies.store.version(projectId, parentId);
     if (parent === undefined) throw notFound("version", parentId);
+    const datasetId = header.datasetId === "" ? parent.datasetId : requireUuid("dataset_id", header.datasetId);
+    const dataset = await dependencies.store.datasetById(projectId, datasetId);
+    if (dataset === undefined) throw notFound("dataset", datasetId);
     const ids = new RowIds();
-    const dataset = { projectId, id: parent.datasetId };
     const draft = await Draft.begin(dependencies, dataset, parent, (row) => ids.add(row));
-    return new Append(parent, idempotencyKey, draft, ids, createHash("sha256").update(`append ${parent.id}\n`));
+    const sha256 = createHash("sha256").update(`append ${parent.id}\n`);
+    return new Append(parent, datasetId, idempotencyKey, draft, ids, sha256);
   }
 
   async add(given: Row): Promise<void> {

@@ -77,10 +77,15 @@ export function appendRows(
   client: Client,
   parentVersionId: string,
   rows: Row[],
-  options: { key?: string; projectId?: string; batchRows?: number } = {},
+  options: { key?: string; projectId?: string; datasetId?: string; batchRows?: number } = {},
 ): Promise<Version> {
   async function* requests(): AsyncGenerator<AppendRowsRequest> {
-    const value = { projectId: options.projectId ?? project, parentVersionId, idempotencyKey: options.key ?? "" };
+    const value = {
+      projectId: options.projectId ?? project,
+      datasetId: options.datasetId ?? "",
+      parentVersionId,
+      idempotencyKey: options.key ?? "",
+    };
     yield { part: { $case: "header", value } };
     const size = options.batchRows ?? 1_000;
     for (let at = 0; at < rows.length; at += size) {

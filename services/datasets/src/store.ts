@@ -137,8 +137,8 @@ export class DatasetStore {
   /**
    * Makes a version visible: the version, its rows, the dataset's newest
    * version and the key, in one transaction. Commits of one dataset wait for
-   * one another on the dataset's row. When the parent has a child with the same
-   * rows, that is the version and nothing is written but the key.
+   * one another on the dataset's row. When the parent has a child in it with
+   * the same rows, that is the version and nothing is written but the key.
    */
   async commitVersion(made: NewVersion): Promise<Committed> {
     const { version, commit } = made;
@@ -179,6 +179,7 @@ export class DatasetStore {
                 .where(
                   and(
                     eq(versions.projectId, version.projectId),
+                    eq(versions.datasetId, version.datasetId),
                     eq(versions.parentVersionId, version.parentVersionId),
                     eq(versions.digest, version.digest),
                   ),
