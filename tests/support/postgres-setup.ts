@@ -1,5 +1,6 @@
 /** Vitest's global set-up: one embedded Postgres for all test files, ended with them. */
-import { chmod, mkdtemp, rm } from "node:fs/promises";
+import { rmSync } from "node:fs";
+import { chmod, mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { startPostgres } from "@tutelage/standalone/postgres";
@@ -17,7 +18,16 @@ export default async function setup(project: TestProject) {
   // Nothing in a test outlives a power cut, so nothing waits for the disk.
   const postgres = await startPostgres(home, { fsync: "off", synchronous_commit: "off", full_page_writes: "off" });
   project.provide("postgresAdminUrl", postgres.urlOf("postgres"));
+  const postmaster = Number((await readFile(join(postgres.dataDirectory, "postmaster.pid"), "utf8")).split("\n")[0]);
+  // Interrupted, vitest ends without the teardown below; Postgres would live on.
+  const cutShort = () => {
+    process.kill(postmaster, "SIGQUIT");
+    for (const path of [home, postgres.dataDirectory]) rmSync(path, { recursive: true, force: true, maxRetries: 5 });
+  };
+  process.once("exit", cutShort);
+  for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.exit(130));
   return async () => {
+    process.off("exit", cutShort);
     await postgres.stop();
     await rm(home, { recursive: true, force: true });
     await rm(postgres.dataDirectory, { recursive: true, force: true });
