@@ -1,8 +1,15 @@
 /** Campaigns, iterations and candidates as JSON. */
-import { ErrorsFrom, Mining, Selection, StartFrom, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
+import {
+  ErrorsFrom,
+  Mining,
+  Selection,
+  type Settings,
+  StartFrom,
+  Switch,
+} from "@tutelage/proto/campaigns/v1/campaigns";
 import { z } from "zod";
 import { enumName, nextCursor, pageQuery, proportion, runSchema, wholeNumber } from "./fields.js";
-import { decodingSchema, recipeSchema, taskSchema } from "./task-schemas.js";
+import { decodingSchema, type Fields, recipeSchema, taskSchema } from "./task-schemas.js";
 
 /** A switch is true or false ("on" and "off" are understood, too); left out, it takes its default. */
 const switchFlag = z

@@ -1,8 +1,12 @@
 /** Tasks, recipes, profiles and predictions as JSON. */
-import { TuningMethod } from "@tutelage/proto/student/v1/student";
-import { Grader, TaskKind } from "@tutelage/proto/task/v1/task";
+import { type Decoding, type Recipe, TuningMethod } from "@tutelage/proto/student/v1/student";
+import { Grader, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import { z } from "zod";
+import type { Snaked } from "./cases.js";
 import { enumName } from "./fields.js";
+
+/** One schema for each field of a message: a field that the contract gains cannot be forgotten here. */
+export type Fields<Message> = Record<keyof Snaked<Message>, z.ZodType>;
 
 const share = z.number().min(0).max(1);
 
@@ -22,7 +26,7 @@ export const taskSchema = z
     teacher_instructions: z.string().default("").describe("What the task is and what its rows look like"),
     max_answer_tokens: z.number().int().min(0).default(0).describe("0 picks the kind's default"),
     row_noun: z.string().default("").describe('What rows are called, plural: "questions"'),
-  })
+  } satisfies Fields<Task>)
   .refine(({ kind, labels }) => kind !== TaskKind.CLASSIFICATION || labels.length >= 2, {
     error: "a classification task needs at least two labels",
     path: ["labels"],
@@ -46,7 +50,7 @@ export const recipeSchema = z
     weight_decay: z.number().min(0).default(0),
     max_grad_norm: z.number().min(0),
     average_share: share.default(0),
-  })
+  } satisfies Fields<Recipe>)
   .meta({ id: "Recipe" });
 
 export const decodingSchema = z
@@ -57,7 +61,7 @@ export const decodingSchema = z
     max_new_tokens: z.number().int().min(0).default(0),
     stop: z.array(z.string()).default([]),
     seed: z.number().int().default(0),
-  })
+  } satisfies Fields<Decoding>)
   .meta({ id: "Decoding" });
 
 export const studentProfiles = z.object({
