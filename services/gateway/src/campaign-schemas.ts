@@ -50,7 +50,7 @@ export const settingsSchema = z
     matched_arm: switchFlag.describe("Also train plain students with the final student's number of steps"),
     none_all_arm: switchFlag.describe("Also train a plain student on seed and dev rows together"),
     plain_tries: count.describe("Plain students to try; 0 for as many as the campaign has to choose from"),
-  })
+  } satisfies Fields<Settings>)
   .partial()
   .meta({ id: "CampaignSettings" });
 
