@@ -136,15 +136,15 @@ function postgresLinks() {
 
 /** The newest Python of PATH that is new enough; plain python3 first. */
 function findPython() {
-  for (const name of ["python3", "python3.13", "python3.12", "python3.11", "python3.10", "python"]) {
+  for (const name of ["python3", "python3.13", "python3.12", "python3.11", "python"]) {
     try {
-      const script = "import sys; print(sys.version_info >= (3, 10))";
+      const script = "import sys; print(sys.version_info >= (3, 11))";
       if (execFileSync(name, ["-c", script], { encoding: "utf8" }).trim() === "True") return name;
     } catch {
       // Not there, or not a Python: the next one.
     }
   }
-  throw new Error("Python 3.10 or newer is needed; put python3 on PATH.");
+  throw new Error("Python 3.11 or newer is needed; put python3 on PATH.");
 }
 
 /** uv does not read pip's settings: hand it pip's index and certificates where uv has none of its own. */
