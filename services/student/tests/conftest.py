@@ -78,7 +78,7 @@ class Wire:
         path.write_bytes(data)
         return task_pb2.RowSource(uri=path.as_uri(), sha256=hashlib.sha256(data).hexdigest())
 
-    def train_request(self, run_id: str, fence: int = 1, **changes: Any) -> Any:
+    def train_request(self, run_id: str, fence: int = 1, /, **changes: Any) -> Any:
         """A training that works; `changes` replace its fields, recipe__x those of the recipe."""
         recipe = {
             "method": student_pb2.TUNING_METHOD_LORA,
@@ -87,7 +87,7 @@ class Wire:
             "exact_steps": 20,
             "batch_rows": 16,
             "micro_batch_tokens": 1024,
-            "learning_rate": 2e-2,
+            "learning_rate": 1e-2,
             "max_grad_norm": 1.0,
         }
         for key in [key for key in changes if key.startswith("recipe__")]:

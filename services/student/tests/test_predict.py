@@ -87,7 +87,7 @@ def test_trained_student_answers_with_the_label_and_stops(model, task):
         model,
         make_rows(64),
         task,
-        Recipe(lora_rank=8, exact_steps=40, batch_rows=16, learning_rate=2e-2),
+        Recipe(lora_rank=8, exact_steps=40, batch_rows=16, learning_rate=1e-2),
         seed=1,
     )
     rows = make_rows(20, seed=8)

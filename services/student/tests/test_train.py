@@ -9,7 +9,7 @@ from tutelage_student.recipe import Recipe
 from tutelage_student.task import Row
 from tutelage_student.train import fine_tune
 
-LORA = Recipe(lora_rank=8, lora_alpha=16, exact_steps=40, batch_rows=16, learning_rate=2e-2)
+LORA = Recipe(lora_rank=8, lora_alpha=16, exact_steps=40, batch_rows=16, learning_rate=1e-2)
 FULL = Recipe(method="full", exact_steps=40, batch_rows=16, learning_rate=3e-3)
 
 

@@ -118,7 +118,7 @@ def test_interactive_predictions_slip_in_between_steps(wire):
 def test_cancel_stops_a_long_generation(wire):
     rows = wire.publish([as_json(row) for row in make_rows(2000, seed=5)], "many")
     request = wire.predict_request(interactive=False, run_id="gen", fence=1, rows=rows)
-    request.decoding.CopyFrom(student_pb2.Decoding(max_new_tokens=100))
+    request.decoding.CopyFrom(student_pb2.Decoding(max_new_tokens=30))
     stream = wire.stub.Predict(request)
     next(stream)
     stream.cancel()

@@ -1,6 +1,7 @@
 """`python -m tutelage_student`: starts the student."""
 
 import asyncio
+import os
 import sys
 
 from tutelage_student.errors import StudentError
@@ -16,6 +17,8 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     configure(settings.log_level)
+    # Progress bars are no JSON lines.
+    os.environ.setdefault("TQDM_DISABLE", "1")
     from tutelage_student.server import serve
 
     try:
