@@ -149,6 +149,19 @@ test("a client that goes takes its watch with it", async () => {
   await vi.waitFor(() => expect(fixture.campaigns.watchers).toBe(watching - 1), 5_000);
 });
 
+test("a stopping gateway ends its event streams instead of waiting for campaigns", async () => {
+  const other = await startFixture();
+  const campaign = runningCampaign();
+  const id = other.campaigns.put(campaign);
+  const stream = openEvents(id, {}, other.url);
+  await stream.until("campaign.progress");
+  const began = Date.now();
+  await other.gateway.stop();
+  await stream.ended;
+  expect(Date.now() - began).toBeLessThan(3_000);
+  await other.stop();
+});
+
 test("the student of a finished campaign is a tar file, byte for byte; before that there is none", async () => {
   const campaign = runningCampaign();
   const path = `/v1/campaigns/${campaign.run?.id}`;
@@ -214,10 +227,10 @@ function finish(campaign: Campaign, uri: string): Campaign {
 }
 
 /** A server-sent event stream read by hand. */
-function openEvents(id: string, headers: Record<string, string> = {}) {
+function openEvents(id: string, headers: Record<string, string> = {}, url = fixture.url) {
   let text = "";
   let received: NodeJS.Dict<string | string[]> = {};
-  const call = get(`${fixture.url}/v1/campaigns/${id}/events`, { headers });
+  const call = get(`${url}/v1/campaigns/${id}/events`, { headers });
   const ended = new Promise<void>((done, fail) => {
     call.on("error", (error) => (call.destroyed ? done() : fail(error)));
     call.on("response", (response) => {

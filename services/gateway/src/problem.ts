@@ -60,7 +60,7 @@ export function handleError(thrown: unknown, request: FastifyRequest, reply: Fas
     return reply;
   }
   const problem = toProblem(thrown);
-  if (problem.status >= 500) request.log.error({ err: thrown }, "request failed");
+  if (problem.status >= 500 && problem.reason !== "stopping") request.log.error({ err: thrown }, "request failed");
   return sendProblem(request, reply, problem);
 }
 
@@ -75,7 +75,11 @@ export function handleNotFound(request: FastifyRequest, reply: FastifyReply) {
 
 export function toProblem(thrown: unknown): Problem {
   if (hasZodFastifySchemaValidationErrors(thrown)) return invalidRequest(thrown.validation as unknown as Issue[]);
-  const { code = "", statusCode = 0, message } = thrown as FastifyError;
+  const { code = "", statusCode = 0, message, name } = thrown as FastifyError;
+  // A call that was aborted because the client had gone, who will not read this, or because the server stops.
+  if (name === "AbortError") {
+    return { status: 503, title: "The server is stopping", detail: "Try again in a moment.", reason: "stopping" };
+  }
   if (statusCode >= 400 && statusCode < 500) {
     const [reason, title] = framework[code] ?? ["bad_request", "The request is not valid"];
     const hint =
