@@ -169,13 +169,25 @@ async function correctness(where: Where, outcome: Outcome): Promise<Record<strin
   }
 }
 
-/** One REST call. Throws the problem's detail. */
+/** A service that is started again after its process died is away for a few seconds; reads wait for it this long. */
+const patienceMs = 120_000;
+
+/** One REST call. Throws the problem's detail. A read waits while a service is away (503). */
 export async function call<Reply>(where: { url: string }, method: string, path: string, body?: object): Promise<Reply> {
-  const response = await fetch(`${where.url}${path}`, {
-    method,
-    ...(body === undefined ? {} : { headers: { "content-type": "application/json" }, body: JSON.stringify(body) }),
-  });
-  const reply = (await response.json()) as Reply & { title?: string; detail?: string };
-  if (!response.ok) throw new Error(`${method} ${path}: ${reply.title}: ${reply.detail}`);
-  return reply;
+  const until = performance.now() + patienceMs;
+  for (;;) {
+    const response = await fetch(`${where.url}${path}`, {
+      method,
+      ...(body === undefined ? {} : { headers: { "content-type": "application/json" }, body: JSON.stringify(body) }),
+    }).catch(() => undefined);
+    const away = response === undefined || response.status === 503;
+    if (away && method === "GET" && performance.now() < until) {
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      continue;
+    }
+    if (response === undefined) throw new Error(`${method} ${path}: nobody answers at ${where.url}.`);
+    const reply = (await response.json()) as Reply & { title?: string; detail?: string };
+    if (!response.ok) throw new Error(`${method} ${path}: ${reply.title}: ${reply.detail}`);
+    return reply;
+  }
 }
