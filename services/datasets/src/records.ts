@@ -1,7 +1,7 @@
 /**
  * Cuts the bytes of a file into records: lines of JSONL, or RFC 4180 records,
- * whose quoted fields may hold newlines. On bytes, and by ourselves, because of
- * what a bad record must not do: a record that is malformed, too large or not
+ * whose quoted fields may hold newlines. On bytes, and not by csv-parse (which
+ * the tests compare with), because of what a bad record must not do: a record that is malformed, too large or not
  * UTF-8 is reported at its first line, and reading resumes at the line after
  * that, so one forgotten quote does not swallow the rest of the file. Memory is
  * one chunk and one record.

@@ -1,7 +1,6 @@
 /** Turns records of a file into seed rows by a column mapping, or says what is wrong with them. Pure. */
 import { splitFromName } from "@tutelage/platform/rowfile";
 import { type Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
-import { parse } from "csv-parse/sync";
 import { shown } from "./fields.js";
 import { messagesProblem, textProblem } from "./row.js";
 
@@ -56,9 +55,22 @@ export function rowFromJson(text: string, mapping: Mapping): ReadRow {
 
 /** The fields of one CSV record; it is well formed, as records.ts has made sure. */
 export function csvFields(text: string): string[] {
-  if (!text.includes('"')) return text.split(",");
-  const [fields] = parse(text, { record_delimiter: "\n" });
-  return fields ?? [];
+  const fields: string[] = [];
+  let at = 0;
+  for (;;) {
+    if (text[at] === '"') {
+      let end = text.indexOf('"', at + 1);
+      while (text[end + 1] === '"') end = text.indexOf('"', end + 2);
+      fields.push(text.slice(at + 1, end).replaceAll('""', '"'));
+      at = end + 1;
+    } else {
+      const end = text.indexOf(",", at);
+      fields.push(text.slice(at, end === -1 ? text.length : end));
+      at = end === -1 ? text.length : end;
+    }
+    if (at >= text.length) return fields;
+    at++;
+  }
 }
 
 /** The row of one CSV record, given the header's columns. */
