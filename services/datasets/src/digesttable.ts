@@ -1,8 +1,7 @@
 /**
  * A set of 16-byte digests that numbers its members 0, 1, 2, … in the order of
- * their coming. 22 to 27 bytes a member (16 the digest, the rest open-addressing
- * slots at a load of ⅜ to ¾), where a Set of strings takes about 100: five
- * million rows fit in 135 MB. Digests are SHA-256 prefixes, so their bits are
+ * their coming. 21 to 27 bytes a member (16 the digest, the rest open-addressing
+ * slots at a load of ⅜ to ¾), where a Set of strings takes about 100. Digests are SHA-256 prefixes, so their bits are
  * the hash, and two that differ never collide at any size that matters (2^-64
  * at 2^32 members).
  */

@@ -1,7 +1,9 @@
 /**
  * Imports a file: the bytes are received into a spool first, so that everything
  * after is free of the client: the key is looked up by the file's digest, and
- * the reading can start over when the dataset moved on meanwhile.
+ * the reading can start over when the dataset moved on meanwhile. A key stands
+ * for a version: an import that made none, because no row was good or strict
+ * refused, is not remembered and may be sent again, mended, with the same key.
  */
 import { createHash, type Hash } from "node:crypto";
 import { invalidField, notFound, TutelageError } from "@tutelage/platform/errors";

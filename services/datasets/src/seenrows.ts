@@ -1,4 +1,4 @@
-/** Finds duplicate and conflicting rows while a file is read, in 31 to 36 bytes a row. Pure. */
+/** Finds duplicate and conflicting rows while a file is read, in 33 to 41 bytes a row (measured to 5 million). Pure. */
 import { hash } from "node:crypto";
 import { splitName } from "@tutelage/platform/rowfile";
 import { type Row, Split } from "@tutelage/proto/task/v1/task";
@@ -27,10 +27,14 @@ class Column {
 
 export class SeenRows {
   private readonly inputs = new DigestTable();
-  /** First 32 bits of the output's digest, where the input first came. */
+  /**
+   * First 32 bits of the output's digest, where the input first came. One conflict
+   * in 4 billion passes for a duplicate; the row is left out either way.
+   */
   private readonly outputs = new Column();
-  /** The line where the input first came (low 32 bits; a file has fewer) and, beside it, its splits so far. */
+  /** The line where the input first came. */
   private readonly lines = new Column();
+  /** Bits of the splits in which it came so far. */
   private readonly splits = new Column();
 
   /** Remembers a row that the version already has. */
