@@ -5,7 +5,7 @@ const identity: CallIdentity = {
   projectId: "p",
   provider: "embedded",
   model: "abc",
-  ask: { kind: "completion", prompt: "x", stop: ["\n"], sampling: { temperature: 1, topP: 1, maxTokens: 8 } },
+  ask: { kind: "completion", prompt: "x", stop: ["\n"], sampling: { temperature: 1, topP: 1, topK: 0, maxTokens: 8 } },
   attempt: 0,
   replicateSeed: 0,
 };
@@ -20,7 +20,7 @@ test("everything that shapes a reply shapes the digest, and the order of keys do
     { ...identity, ask: { ...identity.ask, prompt: "y" } as CallIdentity["ask"] },
     {
       ...identity,
-      ask: { ...identity.ask, sampling: { temperature: 1, topP: 0.9, maxTokens: 8 } } as CallIdentity["ask"],
+      ask: { ...identity.ask, sampling: { temperature: 1, topP: 0.9, topK: 0, maxTokens: 8 } } as CallIdentity["ask"],
     },
   ];
   expect(new Set([identity, ...others].map(callDigest)).size).toBe(others.length + 1);

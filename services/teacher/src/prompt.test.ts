@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import { labelPhrase, plainLabel, writeAsk, writePlan } from "./prompt.js";
 import { order, row, seedRows, task } from "./service.fixture.js";
 
-const sampling = { temperature: 0.8, topP: 0.95, maxTokens: 64 };
+const sampling = { temperature: 0.8, topP: 0.95, topK: 64, maxTokens: 64 };
 const seed = seedRows[0] as Row;
 const promptOf = (ask: ReturnType<typeof writeAsk>) => (ask.kind === "completion" ? ask.prompt : "");
 
@@ -32,7 +32,15 @@ test("texts of several lines are fenced instead of listed", () => {
   const long = row("long", "Hello,\n\nI want to fly.\nBob", "book_flight");
   const ask = writeAsk(writePlan("list_continuation", task, order(long), 0, 0), sampling);
   expect(ask).toMatchObject({ kind: "completion", stop: ["\n>>>"] });
-  expect(promptOf(ask)).toMatch(/<<<\nHello,\n\nI want to fly\.\nBob\n>>>\n<<<\n$/);
+  expect(promptOf(ask)).toMatch(/<<<\nHello,\n\nI want to fly\.\nBob\n>>>\n<<<\n\S+$/);
+});
+
+test("the first word of the new row is another row's of the same label, and belongs to the row", () => {
+  const plan = writePlan("list_continuation", task, order(seed), 0, 0);
+  expect(["two", "fly"]).toContain(plan.opening);
+  expect(promptOf(writeAsk(plan, sampling)).endsWith(`\n- ${plan.opening}`)).toBe(true);
+  expect(writePlan("list_continuation", task, order(seed, { exampleRows: [] }), 0, 0).opening).toBe("");
+  expect(writePlan("chat", task, order(seed), 0, 0).opening).toBe("");
 });
 
 test("questions with answers are continued as blocks", () => {

@@ -17,6 +17,12 @@ export interface WritePlan {
   /** Shown rows, never the seed row itself. */
   examples: Row[];
   form: PromptForm;
+  /**
+   * First word of the new row, put into a base model's mouth: that of another
+   * row of the same label. Measured on TREC with Gemma 3 270M: the label is
+   * right for .73 of the rows instead of .67, and copies vanish.
+   */
+  opening: string;
 }
 
 /** What one attempt shows: each attempt draws other examples, so that a fixed prompt does not cap the variety. */
@@ -28,8 +34,13 @@ export function writePlan(form: PromptForm, task: Task, order: WriteOrder, attem
       rowText(row) !== rowText(seedRow) &&
       (task.kind !== TaskKind.CLASSIFICATION || row.output === seedRow.output),
   );
-  const examples = shuffled(others, `${seed}\0${seedRow.id}\0${attempt}`).slice(0, shownExamples);
-  return { task, seedRow, wrongAnswer: order.wrongAnswer, examples, form };
+  const drawn = shuffled(others, `${seed}\0${seedRow.id}\0${attempt}`);
+  const examples = drawn.slice(0, shownExamples);
+  const opens = form === "list_continuation" && task.kind === TaskKind.CLASSIFICATION;
+  // Drawn anew, so that rows which are not shown lend their words too.
+  const [lender] = opens ? shuffled(others, `${seed}\0${seedRow.id}\0${attempt}\0opening`) : [];
+  const opening = lender === undefined ? "" : (rowText(lender).trim().split(/\s+/)[0] ?? "");
+  return { task, seedRow, wrongAnswer: order.wrongAnswer, examples, form, opening };
 }
 
 /** The question of a plan. */
@@ -79,11 +90,15 @@ function continuation(plan: WritePlan): { prompt: string; stop: string } {
   if (plan.task.kind !== TaskKind.CLASSIFICATION) return questionAndAnswer(plan.task, shown);
   const heading = `A list of ${labelPhrase(plan.task, plan.seedRow.output)}:\n`;
   const texts = shown.map(rowText);
+  const opening = plan.opening === "" ? "" : ` ${plan.opening}`;
   if (texts.some((text) => text.includes("\n"))) {
     // A dash cannot delimit texts of several lines.
-    return { prompt: `${heading}\n${texts.map((text) => `<<<\n${text}\n>>>\n`).join("")}<<<\n`, stop: "\n>>>" };
+    return {
+      prompt: `${heading}\n${texts.map((text) => `<<<\n${text}\n>>>\n`).join("")}<<<\n${plan.opening}`,
+      stop: "\n>>>",
+    };
   }
-  return { prompt: `${heading}${texts.map((text) => `- ${text}\n`).join("")}-`, stop: "\n" };
+  return { prompt: `${heading}${texts.map((text) => `- ${text}\n`).join("")}-${opening}`, stop: "\n" };
 }
 
 function questionAndAnswer(task: Task, shown: Row[]): { prompt: string; stop: string } {

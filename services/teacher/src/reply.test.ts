@@ -72,8 +72,10 @@ test("a reply cut at the token limit is truncated whatever it holds", () => {
 });
 
 test("a continued list gives a row with the seed row's label", () => {
-  expect(code(readWritten(list, reply(" a seat to Bern ")))).toEqual(good);
-  expect(code(readWritten(list, reply(" fly me to Rome for the weekend")))).toBe("copied_seed");
+  const plan = { ...list, opening: "fly" };
+  expect(code(readWritten(plan, reply(" us to Bern ")))).toEqual({ input: "fly us to Bern", output: "book_flight" });
+  expect(code(readWritten(plan, reply(" me to Rome for the weekend")))).toBe("copied_seed");
+  expect(code(readWritten(plan, reply(" ")))).toBe("empty_reply");
 });
 
 test("an answer that cannot be read is no answer", () => {

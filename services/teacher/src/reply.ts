@@ -17,7 +17,7 @@ export function readWritten(plan: WritePlan, reply: Reply): Outcome {
   const reject = (code: Parameters<typeof rejection>[0], message: string) => rejection(code, message, text);
   if (text.trim() === "") return reject("empty_reply", "The teacher replied with nothing.");
   if (reply.finish === "length") return reject("truncated", "The reply was cut off at the token limit.");
-  const parts = plan.form === "chat" ? fromJson(text) : fromContinuation(plan.task, text);
+  const parts = plan.form === "chat" ? fromJson(text) : fromContinuation(plan.task, plan.opening + text);
   if (parts === undefined)
     return reject("unparseable", "The reply does not hold a row in the form that was asked for.");
   const input = parts.input.trim();

@@ -9,6 +9,8 @@ export interface ChatMessage {
 export interface Sampling {
   temperature: number;
   topP: number;
+  /** Only the likeliest so many tokens; 0 means all. Only models on this machine heed it. */
+  topK: number;
   maxTokens: number;
 }
 

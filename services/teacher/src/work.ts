@@ -30,6 +30,7 @@ export function jobsOf(request: GenerationRequest, profile: TeacherProfileSettin
   const sampling: Sampling = {
     temperature: profile.temperature,
     topP: profile.top_p,
+    topK: profile.provider === "embedded" ? profile.top_k : 0,
     maxTokens: profile.max_tokens,
   };
   const form = profile.prompt_form;

@@ -79,6 +79,7 @@ async function complete(
       maxTokens: request.maxTokens,
       temperature: request.temperature,
       topP: request.topP,
+      topK: request.topK,
       seed: request.seed,
       customStopTriggers: request.stop,
       signal,

@@ -19,6 +19,7 @@ export type ChildRequest =
       maxTokens: number;
       temperature: number;
       topP: number;
+      topK: number;
       seed: number;
     }
   | { id: number; kind: "score"; items: ScoreItem[] }

@@ -50,6 +50,7 @@ export class EmbeddedTeacher implements Teacher {
             maxTokens: ask.sampling.maxTokens,
             temperature: ask.sampling.temperature,
             topP: ask.sampling.topP,
+            topK: ask.sampling.topK,
             seed,
           };
     const reply = await this.exchange(body, signal);
