@@ -41,16 +41,6 @@ export function chooseIteration(iterations: readonly Iteration[]): Iteration | u
   return iterations.findLast((one) => (one.crossFitAccuracy?.value ?? 0) >= score.value - standardError);
 }
 
-/** Successes over n with the 95 % Wilson score interval (Wilson 1927, J. Am. Stat. Assoc. 22, 209-212). */
-export function proportion(successes: number, n: number): Proportion {
-  if (n === 0) return { successes, n, value: 0, ci95Low: 0, ci95High: 1 };
-  const z = 1.959963984540054;
-  const value = successes / n;
-  const center = (value + (z * z) / (2 * n)) / (1 + (z * z) / n);
-  const half = (z / (1 + (z * z) / n)) * Math.sqrt((value * (1 - value)) / n + (z * z) / (4 * n * n));
-  return { successes, n, value, ci95Low: Math.max(0, center - half), ci95High: Math.min(1, center + half) };
-}
-
 /**
  * Difference of two accuracies on the same rows with the adjusted Wald interval
  * of Bonett & Price 2012 (J. Educ. Behav. Stat. 37, 479-488): one is added to

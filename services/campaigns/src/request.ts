@@ -1,10 +1,11 @@
 /** Checks a campaign's request against what is there, and resolves every default. */
 import { invalidField, TutelageError } from "@tutelage/platform/errors";
+import { requireTask } from "@tutelage/platform/task";
 import type { StartCampaignRequest } from "@tutelage/proto/campaigns/v1/campaigns";
 import { type Row, Split } from "@tutelage/proto/task/v1/task";
 import type { ResolvedRequest } from "./campaign.js";
 import { rowsOf, type Services } from "./clients.js";
-import { checkTask, resolveSettings } from "./settings.js";
+import { resolveSettings } from "./settings.js";
 
 /** Fewer seed rows than this cannot be told from noise. */
 const fewestSeedRows = 4;
@@ -19,7 +20,7 @@ export async function resolveRequest(
   signal: AbortSignal,
 ): Promise<ResolvedRequest> {
   const { projectId } = request;
-  const task = checkTask(request.task);
+  const task = requireTask(request.task);
   const settings = resolveSettings(request.settings, task);
 
   const { profiles: students } = await services.training.listStudentProfiles({ projectId }, { signal });

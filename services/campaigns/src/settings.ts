@@ -117,40 +117,6 @@ export function needsCrossFit(settings: Settings): boolean {
   return settings.mining === Mining.CROSS_FIT || settings.checkStudents === Switch.ON;
 }
 
-/** Checks a task. Throws invalid_argument with one violation for each wrong field. */
-export function checkTask(task: Task | undefined): Task {
-  const violations: FieldViolation[] = [];
-  const wrong = (field: string, description: string) => violations.push({ field: `task.${field}`, description });
-  if (task === undefined) {
-    throw new TutelageError("invalid_argument", "task: is missing; say what the student is to learn.", {
-      fields: [{ field: "task", description: "is missing; say what the student is to learn." }],
-    });
-  }
-  const inputs = task.promptTemplate.split("{input}").length - 1;
-  if (inputs !== 1) {
-    wrong(
-      "prompt_template",
-      `contains {input} ${inputs} times; it must contain it exactly once, e.g. "Question: {input}\\nClass:".`,
-    );
-  }
-  if (task.kind === TaskKind.UNSPECIFIED)
-    wrong("kind", "is missing; use classification, multiple_choice, math or text.");
-  const names = task.labels.map((label) => label.name);
-  if (task.kind === TaskKind.CLASSIFICATION && names.length < 2) wrong("labels", "must name at least two labels.");
-  if (task.kind !== TaskKind.CLASSIFICATION && names.length > 0)
-    wrong("labels", "are only for classification; leave them out.");
-  if (names.some((name) => name.trim() === "")) wrong("labels", "has a label without a name.");
-  const twice = names.find((name, index) => names.indexOf(name) !== index);
-  if (twice !== undefined) wrong("labels", `names "${twice}" twice.`);
-  if (violations.length > 0) {
-    throw new TutelageError("invalid_argument", violations.map((one) => `${one.field} ${one.description}`).join(" "), {
-      reason: "invalid_task",
-      fields: violations,
-    });
-  }
-  return task;
-}
-
 function snake(name: string): string {
   return name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 }

@@ -1,11 +1,12 @@
 /** Training and evaluating students as steps of a campaign. */
+
+import { proportion } from "@tutelage/platform/interval";
 import { type Iteration, StartFrom } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { Version } from "@tutelage/proto/datasets/v1/datasets";
 import type { GradedPrediction, Proportion } from "@tutelage/proto/evaluation/v1/evaluation";
 import type { Checkpoint, Recipe } from "@tutelage/proto/student/v1/student";
 import { type Row, type RowSource, Split } from "@tutelage/proto/task/v1/task";
 import { type Campaign, rowSource, type SeedData } from "./campaign.js";
-import { proportion } from "./choosing.js";
 import { evaluate, predictionsOf, train } from "./clients.js";
 import { assignFolds } from "./mining.js";
 import { derivedSeed } from "./random.js";

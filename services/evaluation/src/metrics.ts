@@ -1,6 +1,7 @@
 /** What grades add up to. */
+
+import { proportion } from "@tutelage/platform/interval";
 import type { ConfusionCell, LabelMetrics, Metrics } from "@tutelage/proto/evaluation/v1/evaluation";
-import { proportion } from "./interval.js";
 
 /** The part of a graded prediction that metrics are made of. */
 export interface Grade {
