@@ -216,7 +216,7 @@ def accumulate_gradient(
         loss = cross_entropy(logits, targets.to(model.device), reduction="sum")
         (loss / completion_tokens).backward()  # type: ignore[no-untyped-call]
         weights.collect_gradient()
-        total += float(loss)
+        total += float(loss.detach())
     return total / completion_tokens
 
 
