@@ -8,7 +8,7 @@ export const tasks = {
     task: {
       name: "trec",
       kind: "classification",
-      prompt_template: "Question: {input}\nClass:",
+      prompt_template: "Question: {input}\nThe answer is a",
       labels: labels({
         ABBR: "questions about an abbreviation: what it stands for or what its short form is",
         DESC: "questions that ask for a description, a definition, a reason, or how something works",
@@ -27,7 +27,7 @@ export const tasks = {
     task: {
       name: "sst2",
       kind: "classification",
-      prompt_template: "Review: {input}\nSentiment:",
+      prompt_template: "Review: {input}\nThe movie was",
       labels: labels({
         positive: "sentences from movie reviews that are positive",
         negative: "sentences from movie reviews that are negative",
@@ -42,7 +42,7 @@ export const tasks = {
     task: {
       name: "snips",
       kind: "classification",
-      prompt_template: "Request: {input}\nIntent:",
+      prompt_template: "{input}\nThe user wants to",
       labels: labels({
         AddToPlaylist: "requests to add a song or an artist to a playlist",
         BookRestaurant: "requests to book a table at a restaurant",
