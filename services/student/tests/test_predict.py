@@ -108,6 +108,18 @@ def test_stop_ends_the_answer_before_it(model, task):
         assert cut.text == answer.text[: answer.text.find(stop)].strip()
 
 
+def test_an_answer_ends_where_the_context_is_full(model, task):
+    row = Row("near", "good " * 110, "positive")
+    prompt = len(Encoder(model.tokenizer, task).prompt(row))
+    assert model.context_tokens - 20 < prompt < model.context_tokens
+    answers = [
+        generate(model, [row], task, None, Decoding(temperature=20, max_new_tokens=most))[0]
+        for most in (500, model.context_tokens - prompt, model.context_tokens - prompt - 1)
+    ]
+    assert not answers[0].too_long
+    assert answers[0] == answers[1] != answers[2]
+
+
 def test_pause_may_end_the_work(model, task):
     class Stopped(Exception):
         pass

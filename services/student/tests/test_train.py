@@ -6,7 +6,7 @@ from tutelage_student.activations import ActivationCache
 from tutelage_student.errors import StudentError
 from tutelage_student.predict import score_labels
 from tutelage_student.recipe import Recipe
-from tutelage_student.task import Row
+from tutelage_student.task import Row, Task
 from tutelage_student.train import fine_tune
 
 LORA = Recipe(lora_rank=8, lora_alpha=16, exact_steps=40, batch_rows=16, learning_rate=1e-2)
@@ -78,6 +78,24 @@ def test_frozen_lower_layers_are_computed_once_and_give_the_same_gradients(model
     assert torch.equal(first.weights.flat, second.weights.flat)
     torch.testing.assert_close(first.weights.flat, tight.weights.flat, rtol=1e-3, atol=1e-5)
     assert all(".layers.1." in name for name in first.weights.adapters)
+
+
+@pytest.mark.parametrize(
+    "labels", [("negative", "positive"), ("x", "xy", "xyz")], ids=["films", "shared beginnings"]
+)
+def test_scores_are_the_same_with_kept_activations(model, labels):
+    task = Task("Text: {input}\nAnswer:", labels)
+    rows = [Row(str(index), "good " * index, labels[index % 2]) for index in range(1, 9)]
+    recipe = Recipe(exact_steps=2, trained_layers=1)
+    shared = ActivationCache()
+    student = fine_tune(model, rows, task, recipe, seed=1)
+    alone = score_labels(model, rows, task, student.weights)
+    cached = score_labels(model, rows, task, student.weights, activations=shared)
+    assert shared.used_bytes > 0
+    for one, other in zip(alone, cached, strict=True):
+        assert one.label_log_probabilities == pytest.approx(other.label_log_probabilities, abs=1e-4)
+    # What a prediction keeps is read by trainings too, so it must bear a gradient behind it.
+    assert not any(kept.is_inference() for kept in shared._stored.values())
 
 
 def test_micro_batches_give_the_gradient_of_the_whole_batch(model, task):

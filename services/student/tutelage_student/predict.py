@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -71,6 +71,33 @@ class LabelTree:
     depths: tuple[int, ...]
     steps: tuple[tuple[tuple[int, int], ...], ...]
 
+    def packed(
+        self, model: Model, sequences: Sequence[Sequence[int]]
+    ) -> tuple[Tensor, Tensor, Layout]:
+        """As `Model.packed`, for prompts followed by `tokens`.
+
+        Each node sees the prompt and its own ancestors only, and stands where it would stand if
+        its label alone followed.
+        """
+        ids, positions, layout = model.packed(sequences)
+        nodes = len(self.tokens)
+        if not nodes:
+            return ids, positions, layout
+        sees = torch.zeros(nodes, nodes, dtype=torch.bool)
+        for node, parent in enumerate(self.parents):
+            if parent >= 0:
+                sees[node] = sees[parent]
+            sees[node, node] = True
+        causal = torch.ones(layout.longest, layout.longest, dtype=torch.bool).tril()
+        mask = causal.repeat(layout.rows, 1, 1)
+        placed = []
+        for row, sequence in enumerate(sequences):
+            prompt, end = len(sequence) - nodes, len(sequence)
+            mask[row, prompt:end, prompt:end] = sees
+            placed += [torch.arange(prompt), torch.tensor(self.depths) + prompt - 1]
+        layout = replace(layout, mask=mask[:, None].to(model.device))
+        return ids, torch.cat(placed).to(model.device), layout
+
 
 def label_tree(labels: Sequence[Sequence[int]]) -> LabelTree:
     """The tree of these labels' token ids; labels that begin alike share nodes."""
@@ -108,7 +135,7 @@ def score_labels(
     labels are one token long that is the prompt alone.
 
     weights: a student's, None for the base model. activations: used where the student's lower
-    layers are frozen and every label is one token. pause: called between batches, when the model
+    layers are frozen, shared over students. pause: called between batches, when the model
     may be used for something else; an exception from it ends the job.
     """
     if not task.labels:
@@ -175,15 +202,12 @@ def _tree_scores(
 ) -> Tensor:
     """`[rows, labels]` log-probabilities, normalised over the labels."""
     sequences = [[*question.prompt, *tree.tokens] for question in batch]
-    ids, positions, layout = model.packed(sequences)
+    ids, positions, layout = tree.packed(model, sequences)
     first_layer = getattr(weights, "first_layer", 0)
-    if not tree.tokens and first_layer and activations is not None:
-        below = torch.cat(activations.below(model, first_layer, sequences))
+    if first_layer and activations is not None:
+        below = torch.cat(activations.below(model, first_layer, sequences, tree))
         hidden = model.hidden(layout, positions, inputs=below, first_layer=first_layer)
     else:
-        if tree.tokens:
-            positions, layout = _as_tree(batch, tree, layout)
-            positions, layout = positions.to(model.device), layout.to(model.device)
         hidden = model.hidden(layout, positions, ids=ids)
     # Per row, the prompt's last token (node -1) and the tree's nodes.
     nodes = len(tree.tokens) + 1
@@ -200,25 +224,6 @@ def _tree_scores(
     return torch.stack(scores, -1).log_softmax(-1)
 
 
-def _as_tree(batch: Sequence[_Question], tree: LabelTree, layout: Layout) -> tuple[Tensor, Layout]:
-    """Positions and mask under which each node sees the prompt and its own ancestors only."""
-    nodes = len(tree.tokens)
-    sees = torch.zeros(nodes, nodes, dtype=torch.bool)
-    for node, parent in enumerate(tree.parents):
-        if parent >= 0:
-            sees[node] = sees[parent]
-        sees[node, node] = True
-    longest = layout.longest
-    mask = torch.ones(longest, longest, dtype=torch.bool).tril().repeat(layout.rows, 1, 1)
-    positions = []
-    for row, question in enumerate(batch):
-        length = len(question.prompt)
-        mask[row, length : length + nodes, length : length + nodes] = sees
-        positions.append(torch.arange(length))
-        positions.append(torch.tensor(tree.depths) + length - 1)
-    return torch.cat(positions), Layout(layout.rows, longest, layout.slots, mask[:, None])
-
-
 def generate(
     model: Model,
     rows: Sequence[Row],
@@ -230,14 +235,17 @@ def generate(
 ) -> list[Prediction]:
     """Continues every row's prompt; answers in the rows' order.
 
-    Each row draws from its own stream, seeded by (decoding.seed, row id), so that the company it
-    is answered in changes nothing. The log-probability is that of the kept tokens, the end of
-    sequence included where the answer ended with it.
+    An answer ends with the end of sequence, before a stop text, after `max_new_tokens`, or where
+    the context is full. Each row draws from its own stream, seeded by (decoding.seed, row id), so
+    that the company it is answered in changes nothing. The log-probability is that of the kept
+    tokens, the end of sequence included where the answer ended with it. pause: as in
+    `score_labels`, between tokens.
     """
     decoding = decoding or Decoding()
     most = decoding.max_new_tokens or task.max_answer_tokens or DEFAULT_ANSWER_TOKENS
+    most = min(most, model.context_tokens)
     encoder = Encoder(model.tokenizer, task)
-    questions, results = _questions(model, encoder, rows, lambda _row: most)
+    questions, results = _questions(model, encoder, rows, lambda _row: 1)
     for batch in _batches(questions, min(most, 64)):
         with torch.inference_mode(), model.wearing(weights):
             for question, text, log_probability in _continue(
@@ -283,7 +291,8 @@ def _continue(
     while True:
         last = _choose(logits, open_answers, decoding)
         for answer, token in zip(open_answers, last, strict=True):
-            _append(answer, token, encoder, decoding, most)
+            room = model.context_tokens - len(answer.question.prompt)
+            _append(answer, token, encoder, decoding, min(most, room))
         still = [index for index, answer in enumerate(open_answers) if not answer.done]
         if not still:
             break

@@ -12,6 +12,13 @@ from tutelage_student.recipe import Recipe
 from tutelage_student.task import Message, Row, Task
 
 MOST_INLINE_ROWS = 256
+# Upper bound of an answer in tokens, where neither task nor request gives one.
+ANSWER_TOKENS = {
+    task_pb2.TASK_KIND_CLASSIFICATION: 16,
+    task_pb2.TASK_KIND_MULTIPLE_CHOICE: 8,
+    task_pb2.TASK_KIND_MATH: 256,
+    task_pb2.TASK_KIND_TEXT: 256,
+}
 METHODS: dict[int, Literal["lora", "full"]] = {
     student_pb2.TUNING_METHOD_LORA: "lora",
     student_pb2.TUNING_METHOD_FULL: "full",
@@ -161,7 +168,7 @@ def task(request: student_pb2.TrainRequest | student_pb2.PredictRequest) -> Task
     return Task(
         request.task.prompt_template,
         tuple(label.name for label in request.task.labels),
-        request.task.max_answer_tokens,
+        request.task.max_answer_tokens or ANSWER_TOKENS.get(request.task.kind, 0),
         request.task.name,
     )
 

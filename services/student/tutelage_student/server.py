@@ -34,7 +34,6 @@ class Server:
     """A student that listens; `port` is the one it got where 0 was asked for."""
 
     def __init__(self, settings: Settings) -> None:
-        # libgomp's busy waiting would starve other processes, e.g. an embedded teacher.
         torch.set_num_threads(settings.thread_count)
         self.service = StudentService(settings)
         self._server = grpc.aio.server(options=OPTIONS)
