@@ -199,11 +199,12 @@ function asked(api: TeacherCall["api"], last: string): Pick<TeacherCall, "wants"
     const row = JSON.parse(line ?? "{}") as { input?: string; output?: string };
     return { wants: "write", input: row.input ?? "", output: row.output ?? "" };
   }
-  if (/\n(Label|Answer):$/.test(last)) {
-    const block = last.slice(last.lastIndexOf("\n\nText: ") + "\n\nText: ".length);
-    return { wants: "label", input: block.slice(0, block.lastIndexOf("\n")), output: "" };
+  if (!last.startsWith("A list of ")) {
+    // Examples in the task's template, "Message: {input}\nIntent:" say, the last one open.
+    const block = last.split("\n\n").at(-1) ?? "";
+    return { wants: "label", input: block.slice(0, block.lastIndexOf("\n")).replace(/^\w+: /, ""), output: "" };
   }
-  if (last.endsWith("<<<\n"))
+  if (/<<<\n[^\n]*$/.test(last))
     return { wants: "write", input: last.split("<<<\n").at(-2)?.split("\n>>>")[0] ?? "", output: "" };
   return { wants: "write", input: last.split("\n").at(-2)?.replace(/^- /, "") ?? "", output: "" };
 }

@@ -10,8 +10,10 @@ import type { Ask, ChatMessage, Reply, Sampling } from "./teacher.js";
 const examplesPerLabel = 4;
 /** Examples of a task without labels. */
 const freeExamples = 6;
-/** Characters that examples may take, about 700 tokens: leaves room for the row in the smallest context. */
-const exampleCharacters = 2_400;
+/** Characters that examples may take, about 450 tokens: leaves room for the row in the smallest context. */
+const exampleCharacters = 1_600;
+/** Examples that are not shown and tell instead which labels the teacher favours whatever it reads. */
+const maxReferences = 16;
 /** Beyond this many labels letters run out, and the label is asked for by its name. */
 const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
 
@@ -19,7 +21,10 @@ const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
 export interface LabelPlan {
   task: Task;
   row: Row;
+  /** Shown with their answers; never the row itself. */
   examples: Row[];
+  /** Read without their answers, to see which labels the teacher favours; only for "score". */
+  references: Row[];
   /** "score" by likelihood, "choice" by a letter's log-probability, "say" by name. */
   method: "score" | "choice" | "say";
   form: PromptForm;
@@ -33,12 +38,32 @@ export function labelMethod(task: Task, provider: string, scoresLabels: boolean)
 }
 
 /**
- * The examples shown for a row: as many of each label, the same for every row
- * (so that a model on this machine reads them once), without the row itself.
+ * The examples shown for a row: as many of each label, without the row itself.
+ * Two sets serve all rows, the second for those that the first shows: a model
+ * on this machine reads each set once, and reading is nine tenths of the cost.
  */
 export function labelExamples(task: Task, row: Row, exampleRows: readonly Row[], seed: number): Row[] {
-  const others = exampleRows.filter((example) => example.id !== row.id && rowText(example) !== rowText(row));
-  const ordered = shuffled(others, `${seed}`);
+  const isRow = (example: Row) => example.id === row.id || rowText(example) === rowText(row);
+  const ordered = shuffled([...exampleRows], `${seed}`);
+  const first = exampleSet(task, ordered, seed);
+  if (!first.some(isRow)) return first;
+  // A label with few rows is shown by the first set's again, as a set without it would hide the label.
+  const shownLater = [...ordered.filter((example) => !first.includes(example)), ...first];
+  return exampleSet(
+    task,
+    shownLater.filter((example) => !isRow(example)),
+    seed,
+  );
+}
+
+/** Rows that the examples leave over. Their labels are not used: labelling stays blind. */
+export function labelReferences(examples: readonly Row[], exampleRows: readonly Row[], seed: number): Row[] {
+  return shuffled([...exampleRows], `${seed}`)
+    .filter((row) => !examples.includes(row))
+    .slice(0, maxReferences);
+}
+
+function exampleSet(task: Task, ordered: Row[], seed: number): Row[] {
   if (task.kind !== TaskKind.CLASSIFICATION) return withinBudget([ordered.slice(0, freeExamples)]);
   const byLabel = task.labels.map(({ name }) => ordered.filter(({ output }) => output === name));
   const rounds = Array.from({ length: examplesPerLabel }, (_, round) => byLabel.flatMap((rows) => rows[round] ?? []));
@@ -64,7 +89,13 @@ export function labelAsk(plan: LabelPlan, sampling: Sampling): Ask {
   if (plan.method === "score") {
     return {
       kind: "score",
-      items: [{ ...fewShot(plan), continuations: plan.task.labels.map(({ name }) => ` ${plainLabel(name)}\n`) }],
+      items: [
+        {
+          ...fewShot(plan),
+          continuations: plan.task.labels.map(({ name }) => ` ${labelWord(plan.task, name)}\n`),
+          references: plan.references.map((row) => asked(plan.task, row)),
+        },
+      ],
     };
   }
   if (plan.form === "chat") {
@@ -82,7 +113,9 @@ export function labelAsk(plan: LabelPlan, sampling: Sampling): Ask {
 /** What a label reply is worth. */
 export function readLabel(plan: LabelPlan, reply: Reply): Outcome {
   const { task } = plan;
-  const scores = plan.method === "score" ? reply.scores?.[0] : reply.choiceScores;
+  const bias = reply.referenceScores?.[0] ?? [];
+  const scores =
+    plan.method === "score" ? reply.scores?.[0]?.map((score, index) => score - (bias[index] ?? 0)) : reply.choiceScores;
   if (scores !== undefined && scores.length === task.labels.length) return labeling(task, scores);
   const text = reply.text.trim();
   if (text === "") return rejection("empty_reply", "The teacher replied with nothing.", reply.text);
@@ -128,21 +161,46 @@ function saidLabel(task: Task, text: string): string | undefined {
 }
 
 function findPlain(task: Task, text: string): string | undefined {
-  return task.labels.find(({ name }) => plainLabel(name).toLowerCase() === text.trim().toLowerCase())?.name;
+  const said = text.trim().toLowerCase();
+  return task.labels.find(
+    ({ name }) => plainLabel(name).toLowerCase() === said || labelWord(task, name).toLowerCase() === said,
+  )?.name;
 }
 
-/** Blocks of text and label for a base model, the last one open. */
+/**
+ * Examples and the row in the task's own prompt template, which ends where the
+ * answer follows. Measured with Gemma 3 270M: right on .64 and .44 of two draws
+ * of TREC and .88 and .88 of SST-2 (50 rows each); without the references .60,
+ * .48, .54 and .88.
+ */
 function fewShot({ task, row, examples }: LabelPlan): { shared: string; prefix: string } {
-  const isLabel = task.kind === TaskKind.CLASSIFICATION;
-  const noun = rowNoun(task);
-  const heading = isLabel
-    ? `A list of ${noun}, each with its label: ${task.labels.map(({ name }) => plainLabel(name)).join(", ")}.\n\n`
-    : `A list of ${noun} with their answers.\n\n`;
-  const open = (text: string) => `Text: ${text}\n${isLabel ? "Label:" : "Answer:"}`;
-  const blocks = examples.map(
-    (example) => `${open(rowText(example))} ${isLabel ? plainLabel(example.output) : example.output}\n\n`,
+  const blocks = examples.map((example) => `${asked(task, example)} ${answerWord(task, example.output)}\n\n`);
+  return { shared: blocks.join(""), prefix: asked(task, row) };
+}
+
+function asked(task: Task, row: Row): string {
+  const template = task.promptTemplate.includes("{input}") ? task.promptTemplate : "Text: {input}\nAnswer:";
+  // A function, because a text may hold "$&".
+  return template.trimEnd().replace("{input}", () => rowText(row));
+}
+
+function answerWord(task: Task, output: string): string {
+  return task.kind === TaskKind.CLASSIFICATION ? labelWord(task, output) : output;
+}
+
+/**
+ * The word that stands for a label before a base model. Abbreviations say
+ * nothing to it: where a task has them, a label is called by the last word of
+ * its description's first clause ("questions that ask for a place: a city, …"
+ * is a place), if these words tell all labels apart.
+ */
+export function labelWord(task: Task, name: string): string {
+  if (!task.labels.some((label) => /^[A-Z0-9]{2,}$/.test(label.name))) return plainLabel(name);
+  const words = task.labels.map(
+    ({ description }) => /([\p{L}-]+)\W*$/u.exec(description.split(/[:;,(]/)[0] ?? "")?.[1],
   );
-  return { shared: heading + blocks.join(""), prefix: open(rowText(row)) };
+  if (words.includes(undefined) || new Set(words).size < words.length) return plainLabel(name);
+  return words[task.labels.findIndex((label) => label.name === name)] ?? plainLabel(name);
 }
 
 function labelMessages({ task, row, examples, method }: LabelPlan): ChatMessage[] {

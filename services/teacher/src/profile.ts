@@ -80,7 +80,10 @@ const embedded = z.strictObject({
   context_tokens: z.number().int().min(256).max(32_768).default(1_024),
   /** Sampling from fewer tokens spares sorting a vocabulary of 262,144 for each: 1.4 times as fast, 0 means all. */
   top_k: z.number().int().min(0).max(1_000_000).default(64),
-  /** 0 takes as many as the machine has. */
+  /**
+   * 0 takes all cores but one: threads wait for each other by spinning, and one
+   * that shares its core makes all slow (2 threads on 2 busy cores: 4 times slower than 1).
+   */
   threads: z.number().int().min(0).max(256).default(0),
   temperature: common.temperature.default(0.8),
   top_p: common.top_p.default(0.95),

@@ -21,6 +21,12 @@ export interface ScoreItem {
   /** What follows it. */
   prefix: string;
   continuations: string[];
+  /**
+   * Other prefixes after the same beginning. A small model finds some
+   * continuations likelier than others whatever it reads; their mean
+   * log-probabilities over these tell how much.
+   */
+  references: string[];
 }
 
 /** One question, in the form that the provider takes. */
@@ -44,6 +50,8 @@ export interface Reply {
   completionTokens: number;
   /** Log-probability of each continuation of each item (up to where it differs from the others), in nats; only for "score". */
   scores?: number[][];
+  /** The mean over each item's references of the same, normalised over the continuations; empty without references. */
+  referenceScores?: number[][];
   /** Log-probability of each choice, in nats; only where choices were asked for and the provider gave them. */
   choiceScores?: number[];
 }

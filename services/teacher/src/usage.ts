@@ -28,7 +28,8 @@ export function promptTokenBound(ask: Ask): number {
   }
   if (ask.kind === "completion") return tokenBound(ask.prompt);
   return ask.items.reduce(
-    (sum, { shared, prefix, continuations }) => sum + tokenBound(shared + prefix) + tokenBound(continuations.join("")),
+    (sum, { shared, prefix, continuations, references }) =>
+      sum + tokenBound(shared + prefix) + tokenBound(continuations.join("")) + tokenBound(references.join("")),
     0,
   );
 }

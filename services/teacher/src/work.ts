@@ -1,6 +1,6 @@
 /** What a run has to do: jobs with numbered attempts, and which attempts are next. Pure. */
 import type { StartGenerationRunRequest } from "@tutelage/proto/teacher/v1/teacher";
-import { labelAsk, labelExamples, labelMethod, readLabel } from "./labelprompt.js";
+import { labelAsk, labelExamples, labelMethod, labelReferences, readLabel } from "./labelprompt.js";
 import type { Outcome } from "./outcome.js";
 import type { TeacherProfileSettings } from "./profile.js";
 import { scoresLabels } from "./profile.js";
@@ -57,7 +57,9 @@ export function jobsOf(request: GenerationRequest, profile: TeacherProfileSettin
     maxAttempts: 1,
     firstAttempt: 0,
     attempt: () => {
-      const plan = { task, row, examples: labelExamples(task, row, exampleRows, seed), method, form };
+      const examples = labelExamples(task, row, exampleRows, seed);
+      const references = method === "score" ? labelReferences(examples, exampleRows, seed) : [];
+      const plan = { task, row, examples, references, method, form };
       return { ask: labelAsk(plan, sampling), read: (reply) => readLabel(plan, reply) };
     },
   }));

@@ -35,6 +35,6 @@ export type ChildReply =
       promptTokens: number;
       completionTokens: number;
     }
-  | { id: number; kind: "scored"; scores: number[][]; promptTokens: number }
+  | { id: number; kind: "scored"; scores: number[][]; referenceScores: number[][]; promptTokens: number }
   | { id: number; kind: "too_long"; message: string }
   | { id: number; kind: "failed"; message: string };

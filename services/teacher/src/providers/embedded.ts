@@ -60,9 +60,12 @@ export class EmbeddedTeacher implements Teacher {
       return { raw: text, reply: { text, finish, promptTokens, completionTokens } };
     }
     if (reply.kind === "scored") {
-      const { scores, promptTokens } = reply;
-      const text = JSON.stringify(scores);
-      return { raw: text, reply: { text, finish: "stop", promptTokens, completionTokens: 0, scores } };
+      const { scores, referenceScores, promptTokens } = reply;
+      const text = JSON.stringify({ scores, referenceScores });
+      return {
+        raw: text,
+        reply: { text, finish: "stop", promptTokens, completionTokens: 0, scores, referenceScores },
+      };
     }
     if (reply.kind === "too_long") throw new TeacherFailure("teacher_prompt_too_long", reply.message);
     throw new TeacherFailure("teacher_model_failed", "The embedded teacher could not answer.", {
@@ -129,7 +132,7 @@ export class EmbeddedTeacher implements Teacher {
       modelPath: file.path,
       sequences: this.profile.max_concurrency,
       contextTokens: this.profile.context_tokens,
-      threads: this.profile.threads === 0 ? availableParallelism() : this.profile.threads,
+      threads: this.profile.threads === 0 ? Math.max(1, availableParallelism() - 1) : this.profile.threads,
     };
     // The compiled file also when this one runs from its source under a test runner.
     const script = createRequire(import.meta.url).resolve("@tutelage/teacher/providers/embedded-child");
