@@ -7,6 +7,7 @@ import { type Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
 import type { Campaign, SeedData } from "./campaign.js";
 import { whileAway } from "./clients.js";
 import {
+  calibrate,
   ensembleOpinion,
   labelProbability,
   measureReliability,
@@ -136,8 +137,8 @@ async function askTeacher(
   const opinions = await labelRows(campaign, `iteration/${iteration}/check/teacher`, rows, gold);
   return {
     name: "teacher",
-    reliability: measureReliability(gold, record, labelNames(campaign)),
-    opinions: new Map(opinions.map((opinion) => [opinion.rowId, opinion])),
+    reliability: measureReliability(gold, calibrate(record, record, gold), labelNames(campaign)),
+    opinions: new Map(calibrate(opinions, record, gold).map((opinion) => [opinion.rowId, opinion])),
   };
 }
 

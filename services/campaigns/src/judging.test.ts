@@ -1,6 +1,14 @@
 import type { Candidate } from "@tutelage/proto/campaigns/v1/campaigns";
 import { expect, test } from "vitest";
-import { decide, ensembleOpinion, labelProbability, measureReliability, type Opinion, verdictOf } from "./judging.js";
+import {
+  calibrate,
+  decide,
+  ensembleOpinion,
+  labelProbability,
+  measureReliability,
+  type Opinion,
+  verdictOf,
+} from "./judging.js";
 import { defaultSettings } from "./settings.js";
 
 const labels = ["a", "b"];
@@ -87,4 +95,22 @@ test("the likeliest candidates of each label are accepted, doubted ones never, i
     [3, false, "label_doubted"],
     [4, false, "unparseable"],
   ]);
+});
+
+test("calibration takes out a favourite label, and a row does not calibrate itself", () => {
+  const favours = (rowId: string, a: number): Opinion => ({
+    rowId,
+    answer: "a",
+    scores: [
+      { label: "a", logProbability: Math.log(a) },
+      { label: "b", logProbability: Math.log(1 - a) },
+    ],
+  });
+  // It says "a" to everything, but less firmly where "b" is right.
+  const rows = gold.slice(0, 8);
+  const known = rows.map((row) => favours(row.id, row.output === "a" ? 0.95 : 0.7));
+  expect(calibrate(known, known, rows).map((opinion) => opinion.answer)).toEqual(rows.map((row) => row.output));
+  expect(calibrate([favours("new", 0.75)], known, rows)[0]?.answer).toBe("b");
+  expect(calibrate([opinion("plain", "a")], known, rows)).toEqual([opinion("plain", "a")]);
+  expect(calibrate(known.slice(0, 1), known.slice(0, 1), rows)).toEqual(known.slice(0, 1));
 });

@@ -26,6 +26,55 @@ const priorLabelRight = 0.6;
 /** Weight, in rows, of the checker's overall record when a label has few gold rows of its own. */
 const smoothingRows = 4;
 
+/**
+ * Takes out what a checker says whatever it is shown: from each label's score
+ * its mean over rows whose label is known is subtracted, every label of those
+ * rows counting the same. A base model that is shown examples has favourite
+ * labels; without this the embedded teacher named the right one of TREC's six
+ * for .56 of 36 gold rows, with it for .75. (The idea of batch calibration,
+ * Zhou et al. 2023, arXiv 2309.17249, on gold rows.) A row that is itself
+ * among the known ones is left out of its own mean. Opinions without scores
+ * stay as they are.
+ */
+export function calibrate(
+  opinions: readonly Opinion[],
+  known: readonly Opinion[],
+  gold: readonly { id: string; output: string }[],
+): Opinion[] {
+  const outputOf = new Map(gold.map((row) => [row.id, row.output]));
+  const scored = known.filter((opinion) => opinion.scores.length > 0 && outputOf.has(opinion.rowId));
+  const outputs = [...new Set(scored.map((opinion) => outputOf.get(opinion.rowId)))];
+  return opinions.map((opinion) => {
+    if (opinion.scores.length === 0) return opinion;
+    const groups = outputs
+      .map((output) => scored.filter((one) => outputOf.get(one.rowId) === output && one.rowId !== opinion.rowId))
+      .filter((group) => group.length > 0);
+    if (groups.length === 0) return opinion;
+    const shifted = opinion.scores.map((score, index) => ({
+      label: score.label,
+      logProbability:
+        score.logProbability -
+        average(groups.map((group) => average(group.map((one) => one.scores[index]?.logProbability ?? 0)))),
+    }));
+    const max = Math.max(...shifted.map((score) => score.logProbability));
+    const total = max + Math.log(shifted.reduce((sum, score) => sum + Math.exp(score.logProbability - max), 0));
+    const scores = shifted.map((score) => ({ ...score, logProbability: score.logProbability - total }));
+    return { rowId: opinion.rowId, answer: likeliest(scores), scores };
+  });
+}
+
+function average(values: readonly number[]): number {
+  return values.reduce((a, b) => a + b, 0) / values.length;
+}
+
+/** The label with the greatest score, the first of equals. */
+function likeliest(scores: Opinion["scores"]): string {
+  return scores.reduce((a, b) => (b.logProbability > a.logProbability ? b : a), {
+    label: "",
+    logProbability: Number.NEGATIVE_INFINITY,
+  }).label;
+}
+
 /** Measures a checker on rows whose label is known. Pure; rows without an opinion are left out. */
 export function measureReliability(
   gold: readonly { id: string; output: string }[],
@@ -97,11 +146,7 @@ export function ensembleOpinion(rowId: string, scoresByStudent: readonly (readon
     );
     return { label, logProbability: Math.log(probabilities.reduce((a, b) => a + b, 0) / probabilities.length) };
   });
-  const best = scores.reduce((a, b) => (b.logProbability > a.logProbability ? b : a), {
-    label: "",
-    logProbability: -Infinity,
-  });
-  return { rowId, answer: best.label, scores };
+  return { rowId, answer: likeliest(scores), scores };
 }
 
 /**

@@ -5,7 +5,7 @@ import { type Row, TaskKind } from "@tutelage/proto/task/v1/task";
 import type { Result, StartGenerationRunRequest, Usage, WriteOrder } from "@tutelage/proto/teacher/v1/teacher";
 import type { Campaign, SeedData } from "./campaign.js";
 import { generate, resultsOf } from "./clients.js";
-import type { Opinion } from "./judging.js";
+import { calibrate, type Opinion } from "./judging.js";
 import { shuffled } from "./random.js";
 import { writeOrders } from "./selection.js";
 
@@ -96,7 +96,7 @@ export async function preflight(campaign: Campaign, seed: SeedData): Promise<voi
   const { settings, task } = campaign;
   if (settings.preflight === Switch.OFF) return;
   await campaign.enter(0, "preflight");
-  const rows = goldSample(campaign, seed).slice(0, preflightRows);
+  const rows = spreadOverOutputs(goldSample(campaign, seed), preflightRows);
   const wants = rows.map((row) => ({
     mined: { row, correct: true, answer: "", expectedLogProbability: undefined },
     rows: 1,
@@ -114,7 +114,8 @@ export async function preflight(campaign: Campaign, seed: SeedData): Promise<voi
   const parseRate = candidates.length === 0 ? 0 : parsed / candidates.length;
   let agreement: number | undefined;
   if (task.kind === TaskKind.CLASSIFICATION) {
-    const opinions = await labelRows(campaign, "preflight/label", rows, goldSample(campaign, seed));
+    const labelled = await labelRows(campaign, "preflight/label", rows, goldSample(campaign, seed));
+    const opinions = calibrate(labelled, labelled, rows);
     const answers = new Map(opinions.map((opinion) => [opinion.rowId, opinion.answer]));
     agreement = rows.filter((row) => answers.get(row.id) === row.output).length / rows.length;
   }
@@ -138,6 +139,20 @@ export async function preflight(campaign: Campaign, seed: SeedData): Promise<voi
         `or choose a stronger teacher.`,
     );
   }
+}
+
+/** The first rows of each output in turn, so that a rare label is tried too. */
+function spreadOverOutputs(rows: readonly Row[], count: number): Row[] {
+  const turns = new Map<string, number>();
+  const ranked = rows.map((row) => {
+    const turn = turns.get(row.output) ?? 0;
+    turns.set(row.output, turn + 1);
+    return { row, turn };
+  });
+  return ranked
+    .sort((a, b) => a.turn - b.turn)
+    .slice(0, count)
+    .map(({ row }) => row);
 }
 
 function preflightFailed(message: string): TutelageError {
