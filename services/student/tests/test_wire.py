@@ -127,7 +127,9 @@ def test_cancel_stops_a_long_generation(wire):
 
 def test_an_old_fence_is_refused_and_a_new_one_ends_the_old_work(wire):
     code = grpc.StatusCode.FAILED_PRECONDITION
-    training = wire.stub.Train(wire.train_request("fenced", 2, recipe__exact_steps=LONG), timeout=20)
+    training = wire.stub.Train(
+        wire.train_request("fenced", 2, recipe__exact_steps=LONG), timeout=20
+    )
     first_step(training)
     refused = refusal(wire.stub.Train(wire.train_request("fenced", 1)), code)
     assert "fence_is_old" in refused
