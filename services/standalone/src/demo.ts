@@ -14,7 +14,7 @@ import { type CampaignView, call, type Iteration, type LabelledRow, runTrial, ty
 const example = fileURLToPath(new URL("../../../examples/support-intents/", import.meta.url));
 const tries = [
   "My invoice shows two charges for the same month",
-  "the thing on the wall says E04 and it's cold in here",
+  "it was locked to the railings last night and now there is only the front wheel",
 ];
 
 const { values: options } = parseArgs({
