@@ -38,6 +38,8 @@ test("references are examples that are not shown, and few", () => {
   const references = labelReferences(examples, many, 0);
   expect(references).toHaveLength(16);
   expect(references.some((reference) => examples.includes(reference))).toBe(false);
+  // A row that is its own only reference would come out as likely under every label.
+  expect(labelReferences(labelExamples(task, fresh, seedRows, 0), seedRows, 0)).toEqual([]);
 });
 
 test("the method is what the teacher can do", () => {

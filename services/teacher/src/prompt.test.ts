@@ -32,12 +32,12 @@ test("texts of several lines are fenced instead of listed", () => {
   const long = row("long", "Hello,\n\nI want to fly.\nBob", "book_flight");
   const ask = writeAsk(writePlan("list_continuation", task, order(long), 0, 0), sampling);
   expect(ask).toMatchObject({ kind: "completion", stop: ["\n>>>"] });
-  expect(promptOf(ask)).toMatch(/<<<\nHello,\n\nI want to fly\.\nBob\n>>>\n<<<\n\S+$/);
+  expect(promptOf(ask)).toMatch(/<<<\nHello,\n\nI want to fly\.\nBob\n>>>\n<<<\n\S+ \S+$/);
 });
 
-test("the first word of the new row is another row's of the same label, and belongs to the row", () => {
+test("the first words of the new row are another row's of the same label, and belong to the row", () => {
   const plan = writePlan("list_continuation", task, order(seed), 0, 0);
-  expect(["two", "fly"]).toContain(plan.opening);
+  expect(["two seats", "fly me"]).toContain(plan.opening);
   expect(promptOf(writeAsk(plan, sampling)).endsWith(`\n- ${plan.opening}`)).toBe(true);
   expect(writePlan("list_continuation", task, order(seed, { exampleRows: [] }), 0, 0).opening).toBe("");
   expect(writePlan("chat", task, order(seed), 0, 0).opening).toBe("");
