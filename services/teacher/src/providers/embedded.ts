@@ -27,6 +27,7 @@ export class EmbeddedTeacher implements Teacher {
   private idleTimer: NodeJS.Timeout | undefined;
   private nextId = 1;
   private closed = false;
+  private noticeShown = false;
 
   constructor(
     private readonly profile: EmbeddedProfile,
@@ -127,7 +128,10 @@ export class EmbeddedTeacher implements Teacher {
   }
 
   private start(file: ModelFile): Child {
-    if (file.notice !== "") this.log.info({ model: this.profile.model, notice: file.notice }, "model notice");
+    if (file.notice !== "" && !this.noticeShown) {
+      this.noticeShown = true;
+      this.log.info({ model: this.profile.model, notice: file.notice }, "model notice");
+    }
     const childOptions: ChildOptions = {
       modelPath: file.path,
       sequences: this.profile.max_concurrency,
