@@ -27,7 +27,7 @@ export const tasks = {
     task: {
       name: "sst2",
       kind: "classification",
-      prompt_template: "Review: {input}\nThe movie was",
+      prompt_template: "Review: {input}\nSentiment:",
       labels: labels({
         positive: "sentences from movie reviews that are positive",
         negative: "sentences from movie reviews that are negative",
@@ -42,7 +42,7 @@ export const tasks = {
     task: {
       name: "snips",
       kind: "classification",
-      prompt_template: "{input}\nThe user wants to",
+      prompt_template: "Request: {input}\nThe user wants to",
       labels: labels({
         AddToPlaylist: "requests to add a song or an artist to a playlist",
         BookRestaurant: "requests to book a table at a restaurant",

@@ -94,6 +94,7 @@ export async function runTrial(
     studentProfile: string;
   },
   onChange: (campaign: CampaignView, iterations: Iteration[]) => void,
+  pollMs = 1_000,
 ): Promise<Trial> {
   const dataset = await call<{ id: string }>(where, "POST", "/v1/datasets", { name: trial.name });
   await importRows(where, dataset.id, trial.rows);
@@ -118,7 +119,7 @@ export async function runTrial(
         `The campaign ${campaign.run.status}: ${campaign.run.failure?.message ?? "somebody asked for it."}`,
       );
     }
-    await new Promise((resolve) => setTimeout(resolve, 1_000));
+    await new Promise((resolve) => setTimeout(resolve, pollMs));
   }
 }
 
