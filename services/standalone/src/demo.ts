@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { crossedBootstrap, mean } from "./bootstrap.js";
+import { gemmaNotice } from "./notice.js";
 import { startStack } from "./stack.js";
 import { type CampaignView, call, type Iteration, type LabelledRow, runTrial, type Trial } from "./trial.js";
 
@@ -60,7 +61,8 @@ async function main(): Promise<void> {
   // A home of its own: the demo neither meets nor touches a campaign of yours.
   const home = await mkdtemp(join(tmpdir(), "tutelage-demo-"));
   const startedAt = performance.now();
-  say("Starting Postgres, the student and seven services …");
+  say(`${gemmaNotice}\n`);
+  say("Starting Postgres, the student and six services …");
   const stack = await startStack({ home, httpPort: 0, onEvent: (line) => say(`  ${line}`) });
   const stackSeconds = (performance.now() - startedAt) / 1000;
   const interrupted = () => void end(130);

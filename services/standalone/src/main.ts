@@ -2,6 +2,7 @@
 import { parseConfig, serviceSettings } from "@tutelage/platform/config";
 import { z } from "zod";
 import { HomeInUse } from "./homelock.js";
+import { gemmaNotice } from "./notice.js";
 import { type Stack, startStack } from "./stack.js";
 
 const settings = {
@@ -10,10 +11,6 @@ const settings = {
   /** A Postgres of the operator's own; embedded when unset. */
   DATABASE_URL: serviceSettings.DATABASE_URL.optional(),
 };
-
-const gemmaNotice =
-  "The embedded teacher is Gemma 3 270M. Gemma is provided under and subject to the Gemma Terms of Use\n" +
-  "found at ai.google.dev/gemma/terms.";
 
 const parsed = parseConfig(settings, process.env);
 if ("problems" in parsed) {
