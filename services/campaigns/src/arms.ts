@@ -39,6 +39,10 @@ export async function concludeCampaign(
   const chosen = rounds[chosenIteration?.number ?? last];
   if (chosen === undefined) throw new Error("A campaign ended without a round.");
   const student = chosen.student ?? (await trainRoundStudent(campaign, chosen.iteration.number, chosen.version));
+  // Where only cross-fitting judged the rounds, the chosen one's own student exists from here on.
+  chosen.student = student;
+  chosen.iteration.trainingRunId = student.trainingRunId;
+  chosen.iteration.checkpoint = student.checkpoint;
   const score = choosingScore(chosen.iteration);
   // Do no harm: a student that dev rows find worse than plain fine-tuning is not returned.
   const plainReturned =

@@ -184,4 +184,15 @@ export interface SeedData {
   seedRows: Row[];
   devRows: number;
   testRows: number;
+  /** Dev and test inputs, normalised: no training row may say the same. */
+  heldOutTexts: ReadonlySet<string>;
+}
+
+/** A text as it is compared with held-out ones: case, punctuation and white space do not make it new. */
+export function normalizedText(text: string): string {
+  return text
+    .normalize("NFKC")
+    .toLowerCase()
+    .replace(/[^\p{L}\p{N}\p{S}]+/gu, " ")
+    .trim();
 }

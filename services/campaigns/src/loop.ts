@@ -15,7 +15,7 @@ import {
 import type { Version } from "@tutelage/proto/datasets/v1/datasets";
 import { type Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
 import { concludeCampaign } from "./arms.js";
-import { type Campaign, rowSource, type SeedData } from "./campaign.js";
+import { type Campaign, normalizedText, rowSource, type SeedData } from "./campaign.js";
 import { checkLabels, checkNovelty } from "./checks.js";
 import { stopReason } from "./choosing.js";
 import { rowsOf, whileAway } from "./clients.js";
@@ -75,7 +75,7 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
         settings.checkTeacher === Switch.ON ? Math.floor(campaign.callsLeft / 2) : campaign.callsLeft;
       const orders = writeOrders(wants, trainRows, settings, number, attempts, callsForWriting);
       round.iteration.errors = mined.filter((one) => !one.correct).length;
-      if (wants.length === 0) reason = "no_errors";
+      if (wants.length === 0 || round.iteration.errors === 0) reason = "no_errors";
       else if (orders.length === 0) reason = "budget";
       else {
         for (const order of orders) {
@@ -89,7 +89,7 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
         // Judge them, in the order of their seed rows.
         await campaign.enter(number, "judge");
         const trainRowIds = new Set(trainRows.map((row) => row.id));
-        const novel = await checkNovelty(campaign, number, version, trainRowIds, written);
+        const novel = await checkNovelty(campaign, number, version, seed, trainRowIds, written);
         const checked = await checkLabels(campaign, number, seed, fit, novel);
         const wantedByOutput = new Map<string, number>();
         for (const want of wants) {
@@ -133,7 +133,12 @@ async function openSeed(campaign: Campaign): Promise<SeedData> {
   const seedRows = (await rowsOf(services, projectId, version.id, Split.TRAIN, signal)).filter(
     (row) => row.origin === RowOrigin.SEED,
   );
-  return { version, seedRows, devRows: version.splits?.dev ?? 0, testRows: version.splits?.test ?? 0 };
+  const heldOut = [
+    ...(await rowsOf(services, projectId, version.id, Split.DEV, signal)),
+    ...(await rowsOf(services, projectId, version.id, Split.TEST, signal)),
+  ];
+  const heldOutTexts = new Set(heldOut.map((row) => normalizedText(row.input)));
+  return { version, heldOutTexts, seedRows, devRows: version.splits?.dev ?? 0, testRows: version.splits?.test ?? 0 };
 }
 
 /** Trains the round's student where one is needed to judge the round, and measures both. */

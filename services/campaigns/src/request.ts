@@ -3,7 +3,7 @@ import { invalidField, TutelageError } from "@tutelage/platform/errors";
 import { requireTask } from "@tutelage/platform/task";
 import type { StartCampaignRequest } from "@tutelage/proto/campaigns/v1/campaigns";
 import { type Row, Split } from "@tutelage/proto/task/v1/task";
-import type { ResolvedRequest } from "./campaign.js";
+import { normalizedText, type ResolvedRequest } from "./campaign.js";
 import { rowsOf, type Services } from "./clients.js";
 import { resolveSettings } from "./settings.js";
 
@@ -42,14 +42,29 @@ export async function resolveRequest(
       "too_few_seed_rows",
     );
   }
+  const heldOut = [
+    ...(await rowsOf(services, projectId, version.id, Split.DEV, signal)),
+    ...(await rowsOf(services, projectId, version.id, Split.TEST, signal)),
+  ];
+  refuseOverlap(seedRows, heldOut);
   if (task.labels.length > 0) {
-    const heldOut = [
-      ...(await rowsOf(services, projectId, version.id, Split.DEV, signal)),
-      ...(await rowsOf(services, projectId, version.id, Split.TEST, signal)),
-    ];
     refuseUnknownLabels([...seedRows, ...heldOut], new Set(task.labels.map((label) => label.name)));
   }
   return { ...request, task, settings: { ...settings, recipe } };
+}
+
+/** A text that is trained on and measured on makes the measurement a lie. */
+function refuseOverlap(seedRows: readonly Row[], heldOut: readonly Row[]): void {
+  const seeds = new Map(seedRows.filter((row) => row.input !== "").map((row) => [normalizedText(row.input), row]));
+  const overlaps = heldOut.filter((row) => seeds.has(normalizedText(row.input)));
+  const [first] = overlaps;
+  if (first === undefined) return;
+  throw invalidField(
+    "dataset_version_id",
+    `${overlaps.length} dev or test rows have the text of a train row; the first is row ${first.id}, which repeats row ` +
+      `${seeds.get(normalizedText(first.input))?.id}. Import the data again with each text in one split only.`,
+    "split_overlap",
+  );
 }
 
 function refuseUnknownLabels(rows: readonly Row[], labels: ReadonlySet<string>): void {

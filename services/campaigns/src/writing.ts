@@ -88,8 +88,7 @@ export function goldSample(campaign: Campaign, seed: SeedData): Row[] {
 
 /**
  * Tries the teacher on a few seed rows before it is paid for more: do its
- * replies parse, and does it see the labels that the rows have? Its replies
- * are those that iteration 0 would ask for, so nothing is paid twice.
+ * replies parse, and does it see the labels that the rows have?
  * Throws failed_precondition "teacher_preflight_failed" with the figures.
  */
 export async function preflight(campaign: Campaign, seed: SeedData): Promise<void> {

@@ -23,6 +23,7 @@ import {
 } from "nice-grpc-error-details";
 import { HealthDefinition, HealthServiceImpl, HealthState } from "nice-grpc-server-health";
 import { ServerReflection, ServerReflectionService } from "nice-grpc-server-reflection";
+import { isDatabaseAway } from "./database.js";
 import { asTutelageError, type ErrorCode, TutelageError } from "./errors.js";
 import type { Logger } from "./log.js";
 
@@ -133,7 +134,13 @@ function errorMiddleware(log: Logger) {
       return yield* call.next(call.request, context);
     } catch (thrown) {
       if (context.signal.aborted) throw thrown;
-      const error = asTutelageError(thrown);
+      // A Postgres that restarts is a reason to come back, not a fault: callers try again on "unavailable".
+      const error = isDatabaseAway(thrown)
+        ? new TutelageError("unavailable", "The database does not answer now; try again.", {
+            reason: "database_away",
+            cause: thrown,
+          })
+        : asTutelageError(thrown);
       if (error.code === "internal") log.error({ err: error.cause ?? error, path: call.method.path }, "call failed");
       const details = [ErrorInfo.fromPartial({ reason: error.reason, domain: "tutelage" })];
       throw new RichServerError(codeToStatus[error.code], error.message, [

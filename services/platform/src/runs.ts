@@ -331,7 +331,7 @@ export class Runs<Request, State extends object> {
         `update runs set status = 'QUEUED', lease_until = null, lease_holder = null, revision = revision + 1,
            deferrals = deferrals + $3, not_before = now() + $4 * interval '1 millisecond'
          where id = $1 and fence = $2 and status = 'RUNNING' returning deferrals, cancel_requested`,
-        [run.id, run.fence, why.shutdown.aborted ? 0 : 1, why.shutdown.aborted ? 0 : (later?.delayMs ?? 0)],
+        [run.id, run.fence, 1, why.shutdown.aborted ? 0 : (later?.delayMs ?? 0)],
       );
       if (rows.length === 0 || rows[0].deferrals <= maxDeferrals) return;
       await this.database.pool.query(

@@ -183,11 +183,11 @@ test("after a restart in the middle only calls that were in flight are made agai
 
 test("a late holder's reply is refused, and the reply that was stored counts", async () => {
   server.options.delayMs = 500;
+  const before = server.calls.length;
   const started = await fixture.client.startGenerationRun(
     writeRequest("chat", [order(row("l1", "a seat to Nice", "book_flight"))]),
   );
-  const before = server.calls.length;
-  await expect.poll(() => server.calls.length).toBeGreaterThan(before);
+  await expect.poll(() => server.calls.length, { timeout: 10_000, interval: 10 }).toBeGreaterThan(before);
   // Another worker took the run over: the fence went up while the call was in flight.
   const client = new pg.Client({ connectionString: fixture.databaseUrl });
   await client.connect();
