@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type Fixture, startFixture } from "./gateway-fixture.js";
 
-const rowCount = 50_000;
+const rowCount = 150_000;
 const mebibyte = 1024 * 1024;
 
 let fixture: Fixture;
@@ -34,13 +34,13 @@ afterAll(async () => {
 });
 
 test.runIf(process.platform === "linux")(
-  `${rowCount} rows (100 MB) pass through without piling up in the gateway`,
+  `${rowCount} rows (300 MB) pass through without piling up in the gateway`,
   async () => {
     await create("warm-up");
     await importRows("warm-up", 100);
     await create("large");
-    // The high-water mark counts from here. Held whole, the file alone would raise it by 100 MB; passing through, buffers
-    // that wait for the garbage collector raised it by 64 MB on a busy machine.
+    // The high-water mark counts from here. Held whole, the file alone would raise it by 300 MB. Passing through, buffers
+    // that wait for the garbage collector raised it by 64 to 111 MB, whatever the file's size.
     await writeFile(`/proc/${gateway.pid}/clear_refs`, "5");
     const before = await peakBytes();
     const result = await importRows("large", rowCount);
@@ -49,9 +49,10 @@ test.runIf(process.platform === "linux")(
     let lines = 0;
     for await (const chunk of file.body ?? []) lines += Buffer.from(chunk).filter((byte) => byte === 10).byteLength;
     expect(lines).toBe(rowCount);
-    expect((await peakBytes()) - before).toBeLessThan(80 * mebibyte);
+    const grown = (await peakBytes()) - before;
+    expect(grown).toBeLessThan(180 * mebibyte);
   },
-  120_000,
+  240_000,
 );
 
 async function create(name: string): Promise<void> {
