@@ -105,6 +105,7 @@ def packed_attention(
         return _continued_attention(module, query, key, value, scaling, layout.cache), None
     query, key, value = (_spread(part, layout) for part in (query, key, value))
     if layout.cache is not None:
+        # nn.Module types every attribute as Tensor | Module; this one is a number.
         _fill(layout.cache, int(module.layer_idx), key, value)  # type: ignore[arg-type]
     if query.device.type == "cpu" and layout.longest <= FOLDED_LONGEST:
         result = _folded_attention(query, key, value, layout, scaling)
@@ -164,6 +165,7 @@ def _continued_attention(
     cache: KeyValueCache,
 ) -> Tensor:
     """One new token a row: `[1, heads, rows, size]`, looking at all that the cache holds."""
+    # A number, whatever nn.Module's types say of attributes.
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     keys, values = cache.keys[layer], cache.values[layer]
     rows = torch.arange(keys.shape[0], device=keys.device)

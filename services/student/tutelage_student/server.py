@@ -38,6 +38,7 @@ class Server:
         self.service = StudentService(settings)
         self._server = grpc.aio.server(options=OPTIONS)
         self._health = health.aio.HealthServicer()
+        # Generated code has no annotations.
         student_pb2_grpc.add_StudentServiceServicer_to_server(  # type: ignore[no-untyped-call]
             self.service, self._server
         )

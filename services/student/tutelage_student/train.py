@@ -214,6 +214,7 @@ def accumulate_gradient(
         where, targets = loss_positions(part)
         logits = model.logits(hidden.index_select(0, where.to(model.device)))
         loss = cross_entropy(logits, targets.to(model.device), reduction="sum")
+        # torch leaves Tensor.backward without annotations.
         (loss / completion_tokens).backward()  # type: ignore[no-untyped-call]
         weights.collect_gradient()
         total += float(loss.detach())
