@@ -169,7 +169,9 @@ test("every accepted candidate can be traced from its seed row to the reply that
     const ids = new Set(page.rows.map((row) => row.id));
     expect(synthetic.length).toBe(accepted.length);
     for (const row of synthetic) expect(ids.has(row.rootRowId)).toBe(true);
-    expect(new Set(synthetic.map((row) => row.input))).toEqual(new Set(accepted.map((one) => one.input)));
+    expect(new Map(synthetic.map((row) => [row.id, row.input]))).toEqual(
+      new Map(accepted.map((one) => [one.row_id, one.input])),
+    );
   } finally {
     datasets.close();
     campaigns.close();
@@ -309,21 +311,31 @@ test(
       .set("content-type", "application/x-ndjson")
       .send(rows.map((row) => JSON.stringify(row)).join("\n"))
       .expect((response) => expect(response.status).toBeLessThan(300));
-    const started = await request(stack.url)
-      .post("/v1/campaigns")
-      .set("idempotency-key", "cancel-me")
-      .send({
-        dataset: dataset.id,
-        task,
-        settings: { ...quick, seed: 8, iterations: 5 },
-        student_profile: "tiny",
-        teacher_profile: "scripted",
-      });
-    const { id } = started.body.run;
+    const start = () =>
+      request(stack.url)
+        .post("/v1/campaigns")
+        .set("idempotency-key", "cancel-me")
+        .send({
+          dataset: dataset.id,
+          task,
+          settings: { ...quick, seed: 8, iterations: 5 },
+          student_profile: "tiny",
+          teacher_profile: "scripted",
+        });
+    const { id } = (await start()).body.run;
     const view = () => call<CampaignView>(stack, "GET", `/v1/campaigns/${id}`);
     await until(async () => (await view()).phase === "cross_fit", 60_000);
     await request(stack.url).post(`/v1/campaigns/${id}/cancel`).set("content-type", "application/json").send({});
     await until(async () => (await view()).run.status === "cancelled", 20_000);
+    const events = await request(stack.url).get(`/v1/campaigns/${id}/events`).buffer(true);
+    expect(events.text).toContain("event: campaign.cancelled");
+    // The same request is the same campaign, although "dataset" has a newer version by now.
+    await request(stack.url)
+      .post(`/v1/datasets/${dataset.id}/import`)
+      .set("content-type", "application/x-ndjson")
+      .send(JSON.stringify({ input: "how many wings ?", output: labels[0] }))
+      .expect((response) => expect(response.status).toBeLessThan(300));
+    expect((await start()).body.run.id).toBe(id);
     // The slot is free again: a new campaign gets on with its work.
     expect((await trial("after", { seed: 9, iterations: 1 })).campaign.run.status).toBe("succeeded");
   },
@@ -372,7 +384,9 @@ test("an unknown label, profile or setting is refused with the field and the fix
     request(stack.url)
       .post("/v1/campaigns")
       .send({ dataset: dataset.id, task, student_profile: "tiny", teacher_profile: "scripted", ...body });
+  const empty = await call<{ id: string }>(stack, "POST", "/v1/datasets", { name: "nothing-in-it" });
   const cases: [object, RegExp][] = [
+    [{ dataset: empty.id }, /"nothing-in-it" has no rows yet; import some first/],
     [{ task: { ...task, labels: [task.labels[0], { name: "HUM", description: "" }] } }, /does not name "LOC"/],
     [{ student_profile: "giant" }, /no profile "giant".*tiny/],
     [{ teacher_profile: "oracle" }, /no profile "oracle".*scripted/],

@@ -22,25 +22,7 @@ beforeAll(async () => {
 });
 afterAll(() => fixture.stop());
 
-async function importRow(name: string): Promise<string> {
-  const { body } = await api()
-    .post(`/v1/datasets/${name}/import`)
-    .set("content-type", "application/x-ndjson")
-    .send('{"input": "i was charged twice", "output": "billing"}\n')
-    .expect(201);
-  return body.version.id;
-}
-
-test("a campaign on a dataset without rows is refused with the reason", async () => {
-  const { body } = await api()
-    .post("/v1/campaigns")
-    .send({ ...campaignBody, dataset: "seed" })
-    .expect(400);
-  expect(body).toMatchObject({ reason: "dataset_empty", errors: [{ field: "dataset" }] });
-});
-
 test("a campaign is started with exactly what was asked, the rest left to the service's defaults", async () => {
-  const version = await importRow("seed");
   const recipe = { method: "lora", batch_rows: 8, micro_batch_tokens: 2048, learning_rate: 0.001, max_grad_norm: 1 };
   const settings = { mining: "in_sample", rows_per_seed_row: 1.5, check_teacher: false, matched_arm: true, recipe };
   const { body, headers } = await api()
@@ -57,7 +39,8 @@ test("a campaign is started with exactly what was asked, the rest left to the se
   expect(asked).toMatchObject({
     projectId: "default",
     idempotencyKey: "once",
-    datasetVersionId: version,
+    datasetVersionId: "",
+    datasetId: dataset,
     studentProfile: "smollm2-135m",
     task: {
       kind: TaskKind.CLASSIFICATION,
@@ -82,6 +65,7 @@ test.each([
   [{ dataset: undefined }, "dataset", /either dataset or dataset_version_id/],
   [{ settings: { iteratons: 3 } }, "settings.iteratons", /not a known field/],
   [{ settings: { iterations: "three" } }, "settings.iterations", /a number|an int/],
+  [{ settings: { seed: 0 } }, "settings.seed", /is 0; it must be greater/],
   [{ settings: { mining: "luck" } }, "settings.mining", /one of "in_sample", "cross_fit"\.$/],
   [{ task: { ...campaignBody.task, prompt_template: "Intent:" } }, "task.prompt_template", /"\{input\}" exactly once/],
   [{ task: { ...campaignBody.task, labels: [] } }, "task.labels", /at least two labels/],

@@ -7,7 +7,7 @@ import type { Version } from "@tutelage/proto/datasets/v1/datasets";
 import type { Recipe } from "@tutelage/proto/student/v1/student";
 import { type Row, type RowSource, Split, type Task } from "@tutelage/proto/task/v1/task";
 import type { Usage } from "@tutelage/proto/teacher/v1/teacher";
-import type { OnProgress, Services } from "./clients.js";
+import type { ChildRun, Services, Waiting } from "./clients.js";
 import type { CampaignKey, CampaignStore } from "./store.js";
 
 /** What a campaign's run row keeps beside its status. */
@@ -17,6 +17,8 @@ export interface CampaignState {
   usage: Usage;
   datasetId: string;
   outcome: Outcome;
+  /** The run of another service that it waits for, or waited for last. */
+  child: ChildRun;
 }
 
 /** A request whose task and settings are resolved, the recipe too. */
@@ -136,15 +138,19 @@ export class Campaign {
     await this.emit("phase.started", { iteration, phase });
   }
 
-  /** Passes a child's progress on, at most twice a second. */
-  progressOf(what: string): OnProgress {
-    return async (run) => {
-      if (performance.now() - this.lastReportAt < 500) return;
-      this.lastReportAt = performance.now();
-      const { done = 0, total = 0, unit = "", etaSeconds = 0 } = run.progress ?? {};
-      const count = total > 0 ? ` ${done}/${total} ${unit}` : "";
-      const eta = etaSeconds > 0 ? `, ${Math.ceil(etaSeconds)} s left` : "";
-      await this.lease.report({ message: `${what}:${count}${eta}`, etaSeconds: 0 });
+  /** Waits for a child run: passes its progress on, at most twice a second, and remembers it for a cancel. */
+  waitingFor(what: string): Waiting {
+    return {
+      signal: this.signal,
+      onStarted: async (child) => await this.lease.report({}, { child }),
+      onProgress: async (run) => {
+        if (performance.now() - this.lastReportAt < 500) return;
+        this.lastReportAt = performance.now();
+        const { done = 0, total = 0, unit = "", etaSeconds = 0 } = run.progress ?? {};
+        const count = total > 0 ? ` ${done}/${total} ${unit}` : "";
+        const eta = etaSeconds > 0 ? `, ${Math.ceil(etaSeconds)} s left` : "";
+        await this.lease.report({ message: `${what}:${count}${eta}`, etaSeconds: 0 });
+      },
     };
   }
 

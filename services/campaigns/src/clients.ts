@@ -2,7 +2,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { TutelageError } from "@tutelage/platform/errors";
 import { connect, watchDeadlineMs } from "@tutelage/platform/grpc";
-import { RunCancelled } from "@tutelage/platform/runs";
 import { DatasetsServiceDefinition } from "@tutelage/proto/datasets/v1/datasets";
 import {
   type EvaluationRun,
@@ -48,12 +47,29 @@ export function connectServices(addresses: {
   };
 }
 
-/** Reports how far a child run is. */
-export type OnProgress = (run: Run) => Promise<void>;
+/** A run of another service that a campaign started. */
+export interface ChildRun {
+  service: "training" | "evaluation" | "teacher";
+  projectId: string;
+  id: string;
+}
 
-interface Waiting {
+/** How a campaign waits for a child run. */
+export interface Waiting {
   signal: AbortSignal;
-  onProgress: OnProgress;
+  /** Called once it is known and not final, before it is waited for. */
+  onStarted(child: ChildRun): Promise<void>;
+  /** Called whenever it moved. */
+  onProgress(run: Run): Promise<void>;
+}
+
+/** Ends the child run that a cancelled campaign waited for; one that is final stays as it is. */
+export async function abandon(services: Services, campaign: { state: { child?: ChildRun } }): Promise<void> {
+  if (campaign.state.child === undefined) return;
+  const { service, ...which } = campaign.state.child;
+  if (service === "training") await services.training.cancelTrainingRun(which);
+  else if (service === "evaluation") await services.evaluation.cancelEvaluationRun(which);
+  else await services.teacher.cancelGenerationRun(which);
 }
 
 /** Starts a training run, or finds the one that the key already made, and waits for its end. */
@@ -63,10 +79,9 @@ export async function train(
   waiting: Waiting,
 ): Promise<TrainingRun> {
   const { training } = services;
-  return await complete<TrainingRun>(waiting, {
+  return await complete<TrainingRun>("training", waiting, {
     start: () => training.startTrainingRun(request),
     watch: (which, signal) => training.watchTrainingRun(which, { signal, deadline: watchDeadlineMs }),
-    cancel: (which) => training.cancelTrainingRun(which),
   });
 }
 
@@ -77,10 +92,9 @@ export async function evaluate(
   waiting: Waiting,
 ): Promise<EvaluationRun> {
   const { evaluation } = services;
-  return await complete<EvaluationRun>(waiting, {
+  return await complete<EvaluationRun>("evaluation", waiting, {
     start: () => evaluation.startEvaluationRun(request),
     watch: (which, signal) => evaluation.watchEvaluationRun(which, { signal, deadline: watchDeadlineMs }),
-    cancel: (which) => evaluation.cancelEvaluationRun(which),
   });
 }
 
@@ -91,35 +105,33 @@ export async function generate(
   waiting: Waiting,
 ): Promise<GenerationRun> {
   const { teacher } = services;
-  return await complete<GenerationRun>(waiting, {
+  return await complete<GenerationRun>("teacher", waiting, {
     start: () => teacher.startGenerationRun(request),
     watch: (which, signal) => teacher.watchGenerationRun(which, { signal, deadline: watchDeadlineMs }),
-    cancel: (which) => teacher.cancelGenerationRun(which),
   });
 }
 
 /**
  * Start is idempotent and Watch begins with what is stored, so a service that
  * restarts in between costs a reconnect and nothing else. Throws the run's
- * failure. When the signal aborts because the campaign is cancelled, the child
- * is cancelled too; when it aborts for another reason the child goes on, and
- * the campaign's next holder finds it.
+ * failure. When the signal aborts the child goes on: the campaign's next
+ * holder finds it, and a cancel ends it (abandon).
  */
-async function complete<ChildRun extends { run?: Run | undefined }>(
-  { signal, onProgress }: Waiting,
+async function complete<Kind extends { run?: Run | undefined }>(
+  service: ChildRun["service"],
+  { signal, onStarted, onProgress }: Waiting,
   calls: {
-    start(): Promise<ChildRun>;
-    watch(which: { projectId: string; id: string }, signal: AbortSignal): AsyncIterable<ChildRun>;
-    cancel(which: { projectId: string; id: string }): Promise<ChildRun>;
+    start(): Promise<Kind>;
+    watch(which: { projectId: string; id: string }, signal: AbortSignal): AsyncIterable<Kind>;
   },
-): Promise<ChildRun> {
+): Promise<Kind> {
   for (;;) {
     signal.throwIfAborted();
-    let which: { projectId: string; id: string } | undefined;
     try {
       let child = await calls.start();
-      which = { projectId: child.run?.projectId ?? "", id: child.run?.id ?? "" };
+      const which = { projectId: child.run?.projectId ?? "", id: child.run?.id ?? "" };
       if (!isFinal(child.run)) {
+        await onStarted({ service, ...which });
         for await (const now of calls.watch(which, signal)) {
           child = now;
           if (now.run !== undefined) await onProgress(now.run);
@@ -138,9 +150,6 @@ async function complete<ChildRun extends { run?: Run | undefined }>(
         });
       }
     } catch (error) {
-      if (signal.aborted && which !== undefined && signal.reason instanceof RunCancelled) {
-        await calls.cancel(which).catch(() => {});
-      }
       signal.throwIfAborted();
       if (!isTransient(error)) throw error;
     }

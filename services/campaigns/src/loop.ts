@@ -223,10 +223,10 @@ async function commit(
   for (const { rejection } of decided) {
     if (rejection !== "") round.iteration.rejected[rejection] = (round.iteration.rejected[rejection] ?? 0) + 1;
   }
-  const versionId = await campaign.step(
+  const { versionId } = await campaign.step(
     step,
     async () => {
-      if (newRows.length === 0) return "";
+      if (newRows.length === 0) return { versionId: "", rowIds: [] };
       const datasetId = campaign.datasetId;
       const appended = await whileAway(signal, () =>
         services.datasets.appendRows(
@@ -245,9 +245,15 @@ async function commit(
           { signal, deadline: 600_000 },
         ),
       );
-      return appended.id;
+      const rows = await rowsOf(services, projectId, appended.id, Split.TRAIN, signal);
+      const idOf = new Map(rows.filter((row) => row.iteration === number + 1).map((row) => [row.input, row.id]));
+      return { versionId: appended.id, rowIds: newRows.map((row) => idOf.get(row.input) ?? "") };
     },
-    (transaction) => campaign.store.putCandidates(transaction, campaign.key, decided),
+    (transaction, { rowIds }) => {
+      const ids = rowIds.values();
+      const stored = decided.map((one) => (one.accepted ? { ...one, rowId: ids.next().value ?? "" } : one));
+      return campaign.store.putCandidates(transaction, campaign.key, stored);
+    },
   );
   if (versionId === "") return undefined;
   const grown = await whileAway(signal, () => services.datasets.getVersion({ projectId, id: versionId }, { signal }));

@@ -33,7 +33,8 @@ export async function resolveRequest(
     throw unknownProfile("teacher_profile", request.teacherProfile, teachers);
   }
 
-  const version = await services.datasets.getVersion({ projectId, id: request.datasetVersionId }, { signal });
+  const versionId = request.datasetVersionId || (await newestVersion(services, request, signal));
+  const version = await services.datasets.getVersion({ projectId, id: versionId }, { signal });
   const seedRows = await rowsOf(services, projectId, version.id, Split.TRAIN, signal);
   if (seedRows.length < fewestSeedRows) {
     throw invalidField(
@@ -50,7 +51,21 @@ export async function resolveRequest(
   if (task.labels.length > 0) {
     refuseUnknownLabels([...seedRows, ...heldOut], new Set(task.labels.map((label) => label.name)));
   }
-  return { ...request, task, settings: { ...settings, recipe } };
+  return { ...request, datasetVersionId: versionId, task, settings: { ...settings, recipe } };
+}
+
+async function newestVersion(
+  services: Services,
+  { projectId, datasetId }: StartCampaignRequest,
+  signal: AbortSignal,
+): Promise<string> {
+  if (datasetId === "") throw invalidField("dataset_version_id", "is empty, and so is dataset_id; give one of them.");
+  const { latestVersionId, name } = await services.datasets.getDataset(
+    { projectId, id: datasetId, name: "" },
+    { signal },
+  );
+  if (latestVersionId !== "") return latestVersionId;
+  throw invalidField("dataset", `"${name}" has no rows yet; import some first.`, "dataset_empty");
 }
 
 /** A text that is trained on and measured on makes the measurement a lie. */

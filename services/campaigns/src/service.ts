@@ -8,7 +8,7 @@ import type {
   WatchCampaignResponse,
 } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { CampaignState, ResolvedRequest } from "./campaign.js";
-import type { Services } from "./clients.js";
+import { abandon, type Services } from "./clients.js";
 import { resolveRequest } from "./request.js";
 import type { CampaignStore } from "./store.js";
 
@@ -31,9 +31,12 @@ export function campaignsService(deps: {
   return {
     async startCampaign(request, context) {
       if (request.projectId === "") throw invalidField("project_id", "is empty; name the project.");
+      const { projectId, idempotencyKey } = request;
+      // Before anything is resolved: the same call after an import must find the campaign that it started.
+      const before = idempotencyKey === "" ? undefined : await runs.startedBy(projectId, idempotencyKey, request);
+      if (before !== undefined) return toCampaign(before);
       const resolved = await resolveRequest(services, request, context.signal);
-      const run = await runs.start(request.projectId, request.idempotencyKey, resolved);
-      return toCampaign(run);
+      return toCampaign(await runs.start(projectId, idempotencyKey, resolved, { asked: request }));
     },
 
     async getCampaign({ projectId, id }) {
@@ -73,7 +76,12 @@ export function campaignsService(deps: {
 
     async cancelCampaign({ projectId, id }) {
       await get(projectId, id);
-      return toCampaign(await runs.cancel(projectId, id));
+      const run = await runs.cancel(projectId, id, (transaction) =>
+        store.putEvent(transaction, { projectId, campaignId: id }, "campaign.cancelled", {}),
+      );
+      // One that was between two holders is cancelled at once, and has nobody else to end what it waited for.
+      if (run.status === "CANCELLED") await abandon(services, run);
+      return toCampaign(run);
     },
 
     async listIterations({ projectId, id }) {

@@ -60,7 +60,7 @@ const bounds: Record<NumberSetting, [low: number, high: number]> = {
   maxCostMicroUsd: [0, Number.MAX_SAFE_INTEGER],
   preflightMinParseRate: [0.01, 1],
   preflightMinAgreementOverChance: [0.01, 100],
-  seed: [0, 2 ** 31 - 1],
+  seed: [1, 2 ** 31 - 1],
   plainTries: [0, 20],
 };
 

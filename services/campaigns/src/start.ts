@@ -7,10 +7,11 @@ import { serve, served } from "@tutelage/platform/grpc";
 import { createLog } from "@tutelage/platform/log";
 import type { RunningService } from "@tutelage/platform/process";
 import { Runs } from "@tutelage/platform/runs";
+import { work } from "@tutelage/platform/worker";
 import { CampaignsServiceDefinition } from "@tutelage/proto/campaigns/v1/campaigns";
 import { z } from "zod";
 import { Campaign, type CampaignState, type ResolvedRequest } from "./campaign.js";
-import { connectServices } from "./clients.js";
+import { abandon, connectServices } from "./clients.js";
 import { runCampaign } from "./loop.js";
 import { campaignsService } from "./service.js";
 import { CampaignStore } from "./store.js";
@@ -41,7 +42,8 @@ export async function start(config: z.output<z.ZodObject<typeof settings>>): Pro
   });
   const stopping = new AbortController();
   const listening = runs.signals.listen();
-  const working = runs.work(
+  const working = work(
+    runs,
     async (lease) => {
       const campaign = new Campaign(lease, services, artifacts, store);
       await campaign.emit("campaign.started", { name: lease.run.request.name });
@@ -64,6 +66,7 @@ export async function start(config: z.output<z.ZodObject<typeof settings>>): Pro
           ? store.putEvent(transaction, key, "campaign.cancelled", {})
           : store.putEvent(transaction, key, "campaign.failed", { code: failure.reason, message: failure.message });
       },
+      abandon: (run) => abandon(services, run),
     },
   );
   const server = await serve({

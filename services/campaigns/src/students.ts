@@ -39,7 +39,7 @@ export async function trainStudent(
         seed: options.seed,
         startCheckpointUri: options.startFrom?.uri ?? "",
       },
-      { signal: campaign.signal, onProgress: campaign.progressOf(name) },
+      campaign.waitingFor(name),
     );
     if (run.checkpoint === undefined) throw new Error("A training run succeeded without a checkpoint.");
     return {
@@ -99,7 +99,7 @@ export async function evaluateStudent(
         task: campaign.task,
         decoding: campaign.settings.decoding,
       },
-      { signal: campaign.signal, onProgress: campaign.progressOf(name) },
+      campaign.waitingFor(name),
     );
     return { evaluationRunId: run.run?.id ?? "", accuracy: run.metrics?.accuracy ?? proportion(0, 0) };
   });

@@ -31,7 +31,7 @@ async function ask(
         work,
         replicateSeed: campaign.settings.seed,
       },
-      { signal: campaign.signal, onProgress: campaign.progressOf(name) },
+      campaign.waitingFor(name),
     );
     return { generationRunId: run.run?.id ?? "", usage: run.usage };
   });

@@ -7,6 +7,7 @@ import { connect, serve, served } from "@tutelage/platform/grpc";
 import { createLog } from "@tutelage/platform/log";
 import type { RunningService } from "@tutelage/platform/process";
 import { Runs } from "@tutelage/platform/runs";
+import { work } from "@tutelage/platform/worker";
 import { EvaluationServiceDefinition } from "@tutelage/proto/evaluation/v1/evaluation";
 import { StudentServiceDefinition } from "@tutelage/proto/student/v1/student";
 import { z } from "zod";
@@ -44,7 +45,7 @@ export async function start(config: Readonly<Config>): Promise<RunningService> {
     throw error;
   });
   const listening = runs.signals.listen();
-  const working = runs.work((lease) => evaluate(lease, { student, artifacts }), {
+  const working = work(runs, (lease) => evaluate(lease, { student, artifacts }), {
     concurrency,
     signal: stopping.signal,
   });

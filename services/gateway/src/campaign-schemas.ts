@@ -44,7 +44,7 @@ export const settingsSchema = z
     preflight_min_parse_rate: z.number().describe("Smallest share of pre-flight replies that parse"),
     preflight_min_agreement_over_chance: z.number().describe("Smallest agreement on gold labels, in units of chance"),
     preflight: switchFlag.describe("Try the teacher on a few seed rows first"),
-    seed: z.number().int().describe("Seed of every random choice"),
+    seed: z.number().int().describe("Seed of every random choice; from 1"),
     recipe: recipeSchema.describe("Replaces the student profile's recipe"),
     decoding: decodingSchema.describe("How students answer when they are evaluated"),
     matched_arm: switchFlag.describe("Also train plain students with the final student's number of steps"),
@@ -54,6 +54,28 @@ export const settingsSchema = z
   .partial()
   .meta({ id: "CampaignSettings" });
 
+/** On the wire 0 is "left out": where it does not mean "off" it is refused here, not silently replaced. */
+const neverZero = [
+  "iterations",
+  "folds",
+  "examples_per_error",
+  "rows_per_seed_row",
+  "attempts_per_row",
+  "max_rouge_l",
+  "accept_probability",
+  "preflight_min_parse_rate",
+  "preflight_min_agreement_over_chance",
+  "seed",
+] as const satisfies (keyof z.input<typeof settingsSchema>)[];
+
+const askedSettings = settingsSchema.check(({ value, issues }) => {
+  for (const name of neverZero) {
+    if (value[name] !== 0) continue;
+    const message = "is 0; it must be greater. Leave it out for the default";
+    issues.push({ code: "custom", input: 0, path: [name], message });
+  }
+});
+
 export const startCampaignBody = z
   .strictObject({
     name: z.string().max(200).optional().describe("A name for people; the task's when left out"),
@@ -62,7 +84,7 @@ export const startCampaignBody = z
     task: taskSchema,
     student_profile: z.string().min(1),
     teacher_profile: z.string().min(1),
-    settings: settingsSchema.default({}).describe("What is left out takes its default"),
+    settings: askedSettings.default({}).describe("What is left out takes its default"),
   })
   .refine((body) => (body.dataset === undefined) !== (body.dataset_version_id === undefined), {
     error: "give either dataset or dataset_version_id",

@@ -36,7 +36,7 @@ export const campaignStudentRoutes: Routes = (app, { backends, artifacts, shutdo
       const campaign = await backends.campaigns.getCampaign(campaignKey(params.campaign));
       const { uri } = finalCheckpoint(campaign);
       const files = await artifacts.list(uri);
-      const folder = campaign.request?.name.replace(/[^\w.-]+/g, "-") || "student";
+      const folder = campaign.request?.name.replace(/[^\w.-]+/g, "-").replace(/^\.+/, "") || "student";
       reply.type("application/x-tar").header("content-disposition", `attachment; filename="${folder}.tar"`);
       return reply.send(byteStream(tarOf(folder, files, artifacts)));
     },

@@ -1,9 +1,8 @@
 /** /v1/campaigns: start, look, cancel. */
-import { invalidField, notFound } from "@tutelage/platform/errors";
+import { notFound } from "@tutelage/platform/errors";
 import { isUuid } from "@tutelage/platform/runs";
 import { Settings } from "@tutelage/proto/campaigns/v1/campaigns";
 import { z } from "zod";
-import type { Backends } from "./backends.js";
 import * as schema from "./campaign-schemas.js";
 import { camel, snake } from "./cases.js";
 import { findDataset } from "./datasets.js";
@@ -32,7 +31,8 @@ export const campaignRoutes: Routes = (app, { backends }) => {
         projectId,
         idempotencyKey: headers["idempotency-key"],
         name: body.name ?? body.task.name,
-        datasetVersionId: body.dataset_version_id ?? (await newestVersion(backends, body.dataset ?? "")),
+        datasetVersionId: body.dataset_version_id ?? "",
+        datasetId: body.dataset === undefined ? "" : (await findDataset(backends, body.dataset)).id,
         studentProfile: body.student_profile,
         teacherProfile: body.teacher_profile,
         task: camel(body.task),
@@ -122,10 +122,4 @@ export const campaignRoutes: Routes = (app, { backends }) => {
 export function campaignKey(id: string): { projectId: string; id: string } {
   if (!isUuid(id)) throw notFound("campaign", id);
   return { projectId, id };
-}
-
-async function newestVersion(backends: Backends, dataset: string): Promise<string> {
-  const { latestVersionId, name } = await findDataset(backends, dataset);
-  if (latestVersionId !== "") return latestVersionId;
-  throw invalidField("dataset", `"${name}" has no rows yet; import some first.`, "dataset_empty");
 }

@@ -51,11 +51,13 @@ export class FileArtifactStore implements ArtifactStore {
         const bytes = typeof chunk === "string" ? Buffer.from(chunk) : chunk;
         hash.update(bytes);
         sizeBytes += bytes.byteLength;
-        await file.write(bytes);
+        // A single write may take only part of it.
+        await file.writeFile(bytes);
       }
       await file.sync();
       await file.close();
       await rename(temporary, target);
+      await syncDirectory(dirname(target));
     } catch (error) {
       await file.close().catch(() => {});
       await rm(temporary, { force: true });
@@ -125,5 +127,15 @@ export class FileArtifactStore implements ArtifactStore {
       });
     }
     return absolute;
+  }
+}
+
+/** Without this the rename itself may be lost with the machine's power. */
+async function syncDirectory(path: string): Promise<void> {
+  const directory = await open(path, "r");
+  try {
+    await directory.sync();
+  } finally {
+    await directory.close();
   }
 }

@@ -4,6 +4,7 @@ import { type Database, openDatabase } from "./database.js";
 import { TutelageError } from "./errors.js";
 import { createLog } from "./log.js";
 import { LeaseLost, Runs, TryLater } from "./runs.js";
+import { type Handler, openLease, work } from "./worker.js";
 
 const log = createLog("test", "fatal");
 const timing = { leaseMs: 600, heartbeatMs: 150, pollMs: 50 };
@@ -20,9 +21,13 @@ function newRuns() {
 }
 
 /** Works until the run is final, then stops the worker. */
-async function workUntilFinal(runs: ReturnType<typeof newRuns>, id: string, handler: Parameters<typeof runs.work>[0]) {
+async function workUntilFinal(
+  runs: ReturnType<typeof newRuns>,
+  id: string,
+  handler: Handler<{ what: string }, { result?: string }>,
+) {
   const stop = new AbortController();
-  const working = runs.work(handler, { concurrency: 1, signal: stop.signal });
+  const working = work(runs, handler, { concurrency: 1, signal: stop.signal });
   let last: Awaited<ReturnType<typeof runs.get>> | undefined;
   for await (const run of runs.watch("p", id, AbortSignal.timeout(10_000))) last = run;
   stop.abort();
@@ -66,11 +71,7 @@ test("a run whose holder stops renewing is taken over, and the first holder's la
     "update runs set status = 'RUNNING', fence = 1, lease_until = now() + interval '200 ms' where id = $1",
     [id],
   );
-  const lateLease = (
-    runs as unknown as {
-      lease: (run: object, signal: AbortSignal) => { write: (f: () => Promise<void>) => Promise<void> };
-    }
-  ).lease({ id, fence: 1 }, new AbortController().signal);
+  const lateLease = openLease(database, { ...(await runs.get("p", id)), fence: 1 }, new AbortController().signal);
   let fence = 0;
   const last = await workUntilFinal(runs, id, async (lease) => {
     fence = lease.fence;
@@ -92,6 +93,50 @@ test("cancel reaches a running handler through its signal", async () => {
     return {};
   });
   expect(last?.status).toBe("CANCELLED");
+});
+
+test("what a cancelled run left going is ended before it counts as cancelled, under whichever holder", async () => {
+  const runs = newRuns();
+  const { id } = await runs.start("p", "", { what: "a" });
+  // Its holder stored a result and died; then somebody cancels it.
+  await database.pool.query(
+    `update runs set status = 'RUNNING', fence = 1, lease_until = now(), state = '{"result": "child"}' where id = $1`,
+    [id],
+  );
+  await runs.cancel("p", id);
+  const ended: unknown[] = [];
+  const stop = new AbortController();
+  const working = work(
+    runs,
+    async () => {
+      throw new Error("A cancelled run is not worked on.");
+    },
+    {
+      concurrency: 1,
+      signal: stop.signal,
+      abandon: async (run) => {
+        ended.push([run.status, run.state.result]);
+      },
+    },
+  );
+  let last: Awaited<ReturnType<typeof runs.get>> | undefined;
+  for await (const run of runs.watch("p", id, AbortSignal.timeout(10_000))) last = run;
+  stop.abort();
+  await working;
+  expect(last?.status).toBe("CANCELLED");
+  expect(ended).toEqual([["RUNNING", "child"]]);
+});
+
+test("a queued run is cancelled at once, with the effects that belong to it", async () => {
+  const runs = newRuns();
+  const { id } = await runs.start("p", "", { what: "a" });
+  let effects = 0;
+  const effect = async () => {
+    effects += 1;
+  };
+  expect((await runs.cancel("p", id, effect)).status).toBe("CANCELLED");
+  await runs.cancel("p", id, effect);
+  expect(effects).toBe(1);
 });
 
 test("a handler's error becomes the failure, and 'try later' queues the run again", async () => {
@@ -151,7 +196,8 @@ test("shutdown hands a running run back so that another worker claims it at once
   const runs = newRuns();
   const { id } = await runs.start("p", "", { what: "a" });
   const stop = new AbortController();
-  const working = runs.work(
+  const working = work(
+    runs,
     async (lease) => {
       stop.abort();
       lease.signal.throwIfAborted();

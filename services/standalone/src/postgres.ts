@@ -4,7 +4,20 @@
  */
 import { execFile } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
-import { access, chmod, chown, constants, cp, mkdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import {
+  access,
+  chmod,
+  chown,
+  constants,
+  cp,
+  lstat,
+  mkdir,
+  readFile,
+  rename,
+  rm,
+  stat,
+  writeFile,
+} from "node:fs/promises";
 import { createServer } from "node:net";
 import { dirname, join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -151,9 +164,11 @@ async function choosePlace(home: string, asRoot: boolean): Promise<{ directory: 
     ? inHome
     : join("/var/tmp", `tutelage-postgres-${createHash("sha256").update(inHome).digest("hex").slice(0, 12)}`);
   await mkdir(directory, { recursive: true, mode: 0o700 });
-  // Refuse a directory that somebody else put there before us.
-  const owner = (await stat(directory)).uid;
-  if (owner !== 0 && owner !== unprivileged.uid) throw new Error(`${directory} belongs to another user; remove it.`);
+  // Refuse what somebody else put there before us, a link to elsewhere included.
+  const found = await lstat(directory);
+  if (!found.isDirectory() || (found.uid !== 0 && found.uid !== unprivileged.uid)) {
+    throw new Error(`${directory} is not a directory of root's or of Postgres's account; remove it.`);
+  }
   await chown(directory, unprivileged.uid, unprivileged.gid);
   await chmod(directory, 0o700);
   if (reachable) return { directory, binaries: packaged };

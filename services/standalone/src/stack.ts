@@ -194,7 +194,12 @@ class RunningStack implements Stack {
     return this.add("student", {
       command: this.python(),
       args: ["-m", "tutelage_student"],
-      env: { ...this.environment(), STUDENT_LISTEN: this.addresses.student, PYTHONPATH: path },
+      env: {
+        ...this.environment(),
+        STUDENT_LISTEN: this.addresses.student,
+        STUDENT_STOP_WITH_STDIN: "true",
+        PYTHONPATH: path,
+      },
       isHealthy: this.probe("student"),
     });
   }
@@ -211,7 +216,8 @@ class RunningStack implements Stack {
   private add(name: ServiceName, plan: Omit<Child["plan"], "name" | "logFile" | "stopMs">): Child {
     const logFile = join(this.logDirectory, `${name}.log`);
     const child = new Child({ ...plan, name, logFile, stopMs: stopMs[name] }, (event) => {
-      if (event.type === "started") void this.noteChildren();
+      // A home that went away, or a full disk: the children run on, only the next start knows less.
+      if (event.type === "started") this.noteChildren().catch(() => {});
       this.emit(event);
     });
     this.children.set(name, child);

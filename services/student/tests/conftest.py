@@ -150,6 +150,7 @@ def start_student(artifacts: Path, home: Path, **variables: str) -> tuple[Any, i
             "STUDENT_DEVICE": "cpu",
             **variables,
         },
+        stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -249,3 +249,12 @@ def test_sigterm_stops_a_job_within_a_step(wire, model_folder: Path, tmp_path: P
     assert "stopping" in errors[0]
     lines = [json.loads(line) for line in process.stderr]
     assert all("Text:" not in json.dumps(line) for line in lines)
+
+
+def test_a_student_that_is_told_so_ends_with_its_parent(tmp_path):
+    process, _ = start_student(
+        tmp_path / "artifacts", tmp_path / "home", STUDENT_STOP_WITH_STDIN="true"
+    )
+    assert process.poll() is None
+    process.stdin.close()
+    assert process.wait(20) == 0

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sys
 
 import grpc
 import torch
@@ -67,14 +68,19 @@ class Server:
 
 
 async def serve(settings: Settings) -> None:
-    """Runs until SIGTERM or SIGINT."""
+    """Runs until SIGTERM or SIGINT, or until the parent is gone where settings say so."""
     server = Server(settings)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    if settings.stop_with_stdin:
+        # Nobody writes to it: readable means that the other end is gone.
+        loop.add_reader(sys.stdin.fileno(), stop.set)
     await server.start()
     log.info("listening", port=server.port, threads=settings.thread_count, process_id=os.getpid())
     await stop.wait()
+    if settings.stop_with_stdin:
+        loop.remove_reader(sys.stdin.fileno())
     log.info("stopping")
     await server.stop()

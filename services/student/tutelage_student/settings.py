@@ -37,6 +37,9 @@ class Settings(BaseSettings):
     loaded_models: int = Field(2, ge=1, le=64, description="base models kept in memory, 1 to 64")
     checkpoint_cache_mb: int = Field(256, ge=0, description="memory for recent checkpoints, MB")
     activation_cache_mb: int = Field(1024, ge=0, description="memory for frozen layers' output, MB")
+    stop_with_stdin: bool = Field(
+        False, description="true to stop when standard input closes, as it does with the parent"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="debug, info, warning or error"
     )

@@ -90,16 +90,18 @@ export class Caller {
     const stored = await this.store.answered(lease.run.projectId, digest);
     if (stored !== undefined) {
       const outcome = attempt.read(stored.reply);
-      await this.store.record(lease, undefined, { ...place, callId: stored.callId, reused: true, outcome });
+      await this.store.record(lease, { ...place, callId: stored.callId, reused: true, outcome });
       return undefined;
     }
     await signals.hold();
     for (let retry = 0; ; retry += 1) {
       const made = await gate.run(signals.begin, () => this.call(teacher, attempt.ask, digest, signals.end));
       const call = this.entry(lease, profile, attempt.ask, digest, made);
+      // The ledger says what happened, whoever holds the run by now: a reply that is paid for is never dropped.
+      await this.store.keep(call);
       if ("answer" in made) {
         const outcome = attempt.read(made.answer.reply);
-        await this.store.record(lease, call, { ...place, callId: call.id, reused: false, outcome });
+        await this.store.record(lease, { ...place, callId: call.id, reused: false, outcome });
         return undefined;
       }
       const { failure } = made;
@@ -107,10 +109,9 @@ export class Caller {
       const isLast = failure.fatal || !failure.retryable || retry === profile.max_retries;
       if (isLast && !failure.fatal && !signals.end.aborted) {
         const outcome = rejection("provider_error", `${failure.code}: ${failure.message}`, failure.raw);
-        await this.store.record(lease, call, { ...place, callId: call.id, reused: false, outcome });
+        await this.store.record(lease, { ...place, callId: call.id, reused: false, outcome });
         return failure;
       }
-      await this.store.record(lease, call, undefined);
       signals.begin.throwIfAborted();
       if (isLast) throw failure;
       if (failure.code === "teacher_rate_limited" && failure.retryAfterMs !== undefined) {

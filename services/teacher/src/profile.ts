@@ -81,8 +81,9 @@ const embedded = z.strictObject({
   /** Sampling from fewer tokens spares sorting a vocabulary of 262,144 for each: 1.4 times as fast, 0 means all. */
   top_k: z.number().int().min(0).max(1_000_000).default(64),
   /**
-   * 0 takes all cores but one: threads wait for each other by spinning, and one
-   * that shares its core makes all slow (2 threads on 2 busy cores: 4 times slower than 1).
+   * 0 takes all cores: they are the teacher's while it holds the student's slot (2 threads of 2 cores: 1.6 times
+   * as fast as 1). Threads wait for each other by spinning, and one that shares its core makes all slow, so where
+   * other work runs beside Tutelage, take fewer (2 threads on 2 busy cores: 4 times slower than 1).
    */
   threads: z.number().int().min(0).max(256).default(0),
   temperature: common.temperature.default(0.8),

@@ -7,6 +7,7 @@ import { serve, served } from "@tutelage/platform/grpc";
 import { createLog, type Logger } from "@tutelage/platform/log";
 import type { RunningService } from "@tutelage/platform/process";
 import { type LeaseTiming, Runs } from "@tutelage/platform/runs";
+import { work } from "@tutelage/platform/worker";
 import { TeacherServiceDefinition } from "@tutelage/proto/teacher/v1/teacher";
 import { z } from "zod";
 import { modelNotice } from "./modelfile.js";
@@ -56,7 +57,8 @@ export async function start(
     log,
   });
   const listening = runs.signals.listen();
-  const working = runs.work(
+  const working = work(
+    runs,
     (lease) => generate(lease, { store, teachers, log, slotClient, shutdown: shutdown.signal }),
     { concurrency: concurrentRuns, signal: shutdown.signal },
   );

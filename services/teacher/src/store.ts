@@ -1,5 +1,6 @@
 /** All SQL of the teacher. */
-import type { Database, Transaction } from "@tutelage/platform/database";
+import { setTimeout as sleep } from "node:timers/promises";
+import { type Database, isDatabaseAway, type Transaction } from "@tutelage/platform/database";
 import type { Lease } from "@tutelage/platform/runs";
 import type { Call, Result, Usage } from "@tutelage/proto/teacher/v1/teacher";
 import { and, asc, eq, gt, or, sql } from "drizzle-orm";
@@ -22,6 +23,7 @@ export interface NewResult {
 
 /** Rows of a stream's message. */
 const batchRows = 256;
+const longestKeepWaitMs = 4_000;
 
 export class Store {
   constructor(private readonly database: Database) {}
@@ -37,11 +39,23 @@ export class Store {
     return row === undefined ? undefined : { callId: row.callId, reply: row.reply as Reply };
   }
 
-  /** Stores a call, and what came of it, in one fenced transaction. */
-  async record(lease: GenerationLease, call: NewCall | undefined, result: NewResult | undefined): Promise<void> {
+  /** Stores a call that was made. While the database is away it is tried again: the reply exists nowhere else. */
+  async keep(call: NewCall): Promise<void> {
+    for (let waitMs = 250; ; waitMs = Math.min(2 * waitMs, longestKeepWaitMs)) {
+      try {
+        // A try whose answer was lost may have stored it.
+        await this.database.drizzle.insert(calls).values(call).onConflictDoNothing();
+        return;
+      } catch (error) {
+        if (!isDatabaseAway(error)) throw error;
+      }
+      await sleep(waitMs);
+    }
+  }
+
+  /** Stores what came of a call, fenced. */
+  async record(lease: GenerationLease, result: NewResult): Promise<void> {
     await lease.write(async (transaction: Transaction) => {
-      if (call !== undefined) await transaction.insert(calls).values(call);
-      if (result === undefined) return;
       await transaction.insert(results).values({ projectId: lease.run.projectId, runId: lease.run.id, ...result });
     });
   }

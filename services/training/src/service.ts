@@ -28,7 +28,7 @@ export function trainingService(dependencies: Dependencies): TrainingServiceImpl
           `${startCheckpointUri} is not there; leave it empty or name another.`,
         );
       }
-      return toTrainingRun(await runs.start(request.projectId, request.idempotencyKey, request, state));
+      return toTrainingRun(await runs.start(request.projectId, request.idempotencyKey, request, { state }));
     },
 
     async getTrainingRun({ projectId, id }) {

@@ -8,6 +8,7 @@ import { connect, serve, served } from "@tutelage/platform/grpc";
 import { createLog } from "@tutelage/platform/log";
 import type { RunningService } from "@tutelage/platform/process";
 import { Runs } from "@tutelage/platform/runs";
+import { work } from "@tutelage/platform/worker";
 import { StudentServiceDefinition } from "@tutelage/proto/student/v1/student";
 import { TrainingServiceDefinition } from "@tutelage/proto/training/v1/training";
 import { z } from "zod";
@@ -48,7 +49,7 @@ export async function start(config: Readonly<Config>): Promise<RunningService> {
     throw error;
   });
   const listening = runs.signals.listen();
-  const working = runs.work((lease) => train(lease, { student, artifacts }), { concurrency, signal: stopping.signal });
+  const working = work(runs, (lease) => train(lease, { student, artifacts }), { concurrency, signal: stopping.signal });
   return {
     name: "training",
     address: server.address,

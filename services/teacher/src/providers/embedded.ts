@@ -136,7 +136,7 @@ export class EmbeddedTeacher implements Teacher {
       modelPath: file.path,
       sequences: this.profile.max_concurrency,
       contextTokens: this.profile.context_tokens,
-      threads: this.profile.threads === 0 ? Math.max(1, availableParallelism() - 1) : this.profile.threads,
+      threads: this.profile.threads === 0 ? availableParallelism() : this.profile.threads,
     };
     // The compiled file also when this one runs from its source under a test runner.
     const script = createRequire(import.meta.url).resolve("@tutelage/teacher/providers/embedded-child");

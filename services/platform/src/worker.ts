@@ -1,0 +1,279 @@
+/** The worker's side of runs: claims them, holds their leases, stores how they ended. */
+import { randomUUID } from "node:crypto";
+import { hostname } from "node:os";
+import { setTimeout as sleep } from "node:timers/promises";
+import { sql } from "drizzle-orm";
+import { type Database, isDatabaseAway, type Transaction } from "./database.js";
+import { asTutelageError, TutelageError } from "./errors.js";
+import type { Logger } from "./log.js";
+import {
+  type Lease,
+  LeaseLost,
+  type LeaseTiming,
+  RunCancelled,
+  type RunRow,
+  type RunStatus,
+  type Runs,
+  runColumns,
+  TryLater,
+  toRow,
+} from "./runs.js";
+
+/** A run whose holders died this often takes its worker down with it; it is failed instead of claimed again. */
+const maxFence = 25;
+/** A day of "try again later" at half a second: a run may queue for hours behind another on the same accelerator. */
+const maxDeferrals = 172_800;
+
+/** Does the work of one run. */
+export type Handler<Request, State> = (
+  lease: Lease<Request, State>,
+) => Promise<{ state?: Partial<State>; commit?: (transaction: Transaction) => Promise<void> }>;
+
+export interface WorkOptions<Request, State> {
+  /** Runs at a time. */
+  concurrency: number;
+  /** Aborts when the worker shuts down. */
+  signal: AbortSignal;
+  /** Effects of a run that failed, or was cancelled (no failure), in the transaction of that status. */
+  onFailed?: (
+    transaction: Transaction,
+    run: RunRow<Request, State>,
+    failure: TutelageError | undefined,
+  ) => Promise<void>;
+  /** Ends what a run that is being cancelled left going elsewhere, maybe under an earlier holder. */
+  abandon?: (run: RunRow<Request, State>) => Promise<void>;
+}
+
+/**
+ * Works on runs until the signal aborts, `concurrency` at a time. The handler
+ * gets the lease; what it returns is merged into the run's state together
+ * with the final status, in one fenced transaction with `commit`'s effects.
+ */
+export async function work<Request, State extends object>(
+  runs: Runs<Request, State>,
+  handler: Handler<Request, State>,
+  options: WorkOptions<Request, State>,
+): Promise<void> {
+  await new Worker(runs, handler, options).work();
+}
+
+class Worker<Request, State extends object> {
+  private readonly database: Database;
+  private readonly log: Logger;
+  private readonly timing: LeaseTiming;
+
+  constructor(
+    private readonly runs: Runs<Request, State>,
+    private readonly handler: Handler<Request, State>,
+    private readonly options: WorkOptions<Request, State>,
+  ) {
+    ({ database: this.database, log: this.log, timing: this.timing } = runs);
+  }
+
+  async work(): Promise<void> {
+    const holder = `${hostname()}/${process.pid}/${randomUUID().slice(0, 8)}`;
+    const loops = Array.from({ length: this.options.concurrency }, async () => {
+      const subscription = this.runs.signals.subscribe("any");
+      try {
+        let dueAt = 0;
+        while (!this.options.signal.aborted) {
+          const run = await this.claim(holder).catch((error: unknown) => {
+            if (!this.options.signal.aborted) this.log.warn({ err: error }, "cannot look for work; trying again");
+            return undefined;
+          });
+          if (run === undefined) {
+            // A run that was handed back is looked for when it is due, not a whole poll later.
+            const untilDueMs = dueAt > Date.now() ? dueAt - Date.now() : this.timing.pollMs;
+            await subscription.next(Math.min(untilDueMs, this.timing.pollMs), this.options.signal);
+          } else {
+            const dueInMs = await this.hold(run);
+            dueAt = Date.now() + dueInMs;
+          }
+        }
+      } finally {
+        subscription.close();
+      }
+    });
+    await Promise.all(loops);
+  }
+
+  private async claim(holder: string): Promise<RunRow<Request, State> | undefined> {
+    const { rows } = await this.database.pool.query(
+      `update runs set status = 'RUNNING', fence = fence + 1, lease_holder = $1,
+         lease_until = now() + $2 * interval '1 millisecond', started_at = coalesce(started_at, now()),
+         revision = revision + 1
+       where id = (
+         select id from runs
+         where (status = 'QUEUED' and not_before <= now()) or (status = 'RUNNING' and lease_until < now())
+         order by created_at for update skip locked limit 1)
+       returning ${runColumns}`,
+      [holder, this.timing.leaseMs],
+    );
+    return rows.length === 0 ? undefined : toRow(rows[0]);
+  }
+
+  /** Runs the handler under a heartbeat and stores how it ended. Never throws. Gives ms until the run is due again. */
+  private async hold(run: RunRow<Request, State>): Promise<number> {
+    const shutdown = this.options.signal;
+    const ended = new AbortController();
+    const lost = new AbortController();
+    const cancelled = new AbortController();
+    const signal = AbortSignal.any([lost.signal, cancelled.signal, shutdown]);
+    const heartbeat = this.heartbeat(run, ended.signal, { lost, cancelled });
+    const lease = openLease<Request, State>(this.database, run, signal);
+    try {
+      if (run.cancelRequested) cancelled.abort(new RunCancelled());
+      // A claim that was handed back raised the fence too, but nothing died.
+      if (run.fence - run.deferrals > maxFence) {
+        throw new TutelageError("internal", `The run was given up: its worker died ${maxFence} times.`, {
+          reason: "worker_died_too_often",
+        });
+      }
+      signal.throwIfAborted();
+      const result = await this.handler(lease);
+      await lease.write(async (transaction) => {
+        await result.commit?.(transaction);
+        await finish(transaction, run, "SUCCEEDED", { state: result.state ?? {} });
+      });
+      return 0;
+    } catch (error) {
+      await this.settle(run, lease, error, { lost: lost.signal, cancelled: cancelled.signal }).catch(
+        (settleError: unknown) =>
+          this.log.warn({ err: settleError, runId: run.id }, "could not store how the run ended; its lease runs out"),
+      );
+      return error instanceof TryLater ? error.delayMs : 0;
+    } finally {
+      ended.abort();
+      await heartbeat;
+    }
+  }
+
+  private async settle(
+    run: RunRow<Request, State>,
+    lease: Lease<Request, State>,
+    error: unknown,
+    why: { lost: AbortSignal; cancelled: AbortSignal },
+  ): Promise<void> {
+    const { signal: shutdown, onFailed = async () => {}, abandon = async () => {} } = this.options;
+    if (why.lost.aborted || error instanceof LeaseLost) {
+      this.log.warn({ runId: run.id, fence: run.fence }, "lease lost; work dropped");
+      return;
+    }
+    if (why.cancelled.aborted) {
+      // The row, not the claimed copy: it knows what this holder started.
+      await abandon(await this.runs.get(run.projectId, run.id)).catch((abandonError: unknown) =>
+        this.log.warn({ err: abandonError, runId: run.id }, "could not end what the cancelled run had started"),
+      );
+      await lease.write(async (transaction) => {
+        await onFailed(transaction, run, undefined);
+        await finish(transaction, run, "CANCELLED", {});
+      });
+      return;
+    }
+    const later =
+      error instanceof TryLater ? error : isDatabaseAway(error) ? new TryLater(1_000, "database away") : undefined;
+    if (shutdown.aborted || later !== undefined) {
+      // Handed back: the next worker may claim it at once, or after the delay.
+      const { rows } = await this.database.pool.query(
+        `update runs set status = 'QUEUED', lease_until = null, lease_holder = null, revision = revision + 1,
+           deferrals = deferrals + $3, not_before = now() + $4 * interval '1 millisecond'
+         where id = $1 and fence = $2 and status = 'RUNNING' returning deferrals, cancel_requested`,
+        [run.id, run.fence, 1, shutdown.aborted ? 0 : (later?.delayMs ?? 0)],
+      );
+      if (rows.length === 0 || rows[0].deferrals <= maxDeferrals) return;
+      await this.database.pool.query(
+        `update runs set status = 'FAILED', finished_at = now(), revision = revision + 1, failure = $2
+         where id = $1 and status = 'QUEUED'`,
+        [run.id, JSON.stringify({ code: "waited_too_long", message: `Given up waiting: ${later?.message ?? ""}` })],
+      );
+      return;
+    }
+    const failure = asTutelageError(error);
+    this.log.error({ err: failure.cause ?? failure, runId: run.id, reason: failure.reason }, "run failed");
+    await lease.write(async (transaction) => {
+      await onFailed(transaction, run, failure);
+      await finish(transaction, run, "FAILED", { failure: { code: failure.reason, message: failure.message } });
+    });
+  }
+
+  /** Renews the lease until `ended`; aborts `lost` or `cancelled` when that is what it learns. */
+  private async heartbeat(
+    run: RunRow<Request, State>,
+    ended: AbortSignal,
+    outcome: { lost: AbortController; cancelled: AbortController },
+  ): Promise<void> {
+    const subscription = this.runs.signals.subscribe(run.id);
+    let heldUntil = Date.now() + this.timing.leaseMs;
+    let nextBeat = Date.now() + this.timing.heartbeatMs;
+    try {
+      while (!ended.aborted && !outcome.lost.signal.aborted) {
+        // A notification about this run may be a Cancel: look at once, beat on time.
+        const woken = await subscription.next(Math.max(0, nextBeat - Date.now()), ended);
+        if (ended.aborted) return;
+        if (woken && !outcome.cancelled.signal.aborted) await sleep(50);
+        const askedAt = Date.now();
+        try {
+          const { rows } = await this.database.pool.query(
+            `update runs set lease_until = now() + $3 * interval '1 millisecond'
+             where id = $1 and fence = $2 and status = 'RUNNING' returning cancel_requested`,
+            [run.id, run.fence, this.timing.leaseMs],
+          );
+          if (rows.length === 0) {
+            if (!ended.aborted) outcome.lost.abort();
+            return;
+          }
+          heldUntil = askedAt + this.timing.leaseMs;
+          if (rows[0].cancel_requested) outcome.cancelled.abort(new RunCancelled());
+        } catch {
+          if (Date.now() > heldUntil) outcome.lost.abort();
+        }
+        nextBeat = Date.now() + this.timing.heartbeatMs;
+      }
+    } finally {
+      subscription.close();
+    }
+  }
+}
+
+/** The holder's hands on its run. A run that was claimed again has a higher fence, and refuses them. */
+export function openLease<Request, State extends object>(
+  database: Database,
+  run: RunRow<Request, State>,
+  signal: AbortSignal,
+): Lease<Request, State> {
+  const write: Lease<Request, State>["write"] = (effect) =>
+    database.drizzle.transaction(async (transaction) => {
+      const held = await transaction.execute(
+        sql`select 1 from runs where id = ${run.id} and fence = ${run.fence} and status = 'RUNNING' for update`,
+      );
+      if (held.rowCount === 0) throw new LeaseLost(run.id);
+      return await effect(transaction);
+    });
+  return {
+    run,
+    fence: run.fence,
+    signal,
+    write,
+    report: async (progress, state = {}) => {
+      const { rowCount } = await database.pool.query(
+        `update runs set progress = progress || $3::jsonb, state = state || $4::jsonb, revision = revision + 1
+           where id = $1 and fence = $2 and status = 'RUNNING'`,
+        [run.id, run.fence, JSON.stringify(progress), JSON.stringify(state)],
+      );
+      if (rowCount === 0) throw new LeaseLost(run.id);
+    },
+  };
+}
+
+async function finish(
+  transaction: Transaction,
+  run: { id: string },
+  status: RunStatus,
+  end: { state?: object; failure?: { code: string; message: string } },
+): Promise<void> {
+  await transaction.execute(sql`
+    update runs set status = ${status}, finished_at = now(), lease_until = null, revision = revision + 1,
+      state = state || ${JSON.stringify(end.state ?? {})}::jsonb,
+      failure = ${end.failure === undefined ? null : JSON.stringify(end.failure)}::jsonb
+    where id = ${run.id}`);
+}
