@@ -68,8 +68,8 @@ export function apportion(weights: readonly number[], total: number): number[] {
 }
 
 /**
- * Orders for the wanted rows. Each asks for attempts_per_row times as many
- * replies as wanted: the judge keeps the best.
+ * Orders for the wanted rows: a reply that cannot be used is asked for again,
+ * up to attempts_per_row calls for each wanted row.
  * @param attemptsSoFar attempts already made for each row id in this campaign
  * @param callsLeft most calls that may still be made; orders are cut to it, in order
  */
@@ -98,7 +98,7 @@ export function writeOrders(
         0,
         exampleRowsPerOrder,
       ),
-      count: settings.selection === Selection.ERRORS_ONLY ? Math.min(rows, maxAttempts) : maxAttempts,
+      count: Math.min(rows, maxAttempts),
       maxAttempts,
       firstAttempt: attemptsSoFar.get(mined.row.id) ?? 0,
     });

@@ -3,11 +3,11 @@ import { join } from "node:path";
 import { FileArtifactStore } from "@tutelage/platform/artifacts";
 import { hostPort, serviceSettings } from "@tutelage/platform/config";
 import { openDatabase } from "@tutelage/platform/database";
-import { serve, served } from "@tutelage/platform/grpc";
+import { served } from "@tutelage/platform/grpc";
 import { createLog } from "@tutelage/platform/log";
 import type { RunningService } from "@tutelage/platform/process";
 import { Runs } from "@tutelage/platform/runs";
-import { work } from "@tutelage/platform/worker";
+import { startRunService } from "@tutelage/platform/runservice";
 import { CampaignsServiceDefinition } from "@tutelage/proto/campaigns/v1/campaigns";
 import { z } from "zod";
 import { Campaign, type CampaignState, type ResolvedRequest } from "./campaign.js";
@@ -40,11 +40,12 @@ export async function start(config: z.output<z.ZodObject<typeof settings>>): Pro
     evaluation: config.EVALUATION_ADDRESS,
     teacher: config.TEACHER_ADDRESS,
   });
-  const stopping = new AbortController();
-  const listening = runs.signals.listen();
-  const working = work(
+  return await startRunService({
+    name: "campaigns",
+    listen: config.CAMPAIGNS_LISTEN,
+    served: served(CampaignsServiceDefinition, campaignsService({ runs, store, services })),
     runs,
-    async (lease) => {
+    handler: async (lease) => {
       const campaign = new Campaign(lease, services, artifacts, store);
       await campaign.emit("campaign.started", { name: lease.run.request.name });
       const outcome = await runCampaign(campaign);
@@ -57,9 +58,8 @@ export async function start(config: z.output<z.ZodObject<typeof settings>>): Pro
           }),
       };
     },
-    {
+    worker: {
       concurrency: config.CAMPAIGNS_CONCURRENCY,
-      signal: stopping.signal,
       onFailed: (transaction, run, failure) => {
         const key = { projectId: run.projectId, campaignId: run.id };
         return failure === undefined
@@ -68,23 +68,7 @@ export async function start(config: z.output<z.ZodObject<typeof settings>>): Pro
       },
       abandon: (run) => abandon(services, run),
     },
-  );
-  const server = await serve({
-    listen: config.CAMPAIGNS_LISTEN,
-    services: [served(CampaignsServiceDefinition, campaignsService({ runs, store, services }))],
-    log,
+    stopping: new AbortController(),
+    close: () => services.close(),
   });
-  return {
-    name: "campaigns",
-    address: server.address,
-    stop: async () => {
-      stopping.abort();
-      await server.stop();
-      await working;
-      await runs.signals.close();
-      await listening;
-      services.close();
-      await database.close();
-    },
-  };
 }

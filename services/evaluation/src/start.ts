@@ -3,11 +3,11 @@ import { join } from "node:path";
 import { FileArtifactStore } from "@tutelage/platform/artifacts";
 import { hostPort, serviceSettings } from "@tutelage/platform/config";
 import { openDatabase } from "@tutelage/platform/database";
-import { connect, serve, served } from "@tutelage/platform/grpc";
+import { connect, served } from "@tutelage/platform/grpc";
 import { createLog } from "@tutelage/platform/log";
 import type { RunningService } from "@tutelage/platform/process";
 import { Runs } from "@tutelage/platform/runs";
-import { work } from "@tutelage/platform/worker";
+import { startRunService } from "@tutelage/platform/runservice";
 import { EvaluationServiceDefinition } from "@tutelage/proto/evaluation/v1/evaluation";
 import { StudentServiceDefinition } from "@tutelage/proto/student/v1/student";
 import { z } from "zod";
@@ -35,30 +35,14 @@ export async function start(config: Readonly<Config>): Promise<RunningService> {
   const student = connect(StudentServiceDefinition, config.STUDENT_ADDRESS);
   const stopping = new AbortController();
   const service = evaluationService({ database, runs, student, stopping: stopping.signal });
-  const server = await serve({
-    listen: config.EVALUATION_LISTEN,
-    services: [served(EvaluationServiceDefinition, service)],
-    log,
-  }).catch(async (error: unknown) => {
-    student.close();
-    await database.close();
-    throw error;
-  });
-  const listening = runs.signals.listen();
-  const working = work(runs, (lease) => evaluate(lease, { student, artifacts }), {
-    concurrency,
-    signal: stopping.signal,
-  });
-  return {
+  return await startRunService({
     name: "evaluation",
-    address: server.address,
-    stop: async () => {
-      stopping.abort();
-      await Promise.all([server.stop(), working]);
-      await runs.signals.close();
-      await listening;
-      student.close();
-      await database.close();
-    },
-  };
+    listen: config.EVALUATION_LISTEN,
+    served: served(EvaluationServiceDefinition, service),
+    runs,
+    handler: (lease) => evaluate(lease, { student, artifacts }),
+    worker: { concurrency },
+    stopping,
+    close: () => student.close(),
+  });
 }

@@ -3,11 +3,11 @@ import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { hostPort, serviceSettings } from "@tutelage/platform/config";
 import { openDatabase } from "@tutelage/platform/database";
-import { serve, served } from "@tutelage/platform/grpc";
+import { served } from "@tutelage/platform/grpc";
 import { createLog, type Logger } from "@tutelage/platform/log";
 import type { RunningService } from "@tutelage/platform/process";
 import { type LeaseTiming, Runs } from "@tutelage/platform/runs";
-import { work } from "@tutelage/platform/worker";
+import { startRunService } from "@tutelage/platform/runservice";
 import { TeacherServiceDefinition } from "@tutelage/proto/teacher/v1/teacher";
 import { z } from "zod";
 import { modelNotice } from "./modelfile.js";
@@ -50,31 +50,20 @@ export async function start(
   const store = new Store(database);
   const teachers = new Teachers(profiles, { home: config.TUTELAGE_HOME, python: config.TUTELAGE_PYTHON }, log);
   const slotClient = config.STUDENT_ADDRESS === undefined ? undefined : connectSlot(config.STUDENT_ADDRESS);
-  const shutdown = new AbortController();
-  const server = await serve({
-    listen: config.TEACHER_LISTEN,
-    services: [served(TeacherServiceDefinition, teacherService({ runs, store, teachers }))],
-    log,
-  });
-  const listening = runs.signals.listen();
-  const working = work(
-    runs,
-    (lease) => generate(lease, { store, teachers, log, slotClient, shutdown: shutdown.signal }),
-    { concurrency: concurrentRuns, signal: shutdown.signal },
-  );
-  return {
+  const stopping = new AbortController();
+  return await startRunService({
     name: "teacher",
-    address: server.address,
-    stop: async () => {
-      shutdown.abort();
-      await Promise.all([server.stop(), working]);
+    listen: config.TEACHER_LISTEN,
+    served: served(TeacherServiceDefinition, teacherService({ runs, store, teachers })),
+    runs,
+    handler: (lease) => generate(lease, { store, teachers, log, slotClient, shutdown: stopping.signal }),
+    worker: { concurrency: concurrentRuns },
+    stopping,
+    close: async () => {
       await teachers.close();
       slotClient?.close();
-      await runs.signals.close();
-      await listening;
-      await database.close();
     },
-  };
+  });
 }
 
 /** Notices and terms of the packaged models on offer, for whoever greets the user: profile → text. */

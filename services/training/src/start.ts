@@ -4,11 +4,11 @@ import { fileURLToPath } from "node:url";
 import { FileArtifactStore } from "@tutelage/platform/artifacts";
 import { hostPort, serviceSettings } from "@tutelage/platform/config";
 import { openDatabase } from "@tutelage/platform/database";
-import { connect, serve, served } from "@tutelage/platform/grpc";
+import { connect, served } from "@tutelage/platform/grpc";
 import { createLog } from "@tutelage/platform/log";
 import type { RunningService } from "@tutelage/platform/process";
 import { Runs } from "@tutelage/platform/runs";
-import { work } from "@tutelage/platform/worker";
+import { startRunService } from "@tutelage/platform/runservice";
 import { StudentServiceDefinition } from "@tutelage/proto/student/v1/student";
 import { TrainingServiceDefinition } from "@tutelage/proto/training/v1/training";
 import { z } from "zod";
@@ -39,27 +39,14 @@ export async function start(config: Readonly<Config>): Promise<RunningService> {
   const student = connect(StudentServiceDefinition, config.STUDENT_ADDRESS);
   const stopping = new AbortController();
   const service = trainingService({ database, runs, profiles, artifacts, stopping: stopping.signal });
-  const server = await serve({
-    listen: config.TRAINING_LISTEN,
-    services: [served(TrainingServiceDefinition, service)],
-    log,
-  }).catch(async (error: unknown) => {
-    student.close();
-    await database.close();
-    throw error;
-  });
-  const listening = runs.signals.listen();
-  const working = work(runs, (lease) => train(lease, { student, artifacts }), { concurrency, signal: stopping.signal });
-  return {
+  return await startRunService({
     name: "training",
-    address: server.address,
-    stop: async () => {
-      stopping.abort();
-      await Promise.all([server.stop(), working]);
-      await runs.signals.close();
-      await listening;
-      student.close();
-      await database.close();
-    },
-  };
+    listen: config.TRAINING_LISTEN,
+    served: served(TrainingServiceDefinition, service),
+    runs,
+    handler: (lease) => train(lease, { student, artifacts }),
+    worker: { concurrency },
+    stopping,
+    close: () => student.close(),
+  });
 }
