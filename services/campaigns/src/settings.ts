@@ -18,7 +18,7 @@ export const defaultSettings: Settings = {
   folds: 3,
   selection: Selection.BALANCED,
   examplesPerError: 1,
-  rowsPerSeedRow: 1,
+  rowsPerSeedRow: 2,
   attemptsPerRow: 2,
   startFrom: StartFrom.BASE,
   errorsFrom: ErrorsFrom.SEED,
