@@ -132,10 +132,20 @@ export class Campaign {
         total: this.settings.iterations,
         unit: "iterations",
         message: phase,
+        etaSeconds: this.etaSeconds(iteration),
       },
       { iteration, phase },
     );
     await this.emit("phase.started", { iteration, phase });
+  }
+
+  /** Roughly: every iteration that is left, and plain fine-tuning, as long as the mean so far. 0 before there is one. */
+  private etaSeconds(iteration: number): number {
+    if (iteration === 0) return 0;
+    const seconds = Array.from({ length: iteration + 1 }, (_, number) => this.secondsOf(`iteration/${number}/`));
+    const current = seconds.pop() ?? 0;
+    const mean = seconds.reduce((a, b) => a + b, 0) / seconds.length;
+    return Math.max(1, Math.round(mean * (this.settings.iterations - iteration + 1) - current));
   }
 
   /** Waits for a child run: passes its progress on, at most twice a second, and remembers it for a cancel. */
@@ -149,7 +159,7 @@ export class Campaign {
         const { done = 0, total = 0, unit = "", etaSeconds = 0 } = run.progress ?? {};
         const count = total > 0 ? ` ${done}/${total} ${unit}` : "";
         const eta = etaSeconds > 0 ? `, ${Math.ceil(etaSeconds)} s left` : "";
-        await this.lease.report({ message: `${what}:${count}${eta}`, etaSeconds: 0 });
+        await this.lease.report({ message: `${what}:${count}${eta}` });
       },
     };
   }

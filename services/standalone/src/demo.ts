@@ -125,10 +125,12 @@ function progressPrinter(): (campaign: CampaignView, iterations: Iteration[]) =>
     const phase = `iteration ${campaign.iteration}: ${campaign.phase}`;
     if (phase !== lastPhase && campaign.phase !== "") say(`  ${String(seconds).padStart(4)} s  ${phase}`);
     lastPhase = phase;
+    const etaMinutes = Math.round((campaign.run.progress?.eta_seconds ?? 0) / 60);
     for (const one of iterations.slice(ended)) {
       say(
         `  ${String(seconds).padStart(4)} s  iteration ${one.number} done: ${one.train_rows} rows, ${one.errors} errors, ` +
-          `${one.accepted} of ${one.candidates} candidates accepted, dev ${percent(one.dev_accuracy?.value)}`,
+          `${one.accepted} of ${one.candidates} candidates accepted, dev ${percent(one.dev_accuracy?.value)}` +
+          (etaMinutes > 0 ? `; about ${etaMinutes} min left` : ""),
       );
     }
     ended = iterations.length;

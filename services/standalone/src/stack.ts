@@ -33,6 +33,22 @@ const postgresStopMs = 2_500;
 /** The student imports PyTorch first: 5 to 15 s on two cold cores, more on a busy machine. */
 const startTimeoutMs = 180_000;
 
+/** Variables that services and Python may need. */
+const ordinary = new RegExp(
+  `^(${[
+    "PATH|HOME|USER|LANG|LC_.*|TZ|TMPDIR|TMP|TEMP|SYSTEMROOT|LD_LIBRARY_PATH|DYLD_.*|XDG_.*|.*_PROXY|SSL_CERT_.*",
+    "NODE_.*|PYTHON.*|VIRTUAL_ENV|OMP_.*|MKL_.*|OPENBLAS_.*|TORCH.*|CUDA_.*|NVIDIA_.*|HF_.*|TRANSFORMERS_.*",
+    "LOG_LEVEL|ARTIFACT_ROOT|(TUTELAGE|STUDENT|DATASETS|TRAINING|EVALUATION|TEACHER|CAMPAIGNS|GATEWAY)_.*",
+  ].join("|")})$`,
+  "i",
+);
+
+/** Whether a child that is not the teacher sees a variable: no key of anybody, but a model hub's token for the student. */
+function isFor(name: ServiceName, variable: string): boolean {
+  if (/(KEY|TOKEN|SECRET|PASSWORD)S?$/i.test(variable)) return name === "student" && variable === "HF_TOKEN";
+  return ordinary.test(variable);
+}
+
 export type StackEvent =
   | ChildEvent
   | { type: "postgres"; adopted: boolean; seconds: number }
@@ -195,7 +211,7 @@ class RunningStack implements Stack {
       command: this.python(),
       args: ["-m", "tutelage_student"],
       env: {
-        ...this.environment(),
+        ...this.environment("student"),
         STUDENT_LISTEN: this.addresses.student,
         STUDENT_STOP_WITH_STDIN: "true",
         PYTHONPATH: path,
@@ -208,7 +224,7 @@ class RunningStack implements Stack {
     this.add(name, {
       command: process.execPath,
       args: ["--enable-source-maps", join(repository, "services", name, "dist/main.js")],
-      env: { ...this.environment(), DATABASE_URL: this.databaseUrl, ...env },
+      env: { ...this.environment(name), DATABASE_URL: this.databaseUrl, ...env },
       isHealthy,
     });
   }
@@ -231,15 +247,17 @@ class RunningStack implements Stack {
     return async () => (await probe.check()) === "serving";
   }
 
-  private environment(): NodeJS.ProcessEnv {
+  /** What a child sees of this process's environment: the teacher all, as its profiles name any variable as a key. */
+  private environment(name: ServiceName): NodeJS.ProcessEnv {
+    const given = Object.entries({ ...process.env, ...this.options.environment });
+    const seen = given.filter(([variable]) => name === "teacher" || isFor(name, variable));
     const addresses = Object.entries(this.addresses).map(([name, address]) => [
       `${name.toUpperCase()}_ADDRESS`,
       address,
     ]);
     return {
-      ...process.env,
       ARTIFACT_ROOT: join(this.home, "artifacts"),
-      ...this.options.environment,
+      ...Object.fromEntries(seen),
       TUTELAGE_HOME: this.home,
       TUTELAGE_PYTHON: this.python(),
       ...Object.fromEntries(addresses),

@@ -58,7 +58,12 @@ export interface Outcome {
 }
 
 export interface CampaignView {
-  run: { id: string; status: string; failure?: { code: string; message: string }; progress?: { message: string } };
+  run: {
+    id: string;
+    status: string;
+    failure?: { code: string; message: string };
+    progress?: { message: string; eta_seconds: number };
+  };
   iteration: number;
   phase: string;
   outcome?: Outcome;
