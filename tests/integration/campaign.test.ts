@@ -146,6 +146,31 @@ test("no teacher prompt ever holds a dev or test row", () => {
   for (const { prompt } of teacher.calls) expect(prompt).not.toMatch(/\b(dev|test) \d+ /);
 });
 
+test("an estimate resolves every default and forecasts from the campaign that ran, and starts nothing", async () => {
+  const count = async () =>
+    (await call<{ campaigns: object[] }>(stack, "GET", "/v1/campaigns?limit=1000")).campaigns.length;
+  const before = [await count(), teacher.calls.length];
+  const { request: resolved, forecasts } = await call<{
+    request: { settings: { folds: number; seed: number }; dataset_version_id: string };
+    forecasts: { name: string; low: number; likely: number; high: number; basis: string }[];
+  }>(stack, "POST", "/v1/campaigns/estimate", {
+    dataset: "first",
+    task,
+    settings: quick,
+    student_profile: "tiny",
+    teacher_profile: "scripted",
+  });
+  expect(resolved.settings).toMatchObject({ folds: 2, seed: 1 });
+  expect(resolved.dataset_version_id).toMatch(/^[0-9a-f-]{36}$/);
+  for (const { low, likely, high } of forecasts) expect(low <= likely && likely <= high).toBe(true);
+  const found = (name: string) => forecasts.find((one) => one.name === name);
+  const used = first.campaign.usage?.calls ?? 0;
+  expect(found("teacher_calls")?.low).toBeLessThanOrEqual(used);
+  expect(found("teacher_calls")?.high).toBeGreaterThanOrEqual(used);
+  expect(found("wall_seconds")?.basis).toContain(first.campaign.run.id);
+  expect([await count(), teacher.calls.length]).toEqual(before);
+});
+
 test("every accepted candidate can be traced from its seed row to the reply that it came from", async () => {
   const { id } = first.campaign.run;
   const { candidates } = await call<{ candidates: Record<string, unknown>[] }>(

@@ -7,8 +7,10 @@ import type {
   CampaignsServiceImplementation,
   WatchCampaignResponse,
 } from "@tutelage/proto/campaigns/v1/campaigns";
+import { Split } from "@tutelage/proto/task/v1/task";
 import type { CampaignState, ResolvedRequest } from "./campaign.js";
-import { abandon, type Services } from "./clients.js";
+import { abandon, rowsOf, type Services } from "./clients.js";
+import { type ForecastBasis, forecast } from "./forecast.js";
 import { resolveRequest } from "./request.js";
 import type { CampaignStore } from "./store.js";
 
@@ -37,6 +39,14 @@ export function campaignsService(deps: {
       if (before !== undefined) return toCampaign(before);
       const resolved = await resolveRequest(services, request, context.signal);
       return toCampaign(await runs.start(projectId, idempotencyKey, resolved, { asked: request }));
+    },
+
+    async estimateCampaign({ campaign }, context) {
+      if (campaign === undefined) throw invalidField("campaign", "is missing; give the campaign to estimate.");
+      if (campaign.projectId === "") throw invalidField("campaign.project_id", "is empty; name the project.");
+      const resolved = await resolveRequest(services, campaign, context.signal);
+      const basis = await forecastBasis({ runs, store, services }, resolved, context.signal);
+      return { campaign: resolved, forecasts: forecast(basis) };
     },
 
     async getCampaign({ projectId, id }) {
@@ -103,6 +113,39 @@ export function campaignsService(deps: {
         candidates: page,
         nextCursor: page.length < limit || last === undefined ? "" : encodeCursor([String(last.number)]),
       };
+    },
+  };
+}
+
+/** Looks up what a forecast rests on. */
+async function forecastBasis(
+  { runs, store, services }: Parameters<typeof campaignsService>[0],
+  resolved: ResolvedRequest,
+  signal: AbortSignal,
+): Promise<ForecastBasis> {
+  const { projectId, datasetVersionId, studentProfile, teacherProfile, task, settings } = resolved;
+  const [version, seedRows, { profiles }, earlierId] = await Promise.all([
+    services.datasets.getVersion({ projectId, id: datasetVersionId }, { signal }),
+    rowsOf(services, projectId, datasetVersionId, Split.TRAIN, signal),
+    services.teacher.listTeacherProfiles({ projectId }, { signal }),
+    store.newestLike(projectId, studentProfile, teacherProfile),
+  ]);
+  const teacher = profiles.find(({ name }) => name === teacherProfile);
+  if (teacher === undefined) throw notFound("teacher profile", teacherProfile);
+  const basis = { settings, task, seedRows, devRows: version.splits?.dev ?? 0, teacher };
+  if (earlierId === undefined) return { ...basis, earlier: undefined };
+  const earlier = await runs.get(projectId, earlierId);
+  const iterations = await store.iterations({ projectId, campaignId: earlierId });
+  return {
+    ...basis,
+    earlier: {
+      id: earlierId,
+      settings: earlier.request.settings,
+      trainRows: iterations.map((iteration) => iteration.trainRows),
+      devRows: iterations[0]?.devAccuracy?.n ?? 0,
+      wallSeconds: earlier.state.outcome?.wallSeconds ?? 0,
+      teacherSeconds: earlier.state.usage?.teacherSeconds ?? 0,
+      teacherCalls: earlier.state.usage?.calls ?? 0,
     },
   };
 }

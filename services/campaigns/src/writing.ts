@@ -10,9 +10,9 @@ import { shuffled } from "./random.js";
 import { writeOrders } from "./selection.js";
 
 /** Seed rows of the pre-flight. */
-const preflightRows = 16;
+export const preflightRows = 16;
 /** Seed rows on which a teacher's labels are measured, and from which it is shown examples. */
-const goldRows = 240;
+export const goldRows = 240;
 
 /** Runs a generation run as the step `name` and gives its results in order. */
 async function ask(

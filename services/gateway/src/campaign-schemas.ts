@@ -138,20 +138,38 @@ const outcome = z.object({
   wall_seconds: z.number(),
 });
 
+const resolvedRequest = z
+  .object({
+    name: z.string(),
+    dataset_version_id: z.string(),
+    student_profile: z.string(),
+    teacher_profile: z.string(),
+    task: taskSchema.optional(),
+    settings: settingsSchema.optional(),
+  })
+  .describe("What was asked, with every default resolved");
+
+export const campaignEstimate = z
+  .object({
+    request: resolvedRequest.optional(),
+    forecasts: z.array(
+      z.object({
+        name: z
+          .string()
+          .describe("teacher_calls, prompt_tokens, completion_tokens, cost_micro_usd, optimizer_steps or wall_seconds"),
+        low: z.number(),
+        likely: z.number(),
+        high: z.number(),
+        basis: z.string().describe("What the numbers rest on"),
+      }),
+    ),
+  })
+  .meta({ id: "CampaignEstimate" });
+
 export const campaignSchema = z
   .object({
     run: runSchema.optional(),
-    request: z
-      .object({
-        name: z.string(),
-        dataset_version_id: z.string(),
-        student_profile: z.string(),
-        teacher_profile: z.string(),
-        task: taskSchema.optional(),
-        settings: settingsSchema.optional(),
-      })
-      .optional()
-      .describe("What was asked, with every default resolved"),
+    request: resolvedRequest.optional(),
     dataset_id: z.string().describe("The dataset that holds this campaign's versions"),
     iteration: z.number().int(),
     phase: z.string(),

@@ -1,8 +1,9 @@
 /** /v1/campaigns: start, look, cancel. */
 import { notFound } from "@tutelage/platform/errors";
 import { isUuid } from "@tutelage/platform/runs";
-import { Settings } from "@tutelage/proto/campaigns/v1/campaigns";
+import { Settings, type StartCampaignRequest } from "@tutelage/proto/campaigns/v1/campaigns";
 import { z } from "zod";
+import type { Backends } from "./backends.js";
 import * as schema from "./campaign-schemas.js";
 import { camel, snake } from "./cases.js";
 import { findDataset } from "./datasets.js";
@@ -27,18 +28,24 @@ export const campaignRoutes: Routes = (app, { backends }) => {
       },
     },
     async ({ body, headers }, reply) => {
-      const campaign = await campaigns.startCampaign({
-        projectId,
-        idempotencyKey: headers["idempotency-key"],
-        name: body.name ?? body.task.name,
-        datasetVersionId: body.dataset_version_id ?? "",
-        datasetId: body.dataset === undefined ? "" : (await findDataset(backends, body.dataset)).id,
-        studentProfile: body.student_profile,
-        teacherProfile: body.teacher_profile,
-        task: camel(body.task),
-        settings: Settings.fromPartial(camel(body.settings)),
-      });
+      const campaign = await campaigns.startCampaign(await asked(backends, body, headers["idempotency-key"]));
       return reply.code(201).header("location", `/v1/campaigns/${campaign.run?.id}`).send(snake(campaign));
+    },
+  );
+
+  app.post(
+    "/campaigns/estimate",
+    {
+      schema: {
+        tags,
+        summary: "Resolve and check a campaign, and forecast what it will take, without starting it",
+        body: schema.startCampaignBody,
+        response: { 200: schema.campaignEstimate, ...problems },
+      },
+    },
+    async ({ body }) => {
+      const { campaign, forecasts } = await campaigns.estimateCampaign({ campaign: await asked(backends, body, "") });
+      return snake({ request: campaign, forecasts });
     },
   );
 
@@ -122,4 +129,23 @@ export const campaignRoutes: Routes = (app, { backends }) => {
 export function campaignKey(id: string): { projectId: string; id: string } {
   if (!isUuid(id)) throw notFound("campaign", id);
   return { projectId, id };
+}
+
+/** A request's body as the campaigns service is asked. */
+async function asked(
+  backends: Backends,
+  body: z.output<typeof schema.startCampaignBody>,
+  idempotencyKey: string,
+): Promise<StartCampaignRequest> {
+  return {
+    projectId,
+    idempotencyKey,
+    name: body.name ?? body.task.name,
+    datasetVersionId: body.dataset_version_id ?? "",
+    datasetId: body.dataset === undefined ? "" : (await findDataset(backends, body.dataset)).id,
+    studentProfile: body.student_profile,
+    teacherProfile: body.teacher_profile,
+    task: camel(body.task),
+    settings: Settings.fromPartial(camel(body.settings)),
+  };
 }
