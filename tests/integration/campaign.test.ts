@@ -171,6 +171,47 @@ test("an estimate resolves every default and forecasts from the campaign that ra
   expect([await count(), teacher.calls.length]).toEqual(before);
 });
 
+test("the report tells each seed row's way, the confusion before and after, and is one page", async () => {
+  const path = `/v1/campaigns/${first.campaign.run.id}`;
+  const report = await call<{
+    seed_rows: {
+      row: { id: string; output: string };
+      grades: { iteration: number; correct: boolean }[];
+      accepted: number;
+    }[];
+    candidate_count: number;
+    baseline_metrics: { accuracy: { n: number } };
+    final_metrics: { accuracy: { value: number }; confusion: { count: number }[] };
+    loss_curves: { name: string; losses: number[] }[];
+  }>(stack, "GET", `${path}/report`);
+  const seeds = rows.filter((row) => row.split === "train").length;
+  const mined = first.iterations.length - 1;
+  expect(report.seed_rows).toHaveLength(seeds);
+  for (const { grades } of report.seed_rows)
+    expect(grades.map((one) => one.iteration)).toEqual([...Array(mined).keys()]);
+  // What the iterations counted as errors are the wrong grades.
+  for (const { number, errors } of first.iterations.slice(0, mined)) {
+    const wrong = report.seed_rows.filter(({ grades }) => grades[number]?.correct === false);
+    expect(wrong).toHaveLength(errors);
+  }
+  const sum = (values: number[]) => values.reduce((a, b) => a + b, 0);
+  expect(sum(report.seed_rows.map((one) => one.accepted))).toBe(sum(first.iterations.map((one) => one.accepted)));
+  expect(report.candidate_count).toBe(sum(first.iterations.map((one) => one.candidates)));
+  expect(report.final_metrics.accuracy.value).toBe(first.outcome.final.test_accuracy?.value);
+  expect(sum(report.final_metrics.confusion.map((cell) => cell.count))).toBe(report.baseline_metrics.accuracy.n);
+  expect(report.loss_curves.map(({ name }) => name)).toContain("plain");
+
+  const pages = await call<{ rows: object[]; next_cursor: string }>(stack, "GET", `${path}/seed-rows?limit=5`);
+  expect(pages.rows).toHaveLength(5);
+  const rest = `${path}/seed-rows?limit=1000&cursor=${encodeURIComponent(pages.next_cursor)}`;
+  expect((await call<{ rows: object[] }>(stack, "GET", rest)).rows).toHaveLength(seeds - 5);
+
+  const page = await request(stack.url).get(`${path}/report.html`).expect(200);
+  expect(page.headers["content-type"]).toBe("text/html; charset=utf-8");
+  expect(page.headers["content-security-policy"]).toContain("default-src 'none'");
+  expect(page.text).toContain(first.outcome.summary);
+});
+
 test("every accepted candidate can be traced from its seed row to the reply that it came from", async () => {
   const { id } = first.campaign.run;
   const { candidates } = await call<{ candidates: Record<string, unknown>[] }>(

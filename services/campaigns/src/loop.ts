@@ -70,6 +70,11 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
     if (reason === undefined) {
       // Have the teacher write a new row for each error, as far as the budget goes.
       const mined = await mineRound(campaign, round, judged, fit);
+      await campaign.step(
+        `iteration/${number}/grades`,
+        async () => null,
+        (transaction) => campaign.store.putGrades(transaction, campaign.key, number, mined),
+      );
       const wants = wantedRows(mined, settings);
       const callsForWriting =
         settings.checkTeacher === Switch.ON ? Math.floor(campaign.callsLeft / 2) : campaign.callsLeft;

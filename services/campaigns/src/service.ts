@@ -11,7 +11,9 @@ import { Split } from "@tutelage/proto/task/v1/task";
 import type { CampaignState, ResolvedRequest } from "./campaign.js";
 import { abandon, rowsOf, type Services } from "./clients.js";
 import { type ForecastBasis, forecast } from "./forecast.js";
+import { gatherReport } from "./report.js";
 import { resolveRequest } from "./request.js";
+import { seedRowsPage } from "./seedrows.js";
 import type { CampaignStore } from "./store.js";
 
 const defaultPageSize = 100;
@@ -97,6 +99,17 @@ export function campaignsService(deps: {
     async listIterations({ projectId, id }) {
       await get(projectId, id);
       return { iterations: await store.iterations({ projectId, campaignId: id }) };
+    },
+
+    async listSeedRows({ projectId, id, pageSize, cursor }, context) {
+      const { request } = await get(projectId, id);
+      const page = { datasetVersionId: request.datasetVersionId, pageSize: checkedPageSize(pageSize), cursor };
+      return await seedRowsPage({ store, services }, { projectId, campaignId: id }, page, context.signal);
+    },
+
+    async getReport({ projectId, id }, context) {
+      const run = await get(projectId, id);
+      return await gatherReport({ store, services }, { ...toCampaign(run), request: run.request }, context.signal);
     },
 
     async listCandidates({ projectId, id, iteration, pageSize, cursor }) {

@@ -1,9 +1,10 @@
 /** All SQL of the campaigns service beyond its run rows. Writes take the transaction of a lease, so they are fenced. */
 
 import type { Database, Transaction } from "@tutelage/platform/database";
-import type { CampaignEvent, Candidate, Iteration } from "@tutelage/proto/campaigns/v1/campaigns";
-import { and, asc, eq, gt, sql } from "drizzle-orm";
-import { candidates, events, iterations, steps } from "./tables.js";
+import type { CampaignEvent, Candidate, Iteration, SeedGrade } from "@tutelage/proto/campaigns/v1/campaigns";
+import { and, asc, eq, gt, inArray, sql } from "drizzle-orm";
+import type { MinedRow } from "./mining.js";
+import { candidates, events, iterations, seedGrades, steps } from "./tables.js";
 
 /** Which campaign, of which project. */
 export interface CampaignKey {
@@ -109,6 +110,61 @@ export class CampaignStore {
       type: row.type,
       payloadJson: JSON.stringify(row.payload),
     }));
+  }
+
+  /** Stores how an iteration's students did on the judged rows. */
+  async putGrades(
+    transaction: Transaction,
+    key: CampaignKey,
+    iteration: number,
+    mined: readonly MinedRow[],
+  ): Promise<void> {
+    for (let start = 0; start < mined.length; start += insertRows) {
+      const values = mined.slice(start, start + insertRows).map((one) => ({
+        ...key,
+        rowId: one.row.id,
+        iteration,
+        correct: one.correct,
+        answer: one.answer,
+        expectedProbability: one.expectedLogProbability === undefined ? null : Math.exp(one.expectedLogProbability),
+      }));
+      await transaction.insert(seedGrades).values(values);
+    }
+  }
+
+  /** The grades of some rows, by row id and in the order of iterations. */
+  async grades(key: CampaignKey, rowIds: readonly string[]): Promise<Map<string, SeedGrade[]>> {
+    const rows = await this.database.drizzle
+      .select()
+      .from(seedGrades)
+      .where(
+        and(
+          eq(seedGrades.projectId, key.projectId),
+          eq(seedGrades.campaignId, key.campaignId),
+          inArray(seedGrades.rowId, [...rowIds]),
+        ),
+      )
+      .orderBy(asc(seedGrades.iteration));
+    const byRow = new Map<string, SeedGrade[]>();
+    for (const { rowId, iteration, correct, answer, expectedProbability } of rows) {
+      const grade = { iteration, correct, answer, expectedProbability: expectedProbability ?? undefined };
+      byRow.set(rowId, [...(byRow.get(rowId) ?? []), grade]);
+    }
+    return byRow;
+  }
+
+  /** Candidates written from each seed row, and how many of them became rows. */
+  async candidateCounts(key: CampaignKey): Promise<Map<string, { candidates: number; accepted: number }>> {
+    const rows = await this.database.drizzle
+      .select({
+        rowId: sql<string>`${candidates.candidate}->>'seedRowId'`,
+        candidates: sql<number>`count(*)::int`,
+        accepted: sql<number>`(count(*) filter (where ${candidates.accepted}))::int`,
+      })
+      .from(candidates)
+      .where(and(eq(candidates.projectId, key.projectId), eq(candidates.campaignId, key.campaignId)))
+      .groupBy(sql`1`);
+    return new Map(rows.map(({ rowId, ...counts }) => [rowId, counts]));
   }
 
   /** The project's newest campaign that succeeded with these profiles. */

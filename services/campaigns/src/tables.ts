@@ -58,3 +58,16 @@ export const events = schema.table(
   },
   (table) => [primaryKey({ columns: [table.campaignId, table.sequence] })],
 );
+
+export const seedGrades = schema.table(
+  "seed_grades",
+  {
+    ...owner(),
+    rowId: text("row_id").notNull(),
+    iteration: integer().notNull(),
+    correct: boolean().notNull(),
+    answer: text().notNull(),
+    expectedProbability: doublePrecision("expected_probability"),
+  },
+  (table) => [primaryKey({ columns: [table.campaignId, table.rowId, table.iteration] })],
+);

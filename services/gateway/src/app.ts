@@ -12,6 +12,7 @@ import {
   type ZodTypeProvider,
 } from "fastify-type-provider-zod";
 import { campaignEventRoutes } from "./campaign-events.js";
+import { campaignReportRoutes } from "./campaign-reports.js";
 import { campaignStudentRoutes } from "./campaign-student.js";
 import { campaignRoutes } from "./campaigns.js";
 import { datasetRoutes } from "./datasets.js";
@@ -102,6 +103,7 @@ export async function buildApp(context: Omit<RouteContext, "shutdown"> & { log: 
           profileRoutes,
           campaignRoutes,
           campaignEventRoutes,
+          campaignReportRoutes,
           campaignStudentRoutes,
         ]) {
           routes(v1, { ...context, shutdown: shutdown.signal });

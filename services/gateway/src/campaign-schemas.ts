@@ -8,6 +8,7 @@ import {
   Switch,
 } from "@tutelage/proto/campaigns/v1/campaigns";
 import { z } from "zod";
+import { rowSchema } from "./dataset-schemas.js";
 import { enumName, nextCursor, pageQuery, proportion, runSchema, wholeNumber } from "./fields.js";
 import { decodingSchema, type Fields, recipeSchema, taskSchema } from "./task-schemas.js";
 
@@ -243,3 +244,51 @@ export const candidatePage = z.object({
   ),
   next_cursor: nextCursor,
 });
+
+const seedRow = z.object({
+  row: rowSchema.optional(),
+  grades: z
+    .array(
+      z.object({
+        iteration: z.number().int(),
+        correct: z.boolean(),
+        answer: z.string(),
+        expected_probability: z.number().optional().describe("That the student gave to the expected output"),
+      }),
+    )
+    .describe("One for each mined iteration, in order"),
+  candidates: z.number().int().describe("Written from it"),
+  accepted: z.number().int().describe("Of these, became rows"),
+});
+
+export const seedRowPage = z.object({ rows: z.array(seedRow), next_cursor: nextCursor });
+
+const metrics = z.object({
+  accuracy: proportion.optional(),
+  labels: z.array(
+    z.object({
+      label: z.string(),
+      support: z.number().int(),
+      precision: z.number(),
+      recall: z.number(),
+      f1: z.number(),
+    }),
+  ),
+  confusion: z.array(z.object({ expected: z.string(), answered: z.string(), count: z.number().int() })),
+  unreadable_rows: z.number().int(),
+  too_long_rows: z.number().int(),
+});
+
+export const report = z
+  .object({
+    campaign: campaignSchema.optional(),
+    iterations: iterationList.shape.iterations,
+    seed_rows: z.array(seedRow).describe("At most 1000"),
+    candidates: candidatePage.shape.candidates.describe("At most 1000"),
+    candidate_count: z.number().int(),
+    baseline_metrics: metrics.optional().describe("Plain fine-tuning on the test rows"),
+    final_metrics: metrics.optional().describe("The returned student on the test rows"),
+    loss_curves: z.array(z.object({ name: z.string(), steps: z.array(z.number().int()), losses: z.array(z.number()) })),
+    advice: z.array(z.string()).describe("What to try next, the most promising first"),
+  })
+  .meta({ id: "CampaignReport" });

@@ -1,0 +1,76 @@
+/** Gathers what a report shows from the services that know it. */
+import { TutelageError } from "@tutelage/platform/errors";
+import type { Campaign, LossCurve, Report } from "@tutelage/proto/campaigns/v1/campaigns";
+import type { Metrics } from "@tutelage/proto/evaluation/v1/evaluation";
+import { advise } from "./advice.js";
+import type { ResolvedRequest } from "./campaign.js";
+import type { Services } from "./clients.js";
+import { seedRowsPage } from "./seedrows.js";
+import type { CampaignStore } from "./store.js";
+
+/** A report is read by a person: no more rows of a kind than this. */
+const mostRows = 1_000;
+const mostCurvePoints = 120;
+
+/** Throws failed_precondition "campaign_not_finished" before there is an outcome. */
+export async function gatherReport(
+  deps: { store: CampaignStore; services: Services },
+  campaign: Campaign & { request?: ResolvedRequest | undefined },
+  signal: AbortSignal,
+): Promise<Report> {
+  const { store, services } = deps;
+  const { outcome, run, request } = campaign;
+  if (outcome === undefined || run === undefined || request === undefined) {
+    throw new TutelageError("failed_precondition", "The campaign has no report before it has succeeded.", {
+      reason: "campaign_not_finished",
+    });
+  }
+  const key = { projectId: run.projectId, campaignId: run.id };
+  const metricsOf = async (evaluationRunId: string | undefined): Promise<Metrics | undefined> => {
+    if (evaluationRunId === undefined || evaluationRunId === "") return undefined;
+    const which = { projectId: run.projectId, id: evaluationRunId };
+    return (await services.evaluation.getEvaluationRun(which, { signal })).metrics;
+  };
+  const curveOf = async (name: string, trainingRunId: string | undefined): Promise<LossCurve | undefined> => {
+    if (trainingRunId === undefined || trainingRunId === "") return undefined;
+    const losses: number[] = [];
+    const which = { projectId: run.projectId, id: trainingRunId };
+    for await (const { steps } of services.training.listTrainingSteps(which, { signal })) {
+      losses.push(...steps.map((step) => step.loss));
+    }
+    return thinned(name, losses);
+  };
+  const [iterations, seedRows, candidates, counts, baselineMetrics, finalMetrics, ...curves] = await Promise.all([
+    store.iterations(key),
+    seedRowsPage(deps, key, { datasetVersionId: request.datasetVersionId, pageSize: mostRows, cursor: "" }, signal),
+    store.candidates(key, { after: -1, limit: mostRows, iteration: undefined }),
+    store.candidateCounts(key),
+    metricsOf(outcome.baseline?.testEvaluationRunId),
+    metricsOf(outcome.final?.testEvaluationRunId),
+    curveOf("plain", outcome.baseline?.trainingRunId),
+    curveOf("campaign", outcome.plainReturned ? undefined : outcome.final?.trainingRunId),
+  ]);
+  return {
+    campaign,
+    iterations,
+    seedRows: seedRows.rows,
+    candidates,
+    candidateCount: [...counts.values()].reduce((sum, one) => sum + one.candidates, 0),
+    baselineMetrics,
+    finalMetrics,
+    lossCurves: curves.filter((curve) => curve !== undefined),
+    advice: advise(outcome, iterations, request.settings),
+  };
+}
+
+/** Means over runs of steps, so that a long training is a line and not a cloud. Pure. */
+export function thinned(name: string, losses: readonly number[]): LossCurve {
+  const size = Math.max(1, Math.ceil(losses.length / mostCurvePoints));
+  const curve: LossCurve = { name, steps: [], losses: [] };
+  for (let start = 0; start < losses.length; start += size) {
+    const part = losses.slice(start, start + size);
+    curve.steps.push(start + part.length);
+    curve.losses.push(part.reduce((a, b) => a + b, 0) / part.length);
+  }
+  return curve;
+}

@@ -1,0 +1,132 @@
+import { type Candidate, Iteration, Report, SeedRow } from "@tutelage/proto/campaigns/v1/campaigns";
+import { Row } from "@tutelage/proto/task/v1/task";
+import { expect, test } from "vitest";
+import { html } from "./html.js";
+import { reportPage } from "./reportpage.js";
+
+const proportion = (successes: number, n: number) => ({
+  successes,
+  n,
+  value: successes / n,
+  ci95Low: successes / n - 0.05,
+  ci95High: successes / n + 0.05,
+});
+const metrics = (right: number) => ({
+  accuracy: proportion(right, 100),
+  labels: ["refund", "theft"].map((label) => ({ label, support: 50, precision: 0.7, recall: 0.8, f1: 0.75 })),
+  confusion: [
+    { expected: "refund", answered: "refund", count: 30 },
+    { expected: "refund", answered: "theft", count: 20 },
+    { expected: "theft", answered: "theft", count: 50 },
+  ],
+  unreadableRows: 0,
+  tooLongRows: 0,
+});
+const evil = `</td><script>alert("x")</script>`;
+const candidate: Partial<Candidate> = { seedRowId: "s1", iteration: 0, input: evil, output: "refund" };
+
+const report = Report.fromPartial({
+  campaign: {
+    run: { id: "c1", finishedAt: new Date("2026-01-02T03:04:05Z") },
+    request: {
+      name: `Intents ${evil}`,
+      task: { name: "intents", promptTemplate: "{input} & so on", labels: [{ name: "refund" }, { name: "theft" }] },
+      settings: { iterations: 2 },
+    },
+    usage: { calls: 77, costMicroUsd: 123_456 },
+    outcome: {
+      summary: "The student of iteration 1 is returned.",
+      chosenIteration: 1,
+      wallSeconds: 125,
+      baseline: { name: "plain", tries: 2, testAccuracy: proportion(60, 100) },
+      final: { name: "campaign", tries: 2, testAccuracy: proportion(70, 100) },
+      gain: { gain: 0.1, ci95Low: 0.02, ci95High: 0.18, n: 100 },
+    },
+  },
+  iterations: [0, 1].map((number) =>
+    Iteration.fromPartial({
+      number,
+      trainRows: 20 + 10 * number,
+      errors: 5,
+      candidates: 20,
+      accepted: 10,
+      rejected: { label_doubted: 9, some_new_reason: 1 },
+      testAccuracy: proportion(60 + 10 * number, 100),
+      phaseSeconds: { cross_fit: 10, generate: 20 },
+      seconds: 30,
+    }),
+  ),
+  seedRows: [
+    SeedRow.fromPartial({
+      row: Row.fromPartial({ id: "easy", input: "easy one", output: "theft" }),
+      grades: [{ iteration: 0, correct: true, answer: "theft" }],
+    }),
+    SeedRow.fromPartial({
+      row: Row.fromPartial({ id: "s1", input: "hard one", output: "refund" }),
+      grades: [{ iteration: 0, correct: false, answer: evil }],
+      candidates: 3,
+      accepted: 1,
+    }),
+  ],
+  candidates: [
+    {
+      ...candidate,
+      accepted: true,
+      verdicts: [{ checker: "students", answer: "refund", labelProbability: 0.9, reliability: 0.8 }],
+      probability: 0.9,
+    },
+    { ...candidate, accepted: false, rejection: "label_doubted" },
+  ],
+  candidateCount: 40,
+  baselineMetrics: metrics(60),
+  finalMetrics: metrics(70),
+  lossCurves: [{ name: "plain", steps: [1, 2, 3], losses: [1, 0.1, 0] }],
+  advice: ["Look here."],
+});
+const page = reportPage(report, "http://127.0.0.1:8080");
+
+test("templates escape what is put into them, HTML and arrays of it excepted", () => {
+  expect(html`<p title="${'"'}">${["<", html`<b>${"&"}</b>`]}${undefined}${false}${0}</p>`.text).toBe(
+    '<p title="&quot;">&lt;<b>&amp;</b>0</p>',
+  );
+});
+
+test("generated text is data on the page, wherever it stands", () => {
+  expect(page).not.toContain("<script");
+  expect(page.match(/&lt;script&gt;/g)?.length).toBeGreaterThanOrEqual(4);
+});
+
+test("the page needs nothing from elsewhere", () => {
+  expect(page).not.toMatch(/(src|href)=|@import|url\(/);
+});
+
+test("it says what came of the campaign, with intervals, reasons, costs and what to try next", () => {
+  for (const part of [
+    "The student of iteration 1 is returned.",
+    "+10.0 points",
+    "+2.0 to +18.0 (95 %)",
+    "n = 100",
+    "label doubted",
+    "some new reason",
+    "77",
+    "$0.1235",
+    "Look here.",
+    "expected \\ answered",
+    "2 min 5 s",
+    "http://127.0.0.1:8080/v1/campaigns/c1/predict",
+  ])
+    expect(page).toContain(part);
+});
+
+test("the hardest seed rows come first", () => {
+  expect(page.indexOf("hard one")).toBeLessThan(page.indexOf("easy one"));
+});
+
+test("a campaign without test rows has a report, too", () => {
+  const { outcome } = report.campaign ?? {};
+  if (report.campaign === undefined || outcome === undefined) throw new Error("no outcome");
+  const bare = { ...outcome, gain: undefined, baseline: undefined, final: undefined };
+  const without = { ...report, campaign: { ...report.campaign, outcome: bare }, finalMetrics: undefined };
+  const iterations = report.iterations.map((one) => ({ ...one, testAccuracy: undefined }));
+  expect(reportPage({ ...without, iterations }, "http://x")).toContain("no test rows");
+});
