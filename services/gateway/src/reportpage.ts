@@ -17,6 +17,7 @@ import { reportStyle } from "./reportstyle.js";
 const mostMatrixLabels = 16;
 /** Candidates shown of each kind; all of them are a REST call away. */
 const shownCandidates = 60;
+const loopPhases = ["cross_fit", "train", "dev", "mine", "generate", "novelty", "check", "commit"];
 
 /** The page. @param url where the gateway answers, for the commands on it */
 export function reportPage(report: Report, url: string): string {
@@ -104,7 +105,7 @@ function armTable({ campaign }: Report): Html {
 <th>test (95 % interval)</th></tr></thead><tbody>${arms.map(
     (
       arm,
-    ) => html`<tr><td>${arm.name}</td><td>${meaning[arm.name] ?? ""}</td><td>${arm.trainRows}</td><td>${arm.steps}</td>
+    ) => html`<tr><td>${arm.name}</td><td class="text">${meaning[arm.name] ?? ""}</td><td>${arm.trainRows}</td><td>${arm.steps}</td>
 <td>${arm.tries}</td><td>${percent(arm.choosingScore)}</td><td>${percent(arm.testAccuracy)} <small>${interval(
       arm.testAccuracy,
     )}</small></td></tr>`,
@@ -215,7 +216,9 @@ function reasonText(reason: string): string {
 
 function costs({ campaign, iterations }: Report): Html {
   const usage = campaign?.usage;
-  const phases = [...new Set(iterations.flatMap((one) => Object.keys(one.phaseSeconds)))];
+  const known = new Set(iterations.flatMap((one) => Object.keys(one.phaseSeconds)));
+  // In the order of the loop; a phase that it does not name comes last.
+  const phases = [...new Set([...loopPhases.filter((phase) => known.has(phase)), ...known])];
   const rows = iterations.map(
     (
       one,

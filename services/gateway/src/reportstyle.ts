@@ -15,7 +15,7 @@ h2 { margin: 2.5rem 0 .75rem; font-size: 1.2rem; border-bottom: 1px solid var(--
 .kind, .note, footer, figcaption, small, dt, .headline span { color: var(--soft); }
 .kind { margin: 0; font-size: .9rem; }
 .lead { font-size: 1.15rem; max-width: 46rem; }
-.headline { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .75rem; margin: 1.25rem 0 0; }
+.headline { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: .75rem; margin: 1.25rem 0 0; }
 .headline div { background: var(--tint); border-radius: .5rem; padding: .7rem .8rem; }
 dt { font-size: .85rem; } dd { margin: 0; }
 .headline strong { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums; }
@@ -25,6 +25,7 @@ dt { font-size: .85rem; } dd { margin: 0; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th { text-align: left; font-weight: 600; color: var(--soft); white-space: nowrap; }
 th, td { padding: .3rem .6rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+td small { white-space: nowrap; }
 td.text { min-width: 14rem; white-space: pre-line; overflow-wrap: anywhere; }
 tr.chosen td { font-weight: 600; } tr.chosen small { font-weight: 400; }
 .yes { color: rgb(var(--right)); } .no { color: rgb(var(--wrong)); }
@@ -53,7 +54,7 @@ figcaption { font-size: .85rem; }
 details { margin: .75rem 0; } summary { cursor: pointer; font-weight: 600; }
 pre { background: var(--tint); border-radius: .5rem; padding: .8rem; overflow-x: auto; font-size: .85rem; }
 code { overflow-wrap: anywhere; } footer { margin-top: 3rem; font-size: .85rem; }
-@media (max-width: 36rem) { body { padding: 1rem .75rem 3rem; } h1 { font-size: 1.5rem; } .asked div { grid-template-columns: 1fr; gap: 0; }
+@media (max-width: 36rem) { body { padding: 1rem .75rem 3rem; } h1 { font-size: 1.5rem; } .tick { font-size: 17px; } .asked div { grid-template-columns: 1fr; gap: 0; }
   .bars li { grid-template-columns: 8rem 1fr; } }
 @media print { body { max-width: none; font-size: 11pt; } h2 { break-after: avoid; } tr, figure, .headline div { break-inside: avoid; }
   .scroll { overflow: visible; } * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
