@@ -2,7 +2,7 @@ import { defineConfig } from "vitest/config";
 
 export default defineConfig({
   test: {
-    include: ["services/*/src/**/*.test.ts", "tests/**/*.test.ts"],
+    include: ["services/*/src/**/*.test.ts", "cli/src/**/*.test.ts", "tests/**/*.test.ts"],
     globalSetup: ["tests/support/postgres-setup.ts"],
     pool: "forks",
     // Two cores: the student and Postgres need one.

@@ -3,9 +3,12 @@
  * own, a real Postgres, a real two-layer student, a teacher server that speaks
  * OpenAI's protocol.
  */
+import { execFile } from "node:child_process";
 import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 import { connect } from "@tutelage/platform/grpc";
 import { CampaignsServiceDefinition } from "@tutelage/proto/campaigns/v1/campaigns";
 import { DatasetsServiceDefinition } from "@tutelage/proto/datasets/v1/datasets";
@@ -443,6 +446,69 @@ test("the ledger holds every call with its prompt and raw reply, and no key", as
   const log = await readFile(join(stack.logDirectory, "teacher.log"), "utf8");
   expect(log).not.toContain("train 0");
 });
+
+test(
+  "the command line goes from a data file to a report, and the same files find the same campaign",
+  async () => {
+    const folder = await mkdtemp(join(tmpdir(), "tutelage-cli-"));
+    const main = fileURLToPath(new URL("../../cli/dist/main.js", import.meta.url));
+    const tutelage = async (...args: string[]) => {
+      const child = promisify(execFile)(process.execPath, [main, "--url", stack.url, ...args], { cwd: folder });
+      return await child.then(
+        ({ stdout, stderr }) => ({ code: 0, stdout, stderr }),
+        ({ code, stdout, stderr }: { code: number; stdout: string; stderr: string }) => ({ code, stdout, stderr }),
+      );
+    };
+    try {
+      const seeds = rows.filter((row) => row.split === "train");
+      const csv = seeds.map(({ input, output }) => `"${input}",${output}\n`);
+      await writeFile(join(folder, "data.csv"), `question,class\n${csv.join("")}broken\n`);
+      const made = await tutelage("init", "data.csv");
+      expect(made.stdout).toContain("question → class");
+      expect((await tutelage("init", "data.csv")).code).toBe(64);
+      const file = join(folder, "campaign.yaml");
+      const text = (await readFile(file, "utf8"))
+        .replace("student: smollm2-135m", "student: tiny")
+        .replace("teacher: gemma3-270m", "teacher: scripted")
+        .replace(/prompt_template: .*/, `prompt_template: ${JSON.stringify(task.prompt_template)}`)
+        .replace(/settings:[\s\S]*/, `settings: ${JSON.stringify({ ...quick, iterations: 1, preflight: "off" })}\n`);
+      await writeFile(file, text);
+
+      const estimate = await tutelage("estimate", "campaign.yaml");
+      expect(estimate.stderr).toMatch(/data\.csv:\d+: /);
+      expect(estimate.stdout).toContain("teacher_calls");
+      const ran = await tutelage("run", "campaign.yaml", "--json");
+      expect(ran.code, ran.stderr).toBe(0);
+      const { run, iterations } = JSON.parse(ran.stdout) as CampaignView & { iterations: object[] };
+      expect(run.status).toBe("succeeded");
+      expect(iterations).toHaveLength(2);
+      expect(ran.stderr).toContain("iteration 0: ");
+      const again = await tutelage("run", "campaign.yaml", "--detach");
+      expect(again.stdout.trim()).toBe(run.id);
+
+      expect((await tutelage("report", run.id)).stdout).toContain("What to try next");
+      expect((await tutelage("report", run.id, "--out", "report.html")).code).toBe(0);
+      expect(await readFile(join(folder, "report.html"), "utf8")).toContain("<!doctype html>");
+      expect((await tutelage("export", run.id, "--dataset")).code).toBe(0);
+      expect((await readFile(join(folder, "rows.jsonl"), "utf8")).trim().split("\n").length).toBeGreaterThanOrEqual(
+        seeds.length,
+      );
+      expect((await tutelage("predict", run.id, "how many legs ?")).stdout).toContain("how many legs ?");
+      expect((await tutelage("campaigns", "list")).stdout).toContain(run.id);
+      expect((await tutelage("datasets", "list", "--json")).stdout).toContain('"name":"data-');
+      expect(JSON.parse((await tutelage("schema")).stdout).required).toContain("task");
+
+      expect((await tutelage("campaigns", "get", "none")).code).toBe(65);
+      expect((await tutelage("run", "nothing.yaml")).code).toBe(66);
+      expect((await tutelage("fly")).code).toBe(64);
+      const away = await tutelage("--url", "http://127.0.0.1:9", "profiles");
+      expect([away.code, away.stderr]).toEqual([69, expect.stringContaining("tutelage up")]);
+    } finally {
+      await rm(folder, { recursive: true, force: true });
+    }
+  },
+  slow,
+);
 
 test("an unknown label, profile or setting is refused with the field and the fix", async () => {
   const dataset = await call<{ id: string }>(stack, "GET", "/v1/datasets/first");

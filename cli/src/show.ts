@@ -1,0 +1,75 @@
+/** Numbers and tables for a person. Pure. */
+import type { Campaign, Iteration, Proportion } from "./api.js";
+
+/** Columns as wide as their widest cell. */
+export function table(header: readonly string[], rows: readonly (readonly string[])[]): string {
+  const all = [header, ...rows];
+  const widths = header.map((_, column) => Math.max(...all.map((line) => line[column]?.length ?? 0)));
+  return all
+    .map((line) =>
+      line
+        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+        .join("  ")
+        .trimEnd(),
+    )
+    .join("\n");
+}
+
+export function percent(one: Proportion | number | undefined): string {
+  const value = typeof one === "object" ? one.value : one;
+  return value === undefined ? "–" : `${(value * 100).toFixed(1)} %`;
+}
+
+export function withInterval(one: Proportion | undefined): string {
+  return one === undefined
+    ? "–"
+    : `${percent(one)} (${percent(one.ci95_low)} to ${percent(one.ci95_high)}, n = ${one.n})`;
+}
+
+export function duration(seconds: number): string {
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  return seconds < 5_400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3_600).toFixed(1)} h`;
+}
+
+export function money(microUsd: number): string {
+  return `$${(microUsd / 1_000_000).toFixed(microUsd < 10_000_000 ? 4 : 2)}`;
+}
+
+/** The score that an iteration is judged by. */
+export function score(iteration: Iteration): string {
+  if (iteration.dev_accuracy !== undefined) return `dev ${percent(iteration.dev_accuracy)}`;
+  return iteration.cross_fit_accuracy === undefined ? "" : `cross-fit ${percent(iteration.cross_fit_accuracy)}`;
+}
+
+/** One finished iteration in a line. */
+export function iterationLine(iteration: Iteration): string {
+  const { number, train_rows, errors, accepted, candidates, seconds } = iteration;
+  const parts = [
+    `${train_rows} rows`,
+    `${errors} errors`,
+    candidates === 0 ? "" : `${accepted} of ${candidates} candidates kept`,
+    score(iteration),
+    duration(seconds),
+  ];
+  return `iteration ${number}: ${parts.filter(Boolean).join(", ")}`;
+}
+
+/** What came of a campaign. */
+export function outcomeText(campaign: Campaign, iterations: readonly Iteration[]): string {
+  const { outcome } = campaign;
+  if (outcome === undefined) return "";
+  const lines = iterations.map((one) => [
+    `${one.number}${one.number === outcome.chosen_iteration ? " *" : ""}`,
+    String(one.train_rows),
+    String(one.errors),
+    String(one.accepted),
+    percent(one.dev_accuracy ?? one.cross_fit_accuracy),
+    withInterval(one.test_accuracy),
+    duration(one.seconds),
+  ]);
+  const arms = [outcome.baseline, ...outcome.other_arms].flatMap((arm) =>
+    arm === undefined ? [] : [[arm.name, String(arm.train_rows), "", "", "", withInterval(arm.test_accuracy), ""]],
+  );
+  const header = ["iteration", "rows", "errors", "kept", "chosen by", "test accuracy (95 % interval)", "time"];
+  return `${table(header, [...lines, ...arms])}\n\n${outcome.summary}`;
+}

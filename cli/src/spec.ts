@@ -1,0 +1,122 @@
+/** campaign.yaml: what it may hold, and where a mistake in it stands. */
+import { readFile } from "node:fs/promises";
+import { dirname, resolve } from "node:path";
+import { LineCounter, parseDocument } from "yaml";
+import { z } from "zod";
+import { exitCodes, Stop } from "./exit.js";
+
+const path = z.string().min(1);
+
+const columns = z
+  .strictObject({
+    input: z.string().default("input").describe("Column or JSON key of the input"),
+    output: z.string().default("output").describe("Column or JSON key of the expected output"),
+    split: z.string().optional().describe("Column or JSON key that says train, dev or test"),
+  })
+  .describe("Where a row's parts stand");
+
+const data = z
+  .strictObject({
+    train: path.optional().describe("File of seed rows: .jsonl or .csv, relative to this file"),
+    dev: path.optional().describe("File of rows that choose the best iteration; without it cross-fitting does"),
+    test: path.optional().describe("File of rows that only measure"),
+    hold_back: z
+      .number()
+      .min(0.05)
+      .max(0.9)
+      .optional()
+      .describe("Share of the train file's rows to hold back as test rows, when there is no test file"),
+    columns: columns.prefault({}),
+    dataset: z.string().optional().describe("Instead of files: a dataset that the server has, by name or id"),
+  })
+  .refine((one) => (one.train === undefined) !== (one.dataset === undefined), {
+    error: "name either a train file or a dataset",
+    path: ["train"],
+  })
+  .refine((one) => one.hold_back === undefined || one.test === undefined, {
+    error: "there is a test file already; leave hold_back out",
+    path: ["hold_back"],
+  });
+
+const label = z.union([
+  z.string().min(1),
+  z.strictObject({ name: z.string().min(1), description: z.string().default("") }),
+]);
+
+/** The file. Task and settings are the API's own: what is in them is checked there, and documented at /docs. */
+export const campaignSpec = z
+  .strictObject({
+    name: z.string().min(1).max(200).describe("A name for people"),
+    data,
+    student: z.string().default("smollm2-135m").describe("Student profile"),
+    teacher: z.string().default("gemma3-270m").describe("Teacher profile"),
+    task: z
+      .looseObject({
+        name: z.string().optional(),
+        kind: z.enum(["classification", "multiple_choice", "math", "text"]),
+        prompt_template: z.string().describe('The student\'s prompt; contains "{input}" exactly once'),
+        labels: z.array(label).optional().describe("The closed label set: names, or names with descriptions"),
+        row_noun: z.string().optional().describe('What rows are called, plural, e.g. "questions"'),
+        teacher_instructions: z.string().optional().describe("What the task is, and what its rows look like"),
+      })
+      .describe("What is learnt"),
+    settings: z
+      .record(z.string(), z.unknown())
+      .default({})
+      .describe("Campaign settings; what is left out has a default"),
+  })
+  .meta({ title: "Tutelage campaign", description: "A campaign for `tutelage run`" });
+
+export type CampaignSpec = z.output<typeof campaignSpec>;
+
+/** The JSON Schema of campaign.yaml, for editors. */
+export function campaignJsonSchema(): object {
+  return z.toJSONSchema(campaignSpec, { io: "input", target: "draft-2020-12" });
+}
+
+/** Reads the file; data paths become absolute. Throws Stop naming every mistake with its line. */
+export async function readSpec(file: string): Promise<CampaignSpec> {
+  const text = await readFile(file, "utf8").catch(() => {
+    throw new Stop(`There is no file ${file}. "tutelage init DATA" writes one.`, exitCodes.noInput);
+  });
+  const spec = parseSpec(text, file);
+  const absolute = (one: string | undefined) => (one === undefined ? undefined : resolve(dirname(file), one));
+  const { train, dev, test } = spec.data;
+  return { ...spec, data: { ...spec.data, train: absolute(train), dev: absolute(dev), test: absolute(test) } };
+}
+
+/** Reads the text of a campaign.yaml; `file` is for messages. */
+export function parseSpec(text: string, file: string): CampaignSpec {
+  const lines = new LineCounter();
+  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
+  const at = (offset: number) => `${file}:${lines.linePos(offset).line}`;
+  if (document.errors.length > 0) {
+    const told = document.errors.map((error) => `${at(error.pos[0])}: ${error.message}`);
+    throw new Stop(told.join("\n"), exitCodes.refused);
+  }
+  const parsed = campaignSpec.safeParse(document.toJS() ?? {});
+  if (parsed.success) return parsed.data;
+  const told = parsed.error.issues.map((issue) => {
+    const keys = issue.code === "unrecognized_keys" ? [...issue.path, issue.keys[0] ?? ""] : issue.path;
+    const place = lineOf(document, keys, at);
+    const what =
+      issue.code === "unrecognized_keys"
+        ? `${keys.join(".")} is not a known field`
+        : `${issue.path.join(".") || "the file"}: ${issue.message}`;
+    return `${place ?? file}: ${what}`;
+  });
+  throw new Stop(told.join("\n"), exitCodes.refused);
+}
+
+/** Where a field, or the nearest one above it that is there, stands. */
+function lineOf(
+  document: ReturnType<typeof parseDocument>,
+  keys: readonly PropertyKey[],
+  at: (offset: number) => string,
+): string | undefined {
+  for (let length = keys.length; length > 0; length -= 1) {
+    const node = document.getIn(keys.slice(0, length), true) as { range?: [number, number, number] } | undefined;
+    if (node?.range !== undefined) return at(node.range[0]);
+  }
+  return undefined;
+}

@@ -1,0 +1,68 @@
+/** Following a campaign: a live line in a terminal, plain lines elsewhere. Ending it never stops the campaign. */
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Api, Campaign, Iteration } from "./api.js";
+import { exitCodes, Stop } from "./exit.js";
+import { duration, iterationLine, money } from "./show.js";
+
+const lookMs = 1_000;
+const barCells = 20;
+
+/** Where progress goes: standard error, so that standard output is the result alone. */
+export interface Screen {
+  isTerminal: boolean;
+  columns: number;
+  write(text: string): void;
+}
+
+/** Waits for the end. Throws Stop when the campaign failed or was cancelled. */
+export async function watch(
+  api: Api,
+  id: string,
+  screen: Screen,
+): Promise<{ campaign: Campaign; iterations: Iteration[] }> {
+  let told = 0;
+  let lastPhase = "";
+  const line = (text: string) => screen.write(`${screen.isTerminal ? "\r\x1b[2K" : ""}${text}\n`);
+  for (;;) {
+    const campaign = await api.json<Campaign>("GET", `/v1/campaigns/${id}`);
+    const { iterations } = await api.json<{ iterations: Iteration[] }>("GET", `/v1/campaigns/${id}/iterations`);
+    for (const one of iterations.slice(told)) line(iterationLine(one));
+    told = iterations.length;
+    const { status, failure } = campaign.run;
+    if (status === "succeeded") {
+      if (screen.isTerminal) screen.write("\r\x1b[2K");
+      return { campaign, iterations };
+    }
+    if (status === "failed" || status === "cancelled") {
+      if (screen.isTerminal) screen.write("\r\x1b[2K");
+      throw new Stop(
+        status === "failed"
+          ? `The campaign failed (${failure?.code}): ${failure?.message}`
+          : "The campaign was cancelled.",
+        exitCodes.failed,
+      );
+    }
+    const phase = `iteration ${campaign.iteration}, ${campaign.phase || status}`;
+    if (screen.isTerminal) screen.write(`\r\x1b[2K${liveLine(campaign).slice(0, screen.columns - 1)}`);
+    else if (phase !== lastPhase) line(phase);
+    lastPhase = phase;
+    await sleep(lookMs);
+  }
+}
+
+/** Bar, what it does now, time left, what it cost. Pure. */
+export function liveLine({ run, iteration, phase, usage }: Campaign): string {
+  const { done = 0, total = 0, eta_seconds = 0, message = "" } = run.progress ?? {};
+  const cells = total === 0 ? 0 : Math.min(barCells, Math.round((done / (total + 1)) * barCells));
+  const bar = "█".repeat(cells) + "░".repeat(barCells - cells);
+  // "iteration/0/train: 12/60 steps, 5 s left": the phase says the rest.
+  const detail = message.includes(":") ? message.slice(message.indexOf(":") + 1).trim() : "";
+  const parts = [
+    `${bar} iteration ${iteration}/${total}`,
+    [phase || run.status, detail].filter(Boolean).join(" "),
+    eta_seconds > 0 ? `about ${duration(eta_seconds)} left` : "",
+    usage === undefined || usage.calls === 0 ? "" : `${usage.calls} teacher calls`,
+    usage === undefined || usage.cost_micro_usd === 0 ? "" : money(usage.cost_micro_usd),
+  ];
+  return parts.filter(Boolean).join(" · ");
+}
