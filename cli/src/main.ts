@@ -1,4 +1,3 @@
-#!/usr/bin/env node
 /** The `tutelage` command: a client of the REST API, and `up` for a server of one's own. */
 import { createWriteStream } from "node:fs";
 import { rename, writeFile } from "node:fs/promises";
