@@ -205,7 +205,7 @@ campaigns.command("get <id>").action(async (id: string) => {
   print(campaign, () => JSON.stringify(campaign, undefined, 2));
 });
 campaigns.command("cancel <id>").action(async (id: string) => {
-  const campaign = await api().json<Campaign>("POST", `/v1/campaigns/${id}/cancel`);
+  const campaign = await api().json<Campaign>("POST", `/v1/campaigns/${id}/cancel`, {});
   print(campaign, () => `${id}: ${campaign.run.status === "cancelled" ? "cancelled" : "will stop within seconds"}`);
 });
 

@@ -114,10 +114,22 @@ test(
     // A campaign of the real size takes minutes: its last commands are tried on the small one.
     const archive = join(home, "student.tar");
     const preamble = `url=${stack.url}\njson='content-type: application/json'\nid=${campaignId}\n`;
-    const told = await shell(preamble + follow.replace("> student.tar", `> ${archive}`));
+    const inHome = follow
+      .replace("> student.tar", `> ${archive}`)
+      .replace("> report.html", `> ${join(home, "report.html")}`);
+    const told = await shell(preamble + inHome);
     expect(told).toContain("campaign.finished");
     expect(told).toContain('"predictions"');
     expect((await stat(archive)).size).toBeGreaterThan(10_000);
+    expect(await readFile(join(home, "report.html"), "utf8")).toContain("<!doctype html>");
+
+    const commands = /```sh\n(npx tutelage[\s\S]*?)```/.exec(readme)?.[1] ?? "";
+    const file = join(home, "support.yaml");
+    const listed = await shell(`export TUTELAGE_URL=${stack.url}\n${commands.replaceAll("support.yaml", file)}`);
+    expect(listed).toContain("teacher_calls");
+    const [, detached = ""] = /^([0-9a-f]{8}-[0-9a-f-]{27})$/m.exec(listed) ?? [];
+    expect(listed).toMatch(new RegExp(`^${detached}  (queued|running)`, "m"));
+    await call(stack, "POST", `/v1/campaigns/${detached}/cancel`, {});
   },
   slow,
 );
