@@ -13,7 +13,7 @@ const storeEveryMs = 250;
 
 interface Dependencies {
   student: Pick<ReturnType<typeof connect<StudentServiceDefinition>>, "train">;
-  artifacts: Pick<ArtifactStore, "uri">;
+  artifacts: Pick<ArtifactStore, "uri" | "remove">;
 }
 
 /** Trains for one lease; the checkpoint becomes the run's with its final status. */
@@ -23,6 +23,8 @@ export async function train(
 ): Promise<{ state: Partial<TrainingState> }> {
   const { id: runId, projectId, request, state } = lease.run;
   const openedAt = performance.now();
+  // Files of a lost attempt lie elsewhere: the fence is in the path.
+  const folderOf = (fence: number) => artifacts.uri(`${projectId}/runs/${runId}/${fence}`);
   const events = studentJob(lease, (signal) =>
     student.train(
       {
@@ -34,14 +36,14 @@ export async function train(
         rows: request.rows,
         task: request.task,
         seed: request.seed,
-        // Files of a lost attempt lie elsewhere: the fence is in the path.
-        outputUri: artifacts.uri(`${projectId}/runs/${runId}/${lease.fence}/checkpoint`),
+        outputUri: `${folderOf(lease.fence)}/checkpoint`,
         startCheckpointUri: request.startCheckpointUri,
       },
       { signal, deadline: watchDeadlineMs },
     ),
   );
 
+  const earlier = state.attempts ?? [];
   let steps: TrainStep[] = [];
   let storedAt = 0;
   const storeSteps = async () => {
@@ -61,7 +63,7 @@ export async function train(
       await lease.write((transaction) => deleteSteps(transaction, { projectId, runId }));
       await lease.report(
         { done: 0, total: totalSteps, unit: "steps", etaSeconds: 0, message: "training" },
-        { rows, tooLongRowIds, lastStep: null, unreachableSince: null },
+        { rows, tooLongRowIds, lastStep: null, unreachableSince: null, attempts: [...earlier, lease.fence] },
       );
     } else if (event?.$case === "step") {
       requireFinite(event.value);
@@ -77,6 +79,8 @@ export async function train(
       reason: "student_failed",
     });
   }
+  // What lost attempts left is nobody's.
+  for (const fence of earlier) await artifacts.remove(folderOf(fence));
   return { state: { checkpoint, trainSeconds: (performance.now() - openedAt) / 1_000 } };
 }
 

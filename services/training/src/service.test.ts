@@ -1,4 +1,5 @@
-import { mkdtemp, rm } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseConfig } from "@tutelage/platform/config";
@@ -196,11 +197,14 @@ test("a client that drops its Watch stops nothing", async () => {
   expect((await untilFinal(id)).run?.status).toBe(RunStatus.SUCCEEDED);
 });
 
-test("a service that stops in the middle leaves a run that the next one trains under a higher fence", async () => {
+test("a service that stops in the middle leaves a run that the next one trains under a higher fence, tidily", async () => {
   const { pass } = gate();
   student.onStep = (step, signal) => (step === 2 ? pass(signal) : Promise.resolve());
   const id = idOf(await client.startTrainingRun(request()));
   await until(async () => (await stepsOf(id)).length === 1);
+  const lost = join(home, "artifacts", "default", "runs", id, "1");
+  await mkdir(join(lost, "checkpoint"), { recursive: true });
+  await writeFile(join(lost, "checkpoint", "half.safetensors"), "half");
   client.close();
   await service.stop();
   student.onStep = async () => {};
@@ -209,6 +213,7 @@ test("a service that stops in the middle leaves a run that the next one trains u
   expect(last.run).toMatchObject({ status: RunStatus.SUCCEEDED, fence: 2 });
   expect(last.checkpoint?.uri).toContain(`${id}/2/checkpoint`);
   expect((await stepsOf(id)).map(({ step }) => step)).toEqual([1, 2, 3]);
+  expect(existsSync(lost)).toBe(false);
 });
 
 test("a holder whose lease ran out stores nothing more and its student call is cut", async () => {

@@ -21,6 +21,8 @@ export interface TrainingState extends StudentWait {
   lastStep?: TrainStep | null;
   checkpoint?: Checkpoint;
   trainSeconds?: number;
+  /** Fences of the attempts that wrote files. */
+  attempts?: number[];
 }
 
 export type StoredTrainingRun = RunRow<CheckedRequest, TrainingState>;
