@@ -51,6 +51,7 @@ export class Campaign {
   /** The dataset that holds this campaign's versions. */
   datasetId = "";
   private readonly secondsByStep = new Map<string, number>();
+  private readonly countedSteps = new Set<string>();
   private lastReportAt = 0;
 
   constructor(
@@ -164,9 +165,10 @@ export class Campaign {
     };
   }
 
-  /** Adds what the teacher used. Called for every generation step, done now or before. */
-  async addUsage(usage: Usage | undefined): Promise<void> {
-    if (usage === undefined) return;
+  /** Adds what the teacher used in a step, once, however often the loop passes there and whether it was done now or before. */
+  async addUsage(step: string, usage: Usage | undefined): Promise<void> {
+    if (usage === undefined || this.countedSteps.has(step)) return;
+    this.countedSteps.add(step);
     const sum = { ...this.usage };
     for (const name of Object.keys(noUsage) as (keyof Usage)[]) sum[name] += usage[name];
     this.usage = sum;

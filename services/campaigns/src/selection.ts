@@ -15,6 +15,8 @@ export interface Want {
 const exampleRowsPerOrder = 8;
 /** Weight of the easiest row in the balanced selection: hard rows get up to four times as many new rows. */
 const easyWeight = 1 / 3;
+/** No row gets more than this times the mean: three rows of a rare label cannot carry its whole share. */
+const mostOverMean = 4;
 
 /**
  * How many new rows each mined row gets.
@@ -39,8 +41,9 @@ export function wantedRows(mined: readonly MinedRow[], settings: Settings): Want
       group.map((one) => easyWeight + difficulty(one)),
       shares[index] ?? 0,
     );
+    const most = Math.max(1, Math.ceil(mostOverMean * settings.rowsPerSeedRow));
     group.forEach((one, position) => {
-      wants.set(one.row.id, counts[position] ?? 0);
+      wants.set(one.row.id, Math.min(most, counts[position] ?? 0));
     });
   });
   return mined.map((one) => ({ mined: one, rows: wants.get(one.row.id) ?? 0 })).filter((want) => want.rows > 0);
@@ -70,6 +73,7 @@ export function apportion(weights: readonly number[], total: number): number[] {
 /**
  * Orders for the wanted rows: a reply that cannot be used is asked for again,
  * up to attempts_per_row calls for each wanted row.
+ * @param seedRows what the teacher is shown beside the row: never rows that it wrote itself, they would breed and drift
  * @param attemptsSoFar attempts already made for each row id in this campaign
  * @param callsLeft most calls that may still be made; orders are cut to it, in order
  */

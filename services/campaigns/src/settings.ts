@@ -25,7 +25,7 @@ export const defaultSettings: Settings = {
   maxRougeL: 0.95,
   checkStudents: Switch.ON,
   checkTeacher: Switch.ON,
-  acceptProbability: 0.5,
+  acceptProbability: 0.7,
   targetAccuracy: 0,
   patience: 0,
   maxTeacherCalls: 0,

@@ -35,7 +35,7 @@ async function ask(
     );
     return { generationRunId: run.run?.id ?? "", usage: run.usage };
   });
-  await campaign.addUsage(done.usage as Usage | undefined);
+  await campaign.addUsage(name, done.usage as Usage | undefined);
   return await resultsOf(campaign.services, campaign.projectId, done.generationRunId, campaign.signal);
 }
 

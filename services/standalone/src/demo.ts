@@ -202,34 +202,40 @@ async function showTheStudent(url: string, { campaign }: Trial): Promise<void> {
   say("(The demo's server ends with the demo; `npm start` keeps one running.)\n");
 }
 
-/** What the demo found, as one object. Accuracies and gains are fractions. */
+/** What the demo found, as one object: means over the campaigns, the longest time. Accuracies and gains are fractions. */
 function summary(trials: readonly Trial[], setupSeconds: number) {
   const [first] = trials;
   if (first === undefined) throw new Error("No campaign ran.");
-  const { outcome, iterations, campaign } = first;
-  const arm = (one: Trial, name: "baseline" | "final") => one.outcome[name].test_accuracy;
-  const noneAll = outcome.other_arms.find((one) => one.name === "none_all")?.test_accuracy;
+  const of = (one: (trial: Trial) => number) => mean(trials.map(one));
+  const arm = (name: "baseline" | "final") => ({
+    accuracy: of((one) => one.outcome[name].test_accuracy?.value ?? 0),
+    n: first.outcome[name].test_accuracy?.n ?? 0,
+  });
   const differences = trials.map(({ correct }) =>
     (correct.campaign ?? []).map((final, row) => final - (correct.plain?.[row] ?? 0)),
   );
   const estimate = trials.length > 1 ? crossedBootstrap(differences) : undefined;
+  const { gain } = first.outcome;
   return {
-    baseline: {
-      accuracy: mean(trials.map((one) => arm(one, "baseline")?.value ?? 0)),
-      n: arm(first, "baseline")?.n ?? 0,
+    baseline: arm("baseline"),
+    final: arm("final"),
+    none_all: {
+      accuracy: of(
+        ({ outcome }) => outcome.other_arms.find((one) => one.name === "none_all")?.test_accuracy?.value ?? 0,
+      ),
     },
-    final: { accuracy: mean(trials.map((one) => arm(one, "final")?.value ?? 0)), n: arm(first, "final")?.n ?? 0 },
-    none_all: { accuracy: noneAll?.value ?? null },
-    test_rows: outcome.gain?.n ?? 0,
-    iterations: iterations.length - 1,
-    chosen_iteration: outcome.chosen_iteration,
-    plain_returned: outcome.plain_returned,
-    teacher_calls: campaign.usage?.calls ?? 0,
-    accepted: iterations.reduce((sum, one) => sum + one.accepted, 0),
-    rejected: iterations.reduce((sum, one) => sum + one.candidates - one.accepted, 0),
-    ...(estimate === undefined
-      ? { gain: outcome.gain?.gain, gain_ci95: [outcome.gain?.ci95_low, outcome.gain?.ci95_high] as [number, number] }
-      : { gain: estimate.mean, gain_ci95: estimate.ci95 }),
+    test_rows: gain?.n ?? 0,
+    iterations: of((one) => one.iterations.length - 1),
+    chosen_iterations: trials.map((one) => one.outcome.chosen_iteration),
+    plain_returned: trials.filter((one) => one.outcome.plain_returned).length,
+    teacher_calls: of((one) => one.campaign.usage?.calls ?? 0),
+    accepted: of((one) => one.iterations.reduce((sum, iteration) => sum + iteration.accepted, 0)),
+    rejected: of((one) =>
+      one.iterations.reduce((sum, iteration) => sum + iteration.candidates - iteration.accepted, 0),
+    ),
+    gain: estimate?.mean ?? gain?.gain,
+    gain_ci95: estimate?.ci95 ?? ([gain?.ci95_low, gain?.ci95_high] as [number, number]),
+    gain_by_seed: trials.map((one) => one.outcome.gain?.gain),
     seeds: trials.length,
     wall_seconds: Math.max(...trials.map((one) => one.outcome.wall_seconds)),
     setup_seconds: setupSeconds,
