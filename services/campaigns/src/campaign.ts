@@ -206,11 +206,16 @@ export interface SeedData {
   heldOutTexts: ReadonlySet<string>;
 }
 
-/** A text as it is compared with held-out ones: case, punctuation and white space do not make it new. */
+/**
+ * A text as it is compared with held-out ones: case, white space and what ends
+ * a sentence do not make it new. Signs within it do: "8-4?" is not "8/4?".
+ */
 export function normalizedText(text: string): string {
-  return text
-    .normalize("NFKC")
-    .toLowerCase()
-    .replace(/[^\p{L}\p{N}\p{S}]+/gu, " ")
-    .trim();
+  const folded = text.normalize("NFKC").toLowerCase().replace(/\s+/g, " ").trim();
+  return folded.replace(/[\s.!?…"'”’)]+$/u, "") || folded;
+}
+
+/** A row's input as one text, a conversation's turns included. */
+export function inputText({ input, messages }: Pick<Row, "input" | "messages">): string {
+  return messages.length === 0 ? input : messages.map(({ role, content }) => `${role}: ${content}`).join("\n");
 }

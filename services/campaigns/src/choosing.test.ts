@@ -22,6 +22,7 @@ function iteration(number: number, scores: { dev?: number; crossFit?: number }):
     rejected: {},
     seconds: 0,
     phaseSeconds: {},
+    mined: true,
   };
 }
 const byDev = (...scores: number[]) => scores.map((dev, number) => iteration(number, { dev }));

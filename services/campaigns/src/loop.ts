@@ -15,7 +15,7 @@ import {
 import type { Version } from "@tutelage/proto/datasets/v1/datasets";
 import { type Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
 import { concludeCampaign } from "./arms.js";
-import { type Campaign, normalizedText, rowSource, type SeedData } from "./campaign.js";
+import { type Campaign, inputText, normalizedText, rowSource, type SeedData } from "./campaign.js";
 import { checkLabels, checkNovelty } from "./checks.js";
 import { stopReason } from "./choosing.js";
 import { rowsOf, whileAway } from "./clients.js";
@@ -79,6 +79,7 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
       const callsForWriting =
         settings.checkTeacher === Switch.ON ? Math.floor(campaign.callsLeft / 2) : campaign.callsLeft;
       const orders = writeOrders(wants, seed.seedRows, settings, number, attempts, callsForWriting);
+      round.iteration.mined = true;
       round.iteration.errors = mined.filter((one) => !one.correct).length;
       if (wants.length === 0 || round.iteration.errors === 0) reason = "no_errors";
       else if (orders.length === 0) reason = "budget";
@@ -93,8 +94,7 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
 
         // Judge them, in the order of their seed rows.
         await campaign.enter(number, "judge");
-        const trainRowIds = new Set(trainRows.map((row) => row.id));
-        const novel = await checkNovelty(campaign, number, version, seed, trainRowIds, written);
+        const novel = await checkNovelty(campaign, number, version, seed, written);
         const checked = await checkLabels(campaign, number, seed, fit, novel);
         const wantedByOutput = new Map<string, number>();
         for (const want of wants) {
@@ -142,7 +142,7 @@ async function openSeed(campaign: Campaign): Promise<SeedData> {
     ...(await rowsOf(services, projectId, version.id, Split.DEV, signal)),
     ...(await rowsOf(services, projectId, version.id, Split.TEST, signal)),
   ];
-  const heldOutTexts = new Set(heldOut.map((row) => normalizedText(row.input)));
+  const heldOutTexts = new Set(heldOut.map((row) => normalizedText(inputText(row))));
   return { version, heldOutTexts, seedRows, devRows: version.splits?.dev ?? 0, testRows: version.splits?.test ?? 0 };
 }
 
@@ -171,6 +171,7 @@ async function measureRound(
     rejected: {},
     seconds: 0,
     phaseSeconds: {},
+    mined: false,
   };
   const { settings } = campaign;
   const needed = seed.devRows > 0 || settings.mining === Mining.IN_SAMPLE || settings.startFrom === StartFrom.PREVIOUS;

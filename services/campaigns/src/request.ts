@@ -3,7 +3,7 @@ import { invalidField, TutelageError } from "@tutelage/platform/errors";
 import { requireTask } from "@tutelage/platform/task";
 import type { StartCampaignRequest } from "@tutelage/proto/campaigns/v1/campaigns";
 import { type Row, Split } from "@tutelage/proto/task/v1/task";
-import { normalizedText, type ResolvedRequest } from "./campaign.js";
+import { inputText, normalizedText, type ResolvedRequest } from "./campaign.js";
 import { rowsOf, type Services } from "./clients.js";
 import { resolveSettings } from "./settings.js";
 
@@ -70,14 +70,15 @@ async function newestVersion(
 
 /** A text that is trained on and measured on makes the measurement a lie. */
 function refuseOverlap(seedRows: readonly Row[], heldOut: readonly Row[]): void {
-  const seeds = new Map(seedRows.filter((row) => row.input !== "").map((row) => [normalizedText(row.input), row]));
-  const overlaps = heldOut.filter((row) => seeds.has(normalizedText(row.input)));
+  const textOf = (row: Row) => normalizedText(inputText(row));
+  const seeds = new Map(seedRows.map((row) => [textOf(row), row]));
+  const overlaps = heldOut.filter((row) => seeds.has(textOf(row)));
   const [first] = overlaps;
   if (first === undefined) return;
   throw invalidField(
     "dataset_version_id",
     `${overlaps.length} dev or test rows have the text of a train row; the first is row ${first.id}, which repeats row ` +
-      `${seeds.get(normalizedText(first.input))?.id}. Import the data again with each text in one split only.`,
+      `${seeds.get(textOf(first))?.id}. Import the data again with each text in one split only.`,
     "split_overlap",
   );
 }

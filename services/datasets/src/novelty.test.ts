@@ -23,7 +23,7 @@ beforeAll(async () => {
 afterAll(() => fixture.stop());
 
 async function versionOf(rows: object[]) {
-  const { version } = await importFile(client, await newDataset(client), jsonl(rows));
+  const { version } = await importFile(client, await newDataset(client), jsonl(rows), { splitColumn: "split" });
   if (version === undefined) throw new Error("no version");
   const { rows: stored } = await client.listRows({ projectId: project, versionId: version.id });
   return { version, ids: stored.map(({ id }) => id) };
@@ -52,7 +52,7 @@ test("each text is compared with every row and with the texts before it", async 
     "xyz",
     "",
   ]);
-  expect(novelties).toEqual([
+  expect(novelties).toMatchObject([
     { maxRougeL: 0.75, nearestRowId: ids[0], nearestTextIndex: -1 },
     { maxRougeL: expect.closeTo(8 / 9, 14), nearestRowId: "", nearestTextIndex: 0 },
     { maxRougeL: 1, nearestRowId: ids[2], nearestTextIndex: -1 },
@@ -63,11 +63,21 @@ test("each text is compared with every row and with the texts before it", async 
 
 test("a row wins over a text that is as near", async () => {
   const { version, ids } = await versionOf([{ input: "a b c", output: "a" }]);
-  expect((await measure(version.id, ["a b c", "a b c"]))[1]).toEqual({
+  expect((await measure(version.id, ["a b c", "a b c"]))[1]).toMatchObject({
     maxRougeL: 1,
     nearestRowId: ids[0],
     nearestTextIndex: -1,
   });
+});
+
+test("nearness to a dev or test row is told, also where something else is nearer", async () => {
+  const { version, ids } = await versionOf([
+    { input: "a b c d", output: "a", split: "train" },
+    { input: "a b x y", output: "a", split: "test" },
+  ]);
+  const [first, second] = await measure(version.id, ["a b c y", "a b c y z"]);
+  expect(first).toMatchObject({ maxRougeL: 0.75, nearestRowId: ids[0], heldOutMaxRougeL: 0.75 });
+  expect(second).toMatchObject({ nearestTextIndex: 0, heldOutMaxRougeL: expect.closeTo(6 / 9, 14) });
 });
 
 test("an appended version is measured with its new rows, its parent without", async () => {

@@ -3,6 +3,7 @@ import { setImmediate as nextTurn } from "node:timers/promises";
 import type { ArtifactStore } from "@tutelage/platform/artifacts";
 import { readRows } from "@tutelage/platform/rowfile";
 import type { Novelty } from "@tutelage/proto/datasets/v1/datasets";
+import { Split } from "@tutelage/proto/task/v1/task";
 import { wholeVersion } from "./draft.js";
 import { isNearer, RougeIndex, rougeLF, tokenize } from "./rouge.js";
 import { comparedText } from "./row.js";
@@ -13,10 +14,16 @@ const turnMs = 10;
 /** Tokens kept in memory over all versions: about 50 bytes each (measured at 300,000 rows), so some 200 MB. */
 const maxCachedTokens = 4_000_000;
 
-/** A version's rows, ready to be searched. */
-interface IndexedVersion {
+/** Rows ready to be searched. */
+interface IndexedRows {
   index: RougeIndex;
   rowIds: string[];
+}
+
+/** A version's rows: those that are trained on, and those that measure. */
+interface IndexedVersion {
+  train: IndexedRows;
+  heldOut: IndexedRows;
 }
 
 export class NoveltyMeter {
@@ -30,23 +37,27 @@ export class NoveltyMeter {
     private readonly maxTokens = maxCachedTokens,
   ) {}
 
-  /** One measurement a text, exact. Ties go to a row, and to the earliest. */
+  /** One measurement a text, exact. Ties go to a train row, then to a held-out row, and to the earliest of each. */
   async measure(version: VersionRecord, texts: readonly string[], signal: AbortSignal): Promise<Novelty[]> {
-    const { index: rows, rowIds } = await this.indexed(version);
+    const { train, heldOut } = await this.indexed(version);
     const earlier = new RougeIndex();
     const novelties: Novelty[] = [];
     let turnBegan = performance.now();
     for (const text of texts) {
       const tokens = tokenize(text);
-      const row = rows.nearest(tokens);
+      const trained = train.index.nearest(tokens);
+      const held = heldOut.index.nearest(tokens);
+      const isHeld = isNearer(held, trained, tokens.length);
+      const row = isHeld ? held : trained;
       const before = earlier.nearest(tokens);
       earlier.add(tokens);
       const isText = isNearer(before, row, tokens.length);
       const nearest = isText ? before : row;
       novelties.push({
         maxRougeL: rougeLF(nearest.lcs, tokens.length, nearest.length),
-        nearestRowId: isText ? "" : (rowIds[nearest.text] ?? ""),
+        nearestRowId: isText ? "" : ((isHeld ? heldOut : train).rowIds[row.text] ?? ""),
         nearestTextIndex: isText ? before.text : -1,
+        heldOutMaxRougeL: rougeLF(held.lcs, tokens.length, held.length),
       });
       if (performance.now() - turnBegan > turnMs) {
         await nextTurn();
@@ -69,8 +80,9 @@ export class NoveltyMeter {
     this.cache.set(key, loading);
     try {
       const loaded = await loading;
-      this.sizes.set(key, loaded.index.tokenCount);
-      this.cachedTokens += loaded.index.tokenCount;
+      const tokens = loaded.train.index.tokenCount + loaded.heldOut.index.tokenCount;
+      this.sizes.set(key, tokens);
+      this.cachedTokens += tokens;
       this.evict();
       return loaded;
     } catch (error) {
@@ -80,13 +92,14 @@ export class NoveltyMeter {
   }
 
   private async load(version: VersionRecord): Promise<IndexedVersion> {
-    const index = new RougeIndex();
-    const rowIds: string[] = [];
+    const train: IndexedRows = { index: new RougeIndex(), rowIds: [] };
+    const heldOut: IndexedRows = { index: new RougeIndex(), rowIds: [] };
     for await (const row of readRows(this.artifacts, wholeVersion(version))) {
-      index.add(tokenize(comparedText(row)));
-      rowIds.push(row.id);
+      const rows = row.split === Split.TRAIN ? train : heldOut;
+      rows.index.add(tokenize(comparedText(row)));
+      rows.rowIds.push(row.id);
     }
-    return { index, rowIds };
+    return { train, heldOut };
   }
 
   /** A version too large for the bound is dropped too, once it has been used. */

@@ -122,7 +122,11 @@ export function isDatabaseAway(error: unknown): boolean {
   for (let current = error; current instanceof Error; current = current.cause) {
     // A failure that a service named may quote anything, and so may its cause, e.g. a teacher's ECONNREFUSED.
     if (current instanceof TutelageError) return false;
-    if (/ECONNREFUSED|ECONNRESET|ENOENT|EPIPE|Connection terminated|connection timeout/i.test(current.message))
+    if (
+      /ECONNREFUSED|ECONNRESET|ENOENT|EPIPE|Connection terminated|connection timeout|timeout exceeded when trying to connect/i.test(
+        current.message,
+      )
+    )
       return true;
   }
   return false;

@@ -1,4 +1,5 @@
-import { pino } from "pino";
+import { DrizzleQueryError } from "drizzle-orm";
+import { pino, stdSerializers } from "pino";
 
 export type { Logger } from "pino";
 
@@ -12,6 +13,7 @@ export function createLog(service: string, level: string) {
     {
       name: service,
       level,
+      serializers: { err: withoutValues },
       redact: {
         paths: ["*.apiKey", "*.authorization", "*.password", "headers.authorization", "DATABASE_URL", "*.DATABASE_URL"],
         censor: "[redacted]",
@@ -19,4 +21,14 @@ export function createLog(service: string, level: string) {
     },
     pino.destination({ dest: 2, sync: false }),
   );
+}
+
+/** An error as it is logged. A failed query quotes all that it was given, row texts among it: its cause says why. */
+export function withoutValues(error: unknown): unknown {
+  let shown = error;
+  while (shown instanceof DrizzleQueryError) shown = shown.cause ?? new Error("a query failed");
+  if (!(shown instanceof Error)) return shown;
+  // Postgres puts the row at fault into "detail".
+  const { detail: _, where: __, ...rest } = stdSerializers.err(shown) as unknown as Record<string, unknown>;
+  return rest;
 }

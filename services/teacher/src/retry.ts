@@ -2,13 +2,13 @@
 
 const baseMs = 500;
 const capMs = 30_000;
-/** A provider that asks for more than this is treated as down for now. */
+/** A provider that asks for more is asked again after this all the same: calls may pass, and retries are bounded. */
 export const maxRetryAfterMs = 60_000;
 
 /**
  * Milliseconds to wait before try number `retry` (from 1): full jitter over an
- * exponential bound, so that many callers do not come back together, and never
- * sooner than the provider asked.
+ * exponential bound, so that many callers do not come back together, and no
+ * sooner than the provider asked, up to maxRetryAfterMs.
  */
 export function retryDelayMs(retry: number, retryAfterMs: number | undefined, random: () => number): number {
   const bound = Math.min(capMs, baseMs * 2 ** (retry - 1));

@@ -65,7 +65,8 @@ export async function generate(lease: GenerationLease, dependencies: GenerationD
       return;
     }
     outcomes.set(number, { $case: "rejection", value: { code: "provider_error", message: "", rawReply: "" } });
-    failuresInRow += 1;
+    // A question that the teacher refuses (too long, a bad request) says nothing about the others.
+    if (unanswered.retryable) failuresInRow += 1;
     if (failuresInRow >= maxFailuresInRow) throw unanswered;
   };
 

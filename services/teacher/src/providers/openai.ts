@@ -138,19 +138,23 @@ function readBody(raw: string, ask: Ask): Reply {
   // Without believable usage the ledger takes the most that the call can have used.
   const believable = usage.success && usage.data.prompt_tokens > 0;
   const top = choice?.logprobs?.content?.[0]?.top_logprobs ?? [];
+  const scores = ask.kind === "chat" ? choiceScores(ask.choices, top) : undefined;
   return {
     text,
     finish: choice?.finish_reason === "length" ? "length" : "stop",
     promptTokens: believable ? usage.data.prompt_tokens : promptTokenBound(ask),
     completionTokens: believable ? usage.data.completion_tokens : Math.min(completionTokenBound(ask), tokenBound(text)),
-    ...(ask.kind === "chat" && ask.choices.length > 0 && top.length > 0
-      ? { choiceScores: choiceScores(ask.choices, top) }
-      : {}),
+    ...(scores === undefined ? {} : { choiceScores: scores }),
   };
 }
 
-/** Log-probability of each choice as the first token; one that is not among the top tokens gets the least of them. */
-function choiceScores(choices: string[], top: { token: string; logprob: number }[]): number[] {
+/**
+ * Log-probability of each choice as the first token; one that is not among the
+ * top tokens gets the least of them. Undefined when none is: the reply begins
+ * otherwise, and its text says more than scores that are all alike.
+ */
+function choiceScores(choices: string[], top: { token: string; logprob: number }[]): number[] | undefined {
+  if (!top.some(({ token }) => choices.includes(token.trim()))) return undefined;
   const floor = Math.min(...top.map(({ logprob }) => logprob)) - 1;
   return choices.map((choice) => {
     const mass = top
