@@ -76,7 +76,12 @@ def test_frozen_lower_layers_are_computed_once_and_give_the_same_gradients(model
         model, make_rows(16), task, recipe, seed=2, activations=ActivationCache(capacity_bytes=1)
     )
     assert torch.equal(first.weights.flat, second.weights.flat)
-    torch.testing.assert_close(first.weights.flat, tight.weights.flat, rtol=1e-3, atol=1e-5)
+    # Nothing is kept, or other trainings filled it first: the bits are the same.
+    assert torch.equal(first.weights.flat, tight.weights.flat)
+    warm = ActivationCache()
+    fine_tune(model, make_rows(32), task, recipe, seed=9, activations=warm)
+    after = fine_tune(model, make_rows(16), task, recipe, seed=2, activations=warm)
+    assert torch.equal(first.weights.flat, after.weights.flat)
     assert all(".layers.1." in name for name in first.weights.adapters)
 
 

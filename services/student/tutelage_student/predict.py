@@ -205,7 +205,7 @@ def _tree_scores(
     ids, positions, layout = tree.packed(model, sequences)
     first_layer = getattr(weights, "first_layer", 0)
     if first_layer and activations is not None:
-        below = torch.cat(activations.below(model, first_layer, sequences, tree))
+        below = activations.batch(model, first_layer, sequences, tree)
         hidden = model.hidden(layout, positions, inputs=below, first_layer=first_layer)
     else:
         hidden = model.hidden(layout, positions, ids=ids)

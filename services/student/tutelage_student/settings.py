@@ -74,7 +74,11 @@ class Settings(BaseSettings):
     @property
     def thread_count(self) -> int:
         """Threads for the products."""
-        return self.threads or len(os.sched_getaffinity(0))
+        if self.threads:
+            return self.threads
+        # Only Linux says which cores are ours.
+        affinity = getattr(os, "sched_getaffinity", None)
+        return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 class SettingsError(Exception):

@@ -203,12 +203,10 @@ def accumulate_gradient(
         # The last token is only ever predicted.
         ids, positions, layout = model.packed([example.ids[:-1] for example in part])
         if weights.first_layer and activations is not None:
-            below = activations.below(
+            below = activations.each(
                 model, weights.first_layer, [example.ids[:-1] for example in part]
             )
-            hidden = model.hidden(
-                layout, positions, inputs=torch.cat(below), first_layer=weights.first_layer
-            )
+            hidden = model.hidden(layout, positions, inputs=below, first_layer=weights.first_layer)
         else:
             hidden = model.hidden(layout, positions, ids=ids)
         where, targets = loss_positions(part)
