@@ -20,6 +20,7 @@ export interface Proportion {
 export interface Iteration {
   number: number;
   train_rows: number;
+  mined: boolean;
   errors: number;
   candidates: number;
   accepted: number;

@@ -43,10 +43,10 @@ export function score(iteration: Iteration): string {
 
 /** One finished iteration in a line. */
 export function iterationLine(iteration: Iteration): string {
-  const { number, train_rows, errors, accepted, candidates, seconds } = iteration;
+  const { number, train_rows, mined, errors, accepted, candidates, seconds } = iteration;
   const parts = [
     `${train_rows} rows`,
-    `${errors} errors`,
+    mined ? `${errors} errors` : "",
     candidates === 0 ? "" : `${accepted} of ${candidates} candidates kept`,
     score(iteration),
     duration(seconds),
@@ -61,7 +61,7 @@ export function outcomeText(campaign: Campaign, iterations: readonly Iteration[]
   const lines = iterations.map((one) => [
     `${one.number}${one.number === outcome.chosen_iteration ? " *" : ""}`,
     String(one.train_rows),
-    String(one.errors),
+    one.mined ? String(one.errors) : "–",
     String(one.accepted),
     percent(one.dev_accuracy ?? one.cross_fit_accuracy),
     withInterval(one.test_accuracy),

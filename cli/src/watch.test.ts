@@ -27,6 +27,7 @@ test("an iteration is one line, with what it was judged by", () => {
     iterationLine({
       number: 1,
       train_rows: 90,
+      mined: true,
       errors: 7,
       candidates: 40,
       accepted: 30,

@@ -2,7 +2,7 @@
  * Conformance: whole campaigns on public tasks, against plain fine-tuning with
  * the same number of tries. npm run conformance -- TASK [--replicates N] [--tune] [--json]
  */
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -48,14 +48,21 @@ const say = (line) => (options.json ? process.stderr : process.stdout).write(`${
 const spreadSeeds = 5;
 
 const home = await mkdtemp(join(tmpdir(), "tutelage-conformance-"));
-const stack = await startStack({ home, httpPort: 0, onEvent: (line) => say(`  ${line}`) });
+const interrupted = new AbortController();
+let stack;
 const stop = async (code) => {
-  await stack.stop();
-  if (code === 1) process.stderr.write(`Logs: ${stack.logDirectory}\n`);
-  else await rm(home, { recursive: true, force: true });
+  interrupted.abort();
+  await stack?.stop();
   process.exit(code);
 };
 for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => void stop(130));
+stack = await startStack({
+  home,
+  httpPort: 0,
+  temporary: true,
+  onEvent: (line) => say(`  ${line}`),
+  signal: interrupted.signal,
+});
 
 try {
   const { task, seedRows } = tasks[name];

@@ -4,7 +4,7 @@
  * OpenAI's protocol.
  */
 import { execFile } from "node:child_process";
-import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -12,9 +12,9 @@ import { promisify } from "node:util";
 import { connect } from "@tutelage/platform/grpc";
 import { CampaignsServiceDefinition } from "@tutelage/proto/campaigns/v1/campaigns";
 import { DatasetsServiceDefinition } from "@tutelage/proto/datasets/v1/datasets";
-import { TeacherServiceDefinition } from "@tutelage/proto/teacher/v1/teacher";
 import { type ServiceName, type Stack, startStack } from "@tutelage/standalone/stack";
 import { type CampaignView, call, type LabelledRow, runTrial, type Trial } from "@tutelage/standalone/trial";
+import pg from "pg";
 import request from "supertest";
 import { extract } from "tar-stream";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -24,6 +24,7 @@ import { startTeacherServer, type TeacherServer } from "../support/teacher-serve
 import { until } from "../support/waiting.js";
 
 const slow = 240_000;
+const teacherKey = "canary-of-the-teachers-key";
 let home: string;
 let stack: Stack;
 let teacher: TeacherServer;
@@ -73,7 +74,7 @@ beforeAll(async () => {
   tiny:
     description: Two random layers.
     model: ${model}
-    recipe: { method: lora, lora_rank: 8, lora_alpha: 16, lora_dropout: 0, trained_layers: 0, epochs: 4, min_steps: 20,
+    recipe: { method: lora, lora_rank: 8, lora_alpha: 16, lora_dropout: 0, trained_layers: 1, epochs: 4, min_steps: 20,
       exact_steps: 0, batch_rows: 8, micro_batch_tokens: 2048, learning_rate: 0.01, warmup_share: 0.1, weight_decay: 0,
       max_grad_norm: 1, average_share: 0 }
 `,
@@ -86,6 +87,7 @@ beforeAll(async () => {
     description: The test's own server.
     model: test-model
     base_url: ${teacher.url}
+    api_key: env:SCRIPTED_TEACHER_KEY
     api: chat
     prompt_form: chat
     max_retries: 1
@@ -100,6 +102,7 @@ beforeAll(async () => {
       STUDENT_PROFILES: join(home, "profiles/students.yaml"),
       TEACHER_PROFILES: join(home, "profiles/teachers.yaml"),
       STUDENT_THREADS: "1",
+      SCRIPTED_TEACHER_KEY: teacherKey,
       LOG_LEVEL: "warn",
     },
   });
@@ -435,16 +438,35 @@ test("the student can be downloaded and asked", async () => {
   expect(archive.body.some((name: string) => name.endsWith("adapter_model.safetensors"))).toBe(true);
 });
 
-test("the ledger holds every call with its prompt and raw reply, and no key", async () => {
-  const teacherService = connect(TeacherServiceDefinition, stack.addresses.teacher);
+test("the ledger holds every call with its prompt and raw reply, and the key is nowhere but in the request", async () => {
+  expect(new Set(teacher.calls.map((one) => one.authorization))).toEqual(new Set([`Bearer ${teacherKey}`]));
+  const client = new pg.Client({ connectionString: stack.databaseUrl });
+  await client.connect();
   try {
-    const { profiles: offered } = await teacherService.listTeacherProfiles({ projectId: "default" });
-    expect(offered.map((profile) => profile.name)).toContain("scripted");
+    const { rows: calls } = await client.query(
+      "select status, prompt, raw_reply, prompt_tokens::int as tokens, cost_micro_usd::int as cost from teacher.calls",
+    );
+    expect(calls.length).toBeGreaterThanOrEqual(first.campaign.usage?.calls ?? 0);
+    for (const call of calls) expect(JSON.parse(call.prompt)).not.toHaveLength(0);
+    const answered = calls.filter((call) => call.status === "answered");
+    expect(answered.length).toBeGreaterThan(20);
+    for (const call of answered) {
+      expect(call.raw_reply.length).toBeGreaterThan(0);
+      expect(call.tokens).toBeGreaterThan(0);
+      expect(call.cost).toBeGreaterThan(0);
+    }
+    const tables = ["teacher.calls", "teacher.results", "teacher.runs", "campaigns.runs", "campaigns.events"];
+    const stored = await Promise.all(tables.map((table) => client.query(`select to_jsonb(t) from ${table} t`)));
+    expect(JSON.stringify(stored.map((one) => one.rows))).not.toContain(teacherKey);
   } finally {
-    teacherService.close();
+    await client.end();
   }
-  const log = await readFile(join(stack.logDirectory, "teacher.log"), "utf8");
-  expect(log).not.toContain("train 0");
+  for (const name of await readdir(stack.logDirectory)) {
+    const log = await readFile(join(stack.logDirectory, name), "utf8");
+    expect(log, name).not.toContain(teacherKey);
+    // Nor any row's text.
+    expect(log, name).not.toContain("train 0");
+  }
 });
 
 test(

@@ -70,6 +70,15 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
     if (reason === undefined) {
       // Have the teacher write a new row for each error, as far as the budget goes.
       const mined = await mineRound(campaign, round, judged, fit);
+      const answered = new Set(mined.map((one) => one.row.id));
+      const tooLong = judged.filter((row) => !answered.has(row.id)).map((row) => row.id);
+      if (tooLong.length > 0) {
+        await campaign.emit("rows.too_long", {
+          iteration: number,
+          rows: tooLong.length,
+          row_ids: tooLong.slice(0, 100),
+        });
+      }
       await campaign.step(
         `iteration/${number}/grades`,
         async () => null,

@@ -35,12 +35,16 @@ export function assignFolds(seedRows: readonly Row[], folds: number, seed: numbe
   return foldOf;
 }
 
-/** Joins rows with their graded predictions, in the rows' order. Rows without a prediction are left out. */
+/**
+ * Joins rows with their graded predictions, in the rows' order. Rows without a
+ * prediction are left out, and so are those that the student's context cannot
+ * hold: they are no errors that more rows could mend.
+ */
 export function mine(rows: readonly Row[], predictions: readonly GradedPrediction[]): MinedRow[] {
   const byId = new Map(predictions.map((prediction) => [prediction.rowId, prediction]));
   return rows.flatMap((row) => {
     const prediction = byId.get(row.id);
-    if (prediction === undefined) return [];
+    if (prediction === undefined || prediction.tooLong) return [];
     const scored = prediction.labelScores.find((score) => score.label === row.output);
     return [
       {

@@ -202,6 +202,7 @@ export const iterationList = z.object({
       cross_fit_accuracy: proportion.optional(),
       dev_accuracy: proportion.optional(),
       test_accuracy: proportion.optional(),
+      mined: z.boolean().describe("Whether errors were looked for; they are not when the loop ends first"),
       errors: z.number().int(),
       candidates: z.number().int(),
       accepted: z.number().int(),

@@ -83,7 +83,7 @@ function iterationTable({ iterations, campaign }: Report): Html {
     (
       one,
     ) => html`<tr${one.number === chosen ? CHOSEN : html``}><td>${one.number}${one.number === chosen ? " ★" : ""}</td>
-<td>${one.trainRows}</td><td>${one.errors}</td><td>${one.accepted}</td><td>${one.candidates - one.accepted}</td>
+<td>${one.trainRows}</td><td>${one.mined ? one.errors : "–"}</td><td>${one.accepted}</td><td>${one.candidates - one.accepted}</td>
 <td>${percent(one.crossFitAccuracy)}</td><td>${percent(one.devAccuracy)}</td><td>${percent(one.testAccuracy)} <small>${interval(
       one.testAccuracy,
     )}</small></td><td>${duration(one.seconds)}</td></tr>`,

@@ -1,15 +1,17 @@
 /**
  * The demo: examples/support-intents from seed rows to a better student, on
- * the embedded models. Options: --json, --seeds N, --keep.
+ * the embedded models. What it made stays until the next demo.
  */
-import { mkdtemp, readFile, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { mkdir, readdir, readFile, rm } from "node:fs/promises";
+import { homedir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { crossedBootstrap, mean } from "./bootstrap.js";
+import { HomeInUse, lockHome } from "./homelock.js";
 import { gemmaNotice } from "./notice.js";
-import { startStack } from "./stack.js";
+import { erasePostgres } from "./postgres.js";
+import { type Stack, startStack } from "./stack.js";
 import { type CampaignView, call, type Iteration, type LabelledRow, runTrial, type Trial } from "./trial.js";
 
 const example = fileURLToPath(new URL("../../../examples/support-intents/", import.meta.url));
@@ -30,7 +32,8 @@ if (options.help) {
 
 Sets up what is missing, then runs a whole LLM2LLM campaign on this machine:
 64 seed messages of a support desk, a 135-million-parameter student, a
-270-million-parameter teacher. About ten minutes on two cores.
+270-million-parameter teacher. About ten minutes on two cores. Server and
+student stay in TUTELAGE_HOME/demo (by default ~/.tutelage/demo) until the next demo.
 
   --json      one JSON line at the end of standard output, progress on standard error
   --seeds N   N campaigns that differ in their random seed, and the interval of the gain over all of them
@@ -58,31 +61,37 @@ async function main(): Promise<void> {
     const lines = (await readFile(join(example, `${file}.jsonl`), "utf8")).trim().split("\n");
     for (const line of lines) rows.push({ ...(JSON.parse(line) as { input: string; output: string }), split });
   }
-  // A home of its own: the demo neither meets nor touches a campaign of yours.
-  const home = await mkdtemp(join(tmpdir(), "tutelage-demo-"));
+  const home = join(process.env.TUTELAGE_HOME ?? join(homedir(), ".tutelage"), "demo");
   const startedAt = performance.now();
   say(`${gemmaNotice}\n`);
-  say("Starting Postgres, the student and six services …");
-  const stack = await startStack({ home, httpPort: 0, onEvent: (line) => say(`  ${line}`) });
-  const stackSeconds = (performance.now() - startedAt) / 1000;
-  const interrupted = () => void end(130);
+  const interrupted = new AbortController();
+  let stack: Stack | undefined;
   let ending = false;
   const end = async (code: number) => {
     if (ending) return;
     ending = true;
-    await stack.stop();
-    await rm(home, { recursive: true, force: true });
+    interrupted.abort();
+    await stack?.stop();
     process.exit(code);
   };
-  process.on("SIGINT", interrupted);
-  process.on("SIGTERM", interrupted);
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => void end(130));
   try {
-    say(`Ready at ${stack.url} (API documentation at ${stack.url}/docs).\n`);
+    await emptyHome(home);
+    say("Starting Postgres, the student and six services …");
+    const started = await startStack({
+      home,
+      httpPort: 0,
+      onEvent: (line) => say(`  ${line}`),
+      signal: interrupted.signal,
+    });
+    stack = started;
+    const stackSeconds = (performance.now() - startedAt) / 1000;
+    say(`Ready at ${started.url} (API documentation at ${started.url}/docs).\n`);
     const trials: Trial[] = [];
     for (let seed = 1; seed <= seeds; seed += 1) {
       if (seeds > 1) say(`Campaign ${seed} of ${seeds}`);
       const trial = await runTrial(
-        stack,
+        started,
         {
           name: `support-intents-${seed}`,
           rows,
@@ -98,7 +107,7 @@ async function main(): Promise<void> {
     }
     const [first] = trials;
     if (first === undefined) throw new Error("No campaign ran.");
-    await showTheStudent(stack.url, first);
+    await showTheStudent(started.url, home, first);
     const result = summary(trials, Number(process.env.TUTELAGE_SETUP_SECONDS ?? 0) + stackSeconds);
     if (options.json) process.stdout.write(`${JSON.stringify(result)}\n`);
     else if (result.gain !== undefined) {
@@ -108,10 +117,11 @@ async function main(): Promise<void> {
     }
     await end(0);
   } catch (error) {
-    process.stderr.write(`The demo stopped: ${(error as Error).message}\nLogs: ${join(home, "logs")}\n`);
-    ending = true;
-    await stack.stop();
-    process.exit(1);
+    if (!ending) {
+      const where = error instanceof HomeInUse ? "" : `\nLogs: ${join(home, "logs")}`;
+      process.stderr.write(`The demo stopped: ${(error as Error).message}${where}\n`);
+    }
+    await end(1);
   }
 }
 
@@ -137,6 +147,10 @@ function progressPrinter(): (campaign: CampaignView, iterations: Iteration[]) =>
   };
 }
 
+function withInterval(one: { value: number; ci95_low: number; ci95_high: number } | undefined): string {
+  return one === undefined ? "–" : `${percent(one.value)} (${percent(one.ci95_low)} to ${percent(one.ci95_high)})`;
+}
+
 /** The campaign as a table for a person. */
 function table({ iterations, outcome }: Trial): string {
   const header = [
@@ -145,20 +159,18 @@ function table({ iterations, outcome }: Trial): string {
     "errors",
     "accepted",
     "rejected",
-    "dev accuracy",
+    "dev accuracy (95 % interval)",
     "test accuracy (95 % interval)",
     "seconds",
   ];
   const lines = iterations.map((one) => [
     String(one.number) + (one.number === outcome.chosen_iteration ? " *" : ""),
     String(one.train_rows),
-    String(one.errors),
+    one.mined ? String(one.errors) : "–",
     String(one.accepted),
     String(one.candidates - one.accepted),
-    percent(one.dev_accuracy?.value),
-    one.test_accuracy === undefined
-      ? "–"
-      : `${percent(one.test_accuracy.value)} (${percent(one.test_accuracy.ci95_low)} to ${percent(one.test_accuracy.ci95_high)})`,
+    withInterval(one.dev_accuracy),
+    withInterval(one.test_accuracy),
     one.seconds.toFixed(0),
   ]);
   const arms = [outcome.baseline, ...outcome.other_arms].map((arm) => [
@@ -168,9 +180,7 @@ function table({ iterations, outcome }: Trial): string {
     "",
     "",
     "",
-    arm.test_accuracy === undefined
-      ? "–"
-      : `${percent(arm.test_accuracy.value)} (${percent(arm.test_accuracy.ci95_low)} to ${percent(arm.test_accuracy.ci95_high)})`,
+    withInterval(arm.test_accuracy),
     "",
   ]);
   const all = [header, ...lines, ...arms];
@@ -186,7 +196,7 @@ function table({ iterations, outcome }: Trial): string {
 }
 
 /** Asks the returned student a few things, as a user would. */
-async function showTheStudent(url: string, { campaign }: Trial): Promise<void> {
+async function showTheStudent(url: string, home: string, { campaign }: Trial): Promise<void> {
   const path = `/v1/campaigns/${campaign.run.id}/predict`;
   const { predictions } = await call<{ predictions: { text: string; log_probability: number }[] }>(
     { url },
@@ -194,12 +204,30 @@ async function showTheStudent(url: string, { campaign }: Trial): Promise<void> {
     path,
     { inputs: tries },
   );
-  say("Try the student:");
-  say(`  curl -s -H 'content-type: application/json' -d '{"inputs": ["${tries[0]}"]}' \\\n    ${url}${path}`);
+  say("It answers:");
   predictions.forEach((one, index) => {
     say(`  ${tries[index]} → ${one.text} (${percent(Math.exp(one.log_probability))} sure)`);
   });
-  say("(The demo's server ends with the demo; `npm start` keeps one running.)\n");
+  say(`
+Ask it yourself: start the server on what the demo left, and in another shell ask.
+  TUTELAGE_HOME=${home} npm start
+  npx tutelage predict ${campaign.run.id} "${tries[0]}"
+  npx tutelage report ${campaign.run.id} --out report.html
+`);
+}
+
+/** Removes what an earlier demo left, all but the converted model. Throws HomeInUse while one runs there. */
+async function emptyHome(home: string): Promise<void> {
+  await mkdir(home, { recursive: true });
+  const lock = await lockHome(home);
+  try {
+    await erasePostgres(home);
+    for (const name of await readdir(home)) {
+      if (name !== "models" && name !== "stack.lock") await rm(join(home, name), { recursive: true, force: true });
+    }
+  } finally {
+    await lock.release();
+  }
 }
 
 /** What the demo found, as one object: means over the campaigns, the longest time. Accuracies and gains are fractions. */

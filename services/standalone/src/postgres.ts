@@ -56,7 +56,7 @@ export async function startPostgres(home: string, settings: Record<string, strin
   const call = (program: string, args: string[]) =>
     run(join(place.binaries, program), args, { ...account, env: environment, cwd: place.directory, timeout: 120_000 });
   const data = join(place.directory, "data");
-  const password = await keepPassword(home);
+  const password = await keepPassword(place.directory);
 
   if (!(await exists(join(data, "PG_VERSION")))) {
     // A half-made cluster of an interrupted start is made anew.
@@ -109,6 +109,21 @@ export async function startPostgres(home: string, settings: Record<string, strin
       await call("pg_ctl", ["stop", "-D", data, "-m", "fast", "-w", "-t", "30"]);
     },
   };
+}
+
+/** Removes the cluster of a home with all that it holds, stopped first if it runs. No error when there is none. */
+export async function erasePostgres(home: string): Promise<void> {
+  const asRoot = process.getuid?.() === 0;
+  await mkdir(home, { recursive: true });
+  const { directory, binaries } = await choosePlace(home, asRoot);
+  const data = join(directory, "data");
+  if (await exists(join(data, "postmaster.pid"))) {
+    await run(join(binaries, "pg_ctl"), ["stop", "-D", data, "-m", "immediate", "-w", "-t", "30"], {
+      ...(asRoot ? unprivileged : {}),
+      cwd: directory,
+    }).catch(() => {});
+  }
+  await rm(directory, { recursive: true, force: true, maxRetries: 5 });
 }
 
 /** Looks after a running cluster until the signal aborts: one that died is started again on the same port. */
@@ -201,8 +216,9 @@ async function platformPackage(): Promise<{ postgres: string }> {
   }
 }
 
-async function keepPassword(home: string): Promise<string> {
-  const path = join(home, "postgres-password");
+/** Beside the cluster, not in the home: root's may be gone while the cluster is still there. */
+async function keepPassword(directory: string): Promise<string> {
+  const path = join(directory, "password");
   await writeFile(path, randomBytes(24).toString("hex"), { mode: 0o600, flag: "wx" }).catch(
     (error: NodeJS.ErrnoException) => {
       if (error.code !== "EEXIST") throw error;

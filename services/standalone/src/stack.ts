@@ -3,7 +3,7 @@
  * service, each a child that is started again when it dies.
  */
 import { existsSync } from "node:fs";
-import { mkdir } from "node:fs/promises";
+import { mkdir, rm } from "node:fs/promises";
 import { delimiter, join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
@@ -11,7 +11,7 @@ import { type HealthProbe, healthProbe } from "@tutelage/platform/health";
 import { Child, type ChildEvent } from "./child.js";
 import { type HomeLock, lockHome, startOf } from "./homelock.js";
 import { choosePorts, isFree } from "./ports.js";
-import { type EmbeddedPostgres, keepPostgres, startPostgres } from "./postgres.js";
+import { type EmbeddedPostgres, erasePostgres, keepPostgres, startPostgres } from "./postgres.js";
 
 const repository = fileURLToPath(new URL("../../../", import.meta.url));
 
@@ -61,6 +61,8 @@ export interface StackOptions {
   environment?: NodeJS.ProcessEnv;
   /** HTTP port; a free one when 0. */
   httpPort?: number;
+  /** Nothing of it is worth keeping: home and Postgres are removed when it stops. */
+  temporary?: boolean;
   /** A Postgres to use instead of the embedded one. */
   databaseUrl?: string;
   /** Settings of the embedded Postgres, e.g. fsync. */
@@ -187,7 +189,10 @@ class RunningStack implements Stack {
       const stopped = this.postgres.stop().catch(() => {});
       await Promise.race([stopped, sleep(postgresStopMs, undefined, { ref: false })]);
     }
-    await this.lock.release();
+    if (this.options.temporary) {
+      if (this.options.databaseUrl === undefined) await erasePostgres(this.home);
+      await rm(this.home, { recursive: true, force: true });
+    } else await this.lock.release();
   }
 
   private async startDatabase(): Promise<void> {

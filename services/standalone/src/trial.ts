@@ -34,6 +34,8 @@ interface ArmResult {
 export interface Iteration {
   number: number;
   train_rows: number;
+  /** Whether errors were looked for. */
+  mined: boolean;
   errors: number;
   candidates: number;
   accepted: number;
