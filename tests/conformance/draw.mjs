@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { normalizedText } from "../../services/campaigns/dist/campaign.js";
 
 const folder = process.env.TUTELAGE_TASK_DATA ?? fileURLToPath(new URL("../../../shared/data", import.meta.url));
 /** Rows of train.jsonl that a tuning run tests on, in place of dev.jsonl. */
@@ -48,7 +49,8 @@ function distinct(rows) {
   return rows.filter(({ input }) => !seen.has(normal(input)) && seen.add(normal(input)));
 }
 
-const normal = (text) => text.toLowerCase().replace(/\s+/g, " ").trim();
+// What a campaign takes for the same text.
+const normal = normalizedText;
 const rank = (row, parts) =>
   createHash("sha256")
     .update(JSON.stringify([...parts, row.input]))

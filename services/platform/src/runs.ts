@@ -164,7 +164,9 @@ export class Runs<Request, State extends object> {
   async list(projectId: string, limit: number, before?: { createdAt: string; id: string }) {
     const { rows } = await this.database.pool.query(
       `select ${runColumns} from runs where project_id = $1
-         and ($3::timestamptz is null or (created_at, id) < ($3, $4::uuid))
+         and ($3::timestamptz is null
+           -- The cursor's time has milliseconds, the row's microseconds: the row itself says where to go on.
+           or (created_at, id) < (coalesce((select created_at from runs where id = $4::uuid), $3), $4::uuid))
        order by created_at desc, id desc limit $2`,
       [projectId, limit, before?.createdAt ?? null, before?.id ?? null],
     );
