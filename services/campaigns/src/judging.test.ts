@@ -36,6 +36,26 @@ test("a checker that is right on gold rows decides, and one that guesses moves n
   expect(beliefAfter("b", guess)).toBeCloseTo(0.6, 1);
 });
 
+test("a checker that wavers moves belief less than one that is sure", () => {
+  const reliability = measureReliability(
+    gold,
+    gold.map((row) => opinion(row.id, row.output)),
+    labels,
+  );
+  const belief = (share: number) => {
+    const scores = [
+      { label: "a", logProbability: Math.log(share) },
+      { label: "b", logProbability: Math.log(1 - share) },
+    ];
+    const verdict = verdictOf("students", "a", { rowId: "c", answer: share > 0.5 ? "a" : "b", scores }, reliability);
+    return labelProbability("a", [{ verdict, reliability }]);
+  };
+  const beliefs = [0.99, 0.7, 0.5, 0.3, 0.01].map(belief);
+  expect(beliefs).toEqual([...beliefs].sort((x, y) => y - x));
+  expect(belief(0.5)).toBeCloseTo(0.6, 1);
+  expect(belief(0.99)).toBeGreaterThan(0.9);
+});
+
 test("a checker that always says the same label is worth nothing for it", () => {
   expect(Math.abs(beliefAfter("a", () => "a") - 0.6)).toBeLessThan(0.05);
 });

@@ -47,3 +47,8 @@ test("mining joins rows with predictions whatever their order, and measures diff
   ]);
   expect(mined.map(difficulty)).toEqual([0.25, 1]);
 });
+
+test("a row that the student's context cannot hold is not an error", () => {
+  const long = { rowId: "r0", text: "", answer: "", expected: "a", correct: false, logProbability: 0, labelScores: [] };
+  expect(mine(rows.slice(0, 1), [{ ...long, tooLong: true }])).toEqual([]);
+});

@@ -36,6 +36,16 @@ test("balanced gives every label the same share and hard rows more of it", () =>
   expect(of("b6")).toBeGreaterThan(of("b0"));
 });
 
+test("no row carries the whole share of a rare label", () => {
+  const rare = [
+    mined("r1", "rare", false, 0.1),
+    ...Array.from({ length: 200 }, (_, i) => mined(`c${i}`, "common", true, 0.8)),
+  ];
+  const wants = wantedRows(rare, balanced);
+  expect(wants.find((one) => one.mined.row.id === "r1")?.rows).toBe(8);
+  expect(Math.max(...wants.map((one) => one.rows))).toBe(8);
+});
+
 test("balanced spreads over all rows where outputs do not repeat", () => {
   const open = rows.map((one, index) => ({ ...one, row: { ...one.row, output: `answer ${index}` } }));
   const wants = wantedRows(open, { ...balanced, rowsPerSeedRow: 1 });

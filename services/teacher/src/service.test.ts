@@ -248,6 +248,27 @@ test("a base model labels by continuing, and a letter's log-probabilities give l
   expect(Math.exp(likelihoods[2]?.logProbability ?? 0)).toBeCloseTo(0.7 / (0.9 + 0.05 / Math.E), 3);
 });
 
+test("a reply that begins with no letter is read as text, and never counts for the first label", async () => {
+  const topLogprobs = [
+    { token: "The", logprob: Math.log(0.7) },
+    { token: "**", logprob: Math.log(0.2) },
+  ];
+  server.options.behave = ({ input }) => ({
+    kind: "reply",
+    text: input.includes("Oslo") ? "The answer is" : "(C)",
+    topLogprobs,
+  });
+  const run = await fixture.run(
+    labelRequest("letters", [
+      row("t1", "any snow in Oslo?", "book_flight"),
+      row("t2", "any hail in Rome?", "book_flight"),
+    ]),
+  );
+  const [unread, read] = await fixture.results(run);
+  expect(unread?.outcome).toMatchObject({ $case: "rejection", value: { code: "unknown_label" } });
+  expect(read?.outcome).toMatchObject({ $case: "labeling", value: { label: "weather", likelihoods: [] } });
+});
+
 test("bad requests name the field, and an unknown profile lists the known ones", async () => {
   const good = writeRequest("chat", [order(seedRows[0] as (typeof seedRows)[0])]);
   const refused = async (request: typeof good, field: string) =>
