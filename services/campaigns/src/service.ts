@@ -1,5 +1,6 @@
 /** gRPC handlers of the campaigns service. */
 import { invalidField, notFound, TutelageError } from "@tutelage/platform/errors";
+import { requireProject } from "@tutelage/platform/project";
 import { toRunMessage } from "@tutelage/platform/runmessage";
 import { isFinal, isUuid, type RunRow, type Runs } from "@tutelage/platform/runs";
 import type {
@@ -34,7 +35,7 @@ export function campaignsService(deps: {
   };
   return {
     async startCampaign(request, context) {
-      if (request.projectId === "") throw invalidField("project_id", "is empty; name the project.");
+      requireProject(request.projectId);
       const { projectId, idempotencyKey } = request;
       // Before anything is resolved: the same call after an import must find the campaign that it started.
       const before = idempotencyKey === "" ? undefined : await runs.startedBy(projectId, idempotencyKey, request);
@@ -45,7 +46,7 @@ export function campaignsService(deps: {
 
     async estimateCampaign({ campaign }, context) {
       if (campaign === undefined) throw invalidField("campaign", "is missing; give the campaign to estimate.");
-      if (campaign.projectId === "") throw invalidField("campaign.project_id", "is empty; name the project.");
+      requireProject(campaign.projectId, "campaign.project_id");
       const resolved = await resolveRequest(services, campaign, context.signal);
       const basis = await forecastBasis({ runs, store, services }, resolved, context.signal);
       return { campaign: resolved, forecasts: forecast(basis) };

@@ -1,12 +1,13 @@
 /** Appends rows to a version: what campaigns do with the rows that a teacher wrote. */
 import { createHash, type Hash } from "node:crypto";
 import { invalidField, notFound } from "@tutelage/platform/errors";
+import { requireProject } from "@tutelage/platform/project";
 import type { AppendHeader, AppendRowsRequest, Version } from "@tutelage/proto/datasets/v1/datasets";
 import { type Row, RowOrigin } from "@tutelage/proto/task/v1/task";
 import { versionMessage } from "./answers.js";
 import { DigestTable, digestWords } from "./digesttable.js";
 import { type Dependencies, Draft, isTooLarge } from "./draft.js";
-import { requireKey, requireProject, requireUuid } from "./fields.js";
+import { requireKey, requireUuid } from "./fields.js";
 import { versionOf } from "./imports.js";
 import { checkAppended, identify } from "./row.js";
 import type { VersionRecord } from "./store.js";

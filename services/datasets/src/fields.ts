@@ -1,20 +1,10 @@
 /** Checks of request fields, each with the fix in its message. Pure. */
 import { invalidField } from "@tutelage/platform/errors";
 
-/** Safe as a folder's name: the project is part of artifact paths. */
-const projectPattern = /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/;
 const namePattern = /^[A-Za-z0-9._-]{1,100}$/;
 const uuidPattern = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 const maxKeyLength = 200;
 const maxPageSize = 1_000;
-
-export function requireProject(projectId: string): string {
-  if (projectPattern.test(projectId)) return projectId;
-  throw invalidField(
-    "project_id",
-    'must be 1 to 63 letters, digits, ".", "_" or "-", beginning with a letter or digit, e.g. "default".',
-  );
-}
 
 export function requireName(name: string): string {
   if (namePattern.test(name)) return name;

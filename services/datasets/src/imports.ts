@@ -7,6 +7,7 @@
  */
 import { createHash, type Hash } from "node:crypto";
 import { invalidField, notFound, TutelageError } from "@tutelage/platform/errors";
+import { requireProject } from "@tutelage/platform/project";
 import {
   FileFormat,
   ImportHeader,
@@ -16,7 +17,7 @@ import {
 import { Split } from "@tutelage/proto/task/v1/task";
 import { versionMessage } from "./answers.js";
 import { type Dependencies, Draft } from "./draft.js";
-import { requireKey, requireProject, requireUuid, shown } from "./fields.js";
+import { requireKey, requireUuid, shown } from "./fields.js";
 import { type FileKind, type FileRecord, readRecords } from "./records.js";
 import { identify } from "./row.js";
 import { csvFields, type Mapping, type RowProblem, rowFromCsv, rowFromJson } from "./rowreader.js";

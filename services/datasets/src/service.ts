@@ -1,12 +1,13 @@
 /** The gRPC handlers: check, call, answer. */
 import { invalidField, notFound } from "@tutelage/platform/errors";
+import { requireProject } from "@tutelage/platform/project";
 import { readRows, rowToLine } from "@tutelage/platform/rowfile";
 import type { DatasetsServiceImplementation } from "@tutelage/proto/datasets/v1/datasets";
 import { Split } from "@tutelage/proto/task/v1/task";
 import { datasetMessage, versionMessage } from "./answers.js";
 import { appendRows } from "./appends.js";
 import { type Dependencies, wholeVersion } from "./draft.js";
-import { readCursor, requireName, requirePageSize, requireProject, requireUuid, writeCursor } from "./fields.js";
+import { readCursor, requireName, requirePageSize, requireUuid, writeCursor } from "./fields.js";
 import { importRows } from "./imports.js";
 import type { NoveltyMeter } from "./novelty.js";
 import type { VersionRecord } from "./store.js";

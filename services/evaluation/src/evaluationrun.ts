@@ -1,5 +1,6 @@
 /** What an evaluation run is: its request, checked, and its message. */
 import { invalidField } from "@tutelage/platform/errors";
+import { requireProject } from "@tutelage/platform/project";
 import { toRunMessage } from "@tutelage/platform/runmessage";
 import type { RunRow } from "@tutelage/platform/runs";
 import type { StudentWait } from "@tutelage/platform/studentjob";
@@ -36,7 +37,7 @@ export function checkRequest(request: StartEvaluationRunRequest): CheckedRequest
 
 /** Throws invalid_argument when the request lacks one of them. */
 export function requireProjectAndModel({ projectId, model }: { projectId: string; model: string }): void {
-  if (projectId === "") throw invalidField("project_id", "is empty; name the project.");
+  requireProject(projectId);
   if (model === "") throw invalidField("model", 'is empty; give the base model\'s reference, e.g. "file:/path".');
 }
 

@@ -1,5 +1,6 @@
 /** What a generation run may ask for: every rule names the field and the fix. */
 import { invalidField } from "@tutelage/platform/errors";
+import { requireProject } from "@tutelage/platform/project";
 import { type Row, Split, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import type { StartGenerationRunRequest, WriteOrder } from "@tutelage/proto/teacher/v1/teacher";
 
@@ -11,7 +12,7 @@ const maxExampleRows = 10_000;
 
 /** Throws invalid_argument for the first field that is wrong. */
 export function checkStartRequest(request: StartGenerationRunRequest): void {
-  if (request.projectId === "") throw invalidField("project_id", 'must name a project, e.g. "default"');
+  requireProject(request.projectId);
   if (request.teacherProfile === "") throw invalidField("teacher_profile", "must name a teacher profile");
   if (!Number.isSafeInteger(request.replicateSeed))
     throw invalidField("replicate_seed", "must be a whole number below 2^53");

@@ -1,5 +1,5 @@
 /** The gRPC handlers. */
-import { invalidField } from "@tutelage/platform/errors";
+import { requireProject } from "@tutelage/platform/project";
 import { toRunMessage } from "@tutelage/platform/runmessage";
 import type { RunRow, Runs } from "@tutelage/platform/runs";
 import type { GenerationRun, TeacherServiceImplementation } from "@tutelage/proto/teacher/v1/teacher";
@@ -46,7 +46,7 @@ export function teacherService(dependencies: {
       for await (const calls of store.calls(projectId, id)) yield { calls };
     },
     async listTeacherProfiles({ projectId }) {
-      if (projectId === "") throw invalidField("project_id", 'must name a project, e.g. "default"');
+      requireProject(projectId);
       return {
         profiles: [...teachers.profiles.values()].map((profile) => ({
           name: profile.name,

@@ -1,5 +1,6 @@
 /** What a training run is: its request, checked, and its message. */
 import { invalidField } from "@tutelage/platform/errors";
+import { requireProject } from "@tutelage/platform/project";
 import { toRunMessage } from "@tutelage/platform/runmessage";
 import type { RunRow } from "@tutelage/platform/runs";
 import type { StudentWait } from "@tutelage/platform/studentjob";
@@ -32,10 +33,7 @@ export function checkRequest(
   request: StartTrainingRunRequest,
   profiles: ReadonlyMap<string, StudentProfile>,
 ): { request: CheckedRequest; state: TrainingState } {
-  // It becomes part of a path.
-  if (!/^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$/.test(request.projectId)) {
-    throw invalidField("project_id", "must be 1 to 63 letters, digits, '-' or '_'.");
-  }
+  requireProject(request.projectId);
   const profile = profiles.get(request.studentProfile);
   if (profile === undefined) {
     throw invalidField(
