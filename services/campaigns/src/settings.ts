@@ -18,14 +18,17 @@ export const defaultSettings: Settings = {
   folds: 3,
   selection: Selection.BALANCED,
   examplesPerError: 1,
-  rowsPerSeedRow: 2,
+  rowsPerSeedRow: 1.5,
   attemptsPerRow: 2,
   startFrom: StartFrom.BASE,
   errorsFrom: ErrorsFrom.SEED,
   maxRougeL: 0.95,
   checkStudents: Switch.ON,
   checkTeacher: Switch.ON,
-  acceptProbability: 0.7,
+  // TREC, 60 seed rows and 237 candidates, gain over plain fine-tuning: those believed from .5 on +.075, from .7 on +.060
+  // (3 draws, one training each, good to about .03), the 180 likeliest of 477 +.048 (2 draws): what is surest of its
+  // label teaches least.
+  acceptProbability: 0.5,
   targetAccuracy: 0,
   patience: 0,
   maxTeacherCalls: 0,
