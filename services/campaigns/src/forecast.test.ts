@@ -11,7 +11,7 @@ const seedRows = Array.from({ length: 60 }, (_, index) =>
   Row.fromPartial({ id: `${index}`, input: "x".repeat(40 - 4), output: "abcd" }),
 );
 const basis: ForecastBasis = {
-  settings: { ...defaultSettings, recipe },
+  settings: { ...defaultSettings, rowsPerSeedRow: 2, recipe },
   task: Task.fromPartial({ kind: TaskKind.CLASSIFICATION, labels: [{ name: "a" }, { name: "b" }] }),
   seedRows,
   devRows: 0,
