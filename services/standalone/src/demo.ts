@@ -32,7 +32,7 @@ if (options.help) {
 
 Sets up what is missing, then runs a whole LLM2LLM campaign on this machine:
 64 seed messages of a support desk, a 135-million-parameter student, a
-270-million-parameter teacher. About thirteen minutes on two idle cores. Server and
+270-million-parameter teacher. About fourteen minutes on two idle cores. Server and
 student stay in TUTELAGE_HOME/demo (by default ~/.tutelage/demo) until the next demo.
 
   --json      one JSON line at the end of standard output, progress on standard error
