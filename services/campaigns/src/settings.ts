@@ -27,7 +27,7 @@ export const defaultSettings: Settings = {
   checkTeacher: Switch.ON,
   // TREC, 60 seed rows and 237 candidates, gain over plain fine-tuning: those believed from .5 on +.075, from .7 on +.060
   // (3 draws, one training each, good to about .03), the 180 likeliest of 477 +.048 (2 draws): what is surest of its
-  // label teaches least. Messages of the demo, whose teacher errs more often, do better from .6 or .7 on.
+  // label teaches least. The value lies between the first two, and was not itself measured there.
   acceptProbability: 0.6,
   targetAccuracy: 0,
   patience: 0,

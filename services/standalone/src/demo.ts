@@ -7,6 +7,7 @@ import { homedir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { percent, table } from "tutelage/show";
 import { crossedBootstrap, mean } from "./bootstrap.js";
 import { HomeInUse, lockHome } from "./homelock.js";
 import { gemmaNotice } from "./notice.js";
@@ -48,7 +49,6 @@ if (!Number.isInteger(seeds) || seeds < 1 || seeds > 50) {
 
 /** Progress goes to standard error under --json, so that standard output is the result alone. */
 const say = (line: string) => (options.json ? process.stderr : process.stdout).write(`${line}\n`);
-const percent = (value: number | undefined) => (value === undefined ? "–" : `${(value * 100).toFixed(1)} %`);
 
 async function main(): Promise<void> {
   const task = JSON.parse(await readFile(join(example, "task.json"), "utf8")) as object;
@@ -103,7 +103,7 @@ async function main(): Promise<void> {
         progressPrinter(),
       );
       trials.push(trial);
-      say(`\n${table(trial)}\n\n${trial.outcome.summary}\n`);
+      say(`\n${outcomeTable(trial)}\n\n${trial.outcome.summary}\n`);
     }
     const [first] = trials;
     if (first === undefined) throw new Error("No campaign ran.");
@@ -152,7 +152,7 @@ function withInterval(one: { value: number; ci95_low: number; ci95_high: number 
 }
 
 /** The campaign as a table for a person. */
-function table({ iterations, outcome }: Trial): string {
+function outcomeTable({ iterations, outcome }: Trial): string {
   const header = [
     "iteration",
     "rows",
@@ -183,16 +183,7 @@ function table({ iterations, outcome }: Trial): string {
     withInterval(arm.test_accuracy),
     "",
   ]);
-  const all = [header, ...lines, ...arms];
-  const widths = header.map((_, column) => Math.max(...all.map((line) => line[column]?.length ?? 0)));
-  return all
-    .map((line) =>
-      line
-        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
-        .join("  ")
-        .trimEnd(),
-    )
-    .join("\n");
+  return table(header, [...lines, ...arms]);
 }
 
 /** Asks the returned student a few things, as a user would. */

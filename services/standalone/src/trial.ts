@@ -5,19 +5,13 @@
  */
 import { connect } from "@tutelage/platform/grpc";
 import { EvaluationServiceDefinition } from "@tutelage/proto/evaluation/v1/evaluation";
+import type { Iteration as IterationView, Proportion } from "tutelage/api";
 
 /** A labelled row as a user writes it. */
 export interface LabelledRow {
   input: string;
   output: string;
   split: "train" | "dev" | "test";
-}
-
-interface Proportion {
-  n: number;
-  value: number;
-  ci95_low: number;
-  ci95_high: number;
 }
 
 interface ArmResult {
@@ -31,19 +25,8 @@ interface ArmResult {
   tries_test_evaluation_run_ids: string[];
 }
 
-export interface Iteration {
-  number: number;
-  train_rows: number;
-  /** Whether errors were looked for. */
-  mined: boolean;
-  errors: number;
-  candidates: number;
-  accepted: number;
+export interface Iteration extends IterationView {
   rejected: Record<string, number>;
-  cross_fit_accuracy?: Proportion;
-  dev_accuracy?: Proportion;
-  test_accuracy?: Proportion;
-  seconds: number;
   phase_seconds: Record<string, number>;
 }
 

@@ -7,7 +7,7 @@ behind each row's end and a causal mask hides it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -105,8 +105,7 @@ def packed_attention(
         return _continued_attention(module, query, key, value, scaling, layout.cache), None
     query, key, value = (_spread(part, layout) for part in (query, key, value))
     if layout.cache is not None:
-        # nn.Module types every attribute as Tensor | Module; this one is a number.
-        _fill(layout.cache, int(module.layer_idx), key, value)  # type: ignore[arg-type]
+        _fill(layout.cache, _layer_of(module), key, value)
     if query.device.type == "cpu" and layout.longest <= FOLDED_LONGEST:
         result = _folded_attention(query, key, value, layout, scaling)
     else:
@@ -149,6 +148,11 @@ def _folded_attention(
     return (scores @ value.reshape(rows * groups, longest, size)).view(query.shape)
 
 
+def _layer_of(module: torch.nn.Module) -> int:
+    # nn.Module types every attribute as Tensor | Module; this one is a number.
+    return cast("int", module.layer_idx)
+
+
 def _fill(cache: KeyValueCache, layer: int, key: Tensor, value: Tensor) -> None:
     for stored, new in ((cache.keys, key), (cache.values, value)):
         room = new.new_zeros(new.shape[0], new.shape[1], cache.capacity, new.shape[3])
@@ -165,8 +169,7 @@ def _continued_attention(
     cache: KeyValueCache,
 ) -> Tensor:
     """One new token a row: `[1, heads, rows, size]`, looking at all that the cache holds."""
-    # A number, whatever nn.Module's types say of attributes.
-    layer = int(module.layer_idx)  # type: ignore[arg-type]
+    layer = _layer_of(module)
     keys, values = cache.keys[layer], cache.values[layer]
     rows = torch.arange(keys.shape[0], device=keys.device)
     keys[rows, :, cache.lengths] = key[0].transpose(0, 1)

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+from typing import Any
 
 import grpc
 import torch
@@ -40,9 +41,8 @@ class Server:
         self._server = grpc.aio.server(options=OPTIONS)
         self._health = health.aio.HealthServicer()
         # Generated code has no annotations.
-        student_pb2_grpc.add_StudentServiceServicer_to_server(  # type: ignore[no-untyped-call]
-            self.service, self._server
-        )
+        add_student: Any = student_pb2_grpc.add_StudentServiceServicer_to_server
+        add_student(self.service, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)

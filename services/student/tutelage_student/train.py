@@ -212,8 +212,7 @@ def accumulate_gradient(
         where, targets = loss_positions(part)
         logits = model.logits(hidden.index_select(0, where.to(model.device)))
         loss = cross_entropy(logits, targets.to(model.device), reduction="sum")
-        # torch leaves Tensor.backward without annotations.
-        (loss / completion_tokens).backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss / completion_tokens)
         weights.collect_gradient()
         total += float(loss.detach())
     return total / completion_tokens

@@ -45,13 +45,6 @@ export async function resolveModelFile(reference: string, home: string, python: 
   return { ...(await joinParts(parts, await expectedSha256(main, file), join(home, "models"))), notice };
 }
 
-/** The notice and terms that come with a packaged model, without joining it; empty where there are none. */
-export async function modelNotice(reference: string, python: string): Promise<string> {
-  if (!reference.startsWith("package:")) return "";
-  const [main] = await packageDirectories(python, packageReference(reference).module);
-  return main === undefined ? "" : await noticeIn(main);
-}
-
 function packageReference(reference: string): { module: string; file: string } {
   const rest = reference.slice("package:".length);
   const slash = rest.indexOf("/");

@@ -10,7 +10,6 @@ import { type LeaseTiming, Runs } from "@tutelage/platform/runs";
 import { startRunService } from "@tutelage/platform/runservice";
 import { TeacherServiceDefinition } from "@tutelage/proto/teacher/v1/teacher";
 import { z } from "zod";
-import { modelNotice } from "./modelfile.js";
 import { readProfiles } from "./profile.js";
 import { generate } from "./runs.js";
 import { teacherService } from "./service.js";
@@ -64,15 +63,4 @@ export async function start(
       slotClient?.close();
     },
   });
-}
-
-/** Notices and terms of the packaged models on offer, for whoever greets the user: profile → text. */
-export async function modelNotices(config: TeacherConfig): Promise<Map<string, string>> {
-  const notices = new Map<string, string>();
-  for (const profile of (await readProfiles(config.TEACHER_PROFILES)).values()) {
-    if (profile.provider !== "embedded") continue;
-    const notice = await modelNotice(profile.model, config.TUTELAGE_PYTHON).catch(() => "");
-    if (notice !== "") notices.set(profile.name, notice);
-  }
-  return notices;
 }
