@@ -3,6 +3,7 @@ import { parse } from "yaml";
 import { guess } from "./guess.js";
 import { specText } from "./init.js";
 import { isHeldBack, type SourceRow } from "./rows.js";
+import { heldBack } from "./run.js";
 import { parseSpec } from "./spec.js";
 
 const rows = (fields: Record<string, unknown>[]): SourceRow[] =>
@@ -62,6 +63,19 @@ test("mistakes in a campaign are named with their line", () => {
   expect(() => parseSpec(text, "c.yaml")).toThrow(/c\.yaml:4: data\.trian is not a known field/);
   expect(() => parseSpec(text, "c.yaml")).toThrow(/c\.yaml:6: task\.kind/);
   expect(() => parseSpec("name: [", "c.yaml")).toThrow(/^c\.yaml:1: /);
+});
+
+test("a row that is left out is named by its line in the user's file, held back or not", () => {
+  const source = rows(many(50, (i) => ({ input: `text number ${i}`, output: "a" }))).map((one) => ({
+    ...one,
+    line: one.line * 2,
+  }));
+  const uploads = heldBack({ path: "f.jsonl", format: "jsonl", content: "", rows: source }, "input", 0.4);
+  for (const { body, lines } of uploads) {
+    const sent = body.trim().split("\n");
+    expect(sent.map((text) => source.find((one) => one.text === text)?.line)).toEqual(lines);
+  }
+  expect(uploads.flatMap(({ lines }) => lines ?? [])).toHaveLength(50);
 });
 
 test("about the asked share is held back, and the same text always lies on the same side", () => {

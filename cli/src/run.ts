@@ -18,6 +18,8 @@ interface Upload {
   split: "train" | "dev" | "test";
   contentType: string;
   body: string;
+  /** Line of the file that each line of the body came from, where they differ. */
+  lines?: number[];
 }
 
 /** Rejects shown of one file; all are in the dataset's import answer. */
@@ -90,16 +92,24 @@ async function uploadsOf({ data }: CampaignSpec): Promise<Upload[]> {
 }
 
 /** A file's rows as two uploads; lines that are no JSON go with the train rows, where the server names them. */
-function heldBack(file: SourceFile, inputColumn: string, share: number): Upload[] {
+export function heldBack(file: SourceFile, inputColumn: string, share: number): Upload[] {
   const isTest = ({ fields }: SourceFile["rows"][number]) => {
     const input = fields?.[inputColumn];
     return typeof input === "string" && isHeldBack(input, share);
   };
-  const part = (rows: SourceFile["rows"]) => rows.map((row) => `${row.text}\n`).join("");
-  const contentType = "application/x-ndjson";
+  const part = (split: Upload["split"], rows: SourceFile["rows"]): Upload => ({
+    file,
+    split,
+    contentType: "application/x-ndjson",
+    body: rows.map((row) => `${row.text}\n`).join(""),
+    lines: rows.map((row) => row.line),
+  });
   return [
-    { file, split: "train", contentType, body: part(file.rows.filter((row) => !isTest(row))) },
-    { file, split: "test", contentType, body: part(file.rows.filter(isTest)) },
+    part(
+      "train",
+      file.rows.filter((row) => !isTest(row)),
+    ),
+    part("test", file.rows.filter(isTest)),
   ];
 }
 
@@ -121,7 +131,7 @@ async function importAll(
     return found;
   });
   let versionId = "";
-  for (const [index, { file, split, contentType, body }] of uploads.entries()) {
+  for (const [index, { file, split, contentType, body, lines }] of uploads.entries()) {
     const { input, output, split: splitColumn } = spec.data.columns;
     const query = new URLSearchParams({
       input_column: input,
@@ -135,7 +145,7 @@ async function importAll(
     const reply = await api.upload<ImportReply>(path, contentType, body, `cli/${dataKey}/${split}`);
     const rejects = reply.rejects ?? [];
     for (const { line, field, message } of rejects.slice(0, shownRejects)) {
-      say(`  ${file.path}:${line}: ${field === "" ? "" : `${field}: `}${message}`);
+      say(`  ${file.path}:${lines?.[line - 1] ?? line}: ${field === "" ? "" : `${field}: `}${message}`);
     }
     if (rejects.length > shownRejects) say(`  … and ${rejects.length - shownRejects} more`);
     if (reply.version === undefined) {
