@@ -21,6 +21,8 @@ import {
 
 /** A run whose holders died this often takes its worker down with it; it is failed instead of claimed again. */
 const maxFence = 25;
+/** Timers and clocks cut to the millisecond may look a hair before the database says that a run is due. */
+const dueMarginMs = 10;
 /** A day of "try again later" at half a second: a run may queue for hours behind another on the same accelerator. */
 const maxDeferrals = 172_800;
 
@@ -87,7 +89,7 @@ class Worker<Request, State extends object> {
             await subscription.next(Math.min(untilDueMs, this.timing.pollMs), this.options.signal);
           } else {
             const dueInMs = await this.hold(run);
-            dueAt = Date.now() + dueInMs;
+            dueAt = dueInMs === 0 ? 0 : Date.now() + dueInMs + dueMarginMs;
           }
         }
       } finally {
