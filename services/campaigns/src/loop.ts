@@ -87,7 +87,7 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
       const wants = wantedRows(mined, settings);
       const callsForWriting =
         settings.checkTeacher === Switch.ON ? Math.floor(campaign.callsLeft / 2) : campaign.callsLeft;
-      const orders = writeOrders(wants, seed.seedRows, settings, number, attempts, callsForWriting);
+      const orders = writeOrders(wants, seed.seedRows, settings, number, attempts, callsForWriting, fit?.foldOf);
       round.iteration.mined = true;
       round.iteration.errors = mined.filter((one) => !one.correct).length;
       if (wants.length === 0 || round.iteration.errors === 0) reason = "no_errors";

@@ -73,3 +73,16 @@ test("orders never show the row itself, count attempts on, and stop at the calls
   }
   expect(writeOrders(wantedRows(rows, errorsOnly), seedRows, errorsOnly, 0, new Map(), 0)).toEqual([]);
 });
+
+test("under cross-fitting an order shows rows of its own fold only; any row of the label lends its first words", () => {
+  const seedRows = rows.map((one) => one.row);
+  const foldOf = new Map(seedRows.map((row, index) => [row.id, index % 2]));
+  const orders = writeOrders(wantedRows(rows, balanced), seedRows, balanced, 0, new Map(), 1_000, foldOf);
+  let lent = 0;
+  for (const { seedRow, exampleRows, openingTexts } of orders) {
+    expect(exampleRows.every((row) => foldOf.get(row.id) === foldOf.get(seedRow?.id ?? ""))).toBe(true);
+    lent += openingTexts.filter((text) => !exampleRows.some((row) => row.input === text)).length;
+  }
+  expect(orders.some(({ exampleRows }) => exampleRows.length > 0)).toBe(true);
+  expect(lent).toBeGreaterThan(0);
+});

@@ -2,6 +2,7 @@
 import { Selection, type Settings } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { Row } from "@tutelage/proto/task/v1/task";
 import type { WriteOrder } from "@tutelage/proto/teacher/v1/teacher";
+import { inputText } from "./campaign.js";
 import { difficulty, type MinedRow } from "./mining.js";
 import { shuffled } from "./random.js";
 
@@ -13,6 +14,8 @@ export interface Want {
 
 /** Rows shown to the teacher beside the one to vary; it takes as many as its prompt form has room for. */
 const exampleRowsPerOrder = 8;
+/** Texts that may lend the new row its first words. */
+const openingTextsPerOrder = 8;
 /** Weight of the easiest row in the balanced selection: hard rows get up to four times as many new rows. */
 const easyWeight = 1 / 3;
 /** No row gets more than this times the mean: three rows of a rare label cannot carry its whole share. */
@@ -74,6 +77,9 @@ export function apportion(weights: readonly number[], total: number): number[] {
  * Orders for the wanted rows: a reply that cannot be used is asked for again,
  * up to attempts_per_row calls for each wanted row.
  * @param seedRows what the teacher is shown beside the row: never rows that it wrote itself, they would breed and drift
+ * @param foldOf the folds of cross-fitting: only rows of the seed row's own fold are shown. A teacher that is shown a row
+ *   also copies from it, and a student that must not see that row would learn it through the copy: with examples of all
+ *   folds the demo's cross-fitted accuracy rose from .67 to .87 in two iterations, its dev accuracy from .73 to .78.
  * @param attemptsSoFar attempts already made for each row id in this campaign
  * @param callsLeft most calls that may still be made; orders are cut to it, in order
  */
@@ -84,6 +90,7 @@ export function writeOrders(
   iteration: number,
   attemptsSoFar: ReadonlyMap<string, number>,
   callsLeft: number,
+  foldOf?: ReadonlyMap<string, number>,
 ): WriteOrder[] {
   const orders: WriteOrder[] = [];
   let left = callsLeft;
@@ -95,13 +102,17 @@ export function writeOrders(
     const sameOutput = others.filter((row) => row.output === mined.row.output);
     // A label with a single seed row has no like; rows of other labels would teach the wrong one.
     const pool = sameOutput.length > 0 || labelGroups(wants.map((want) => want.mined)).length > 1 ? sameOutput : others;
+    const rootOf = (row: Row) => (row.rootRowId === "" ? row.id : row.rootRowId);
+    const ownFold = foldOf?.get(rootOf(mined.row));
+    const shown = foldOf === undefined ? pool : pool.filter((row) => foldOf.get(row.id) === ownFold);
+    const drawn = (rows: readonly Row[], what: string) =>
+      shuffled(rows, (row) => row.id, settings.seed, what, iteration, mined.row.id);
     orders.push({
       seedRow: mined.row,
       wrongAnswer: mined.correct ? "" : mined.answer,
-      exampleRows: shuffled(pool, (row) => row.id, settings.seed, "examples", iteration, mined.row.id).slice(
-        0,
-        exampleRowsPerOrder,
-      ),
+      exampleRows: drawn(shown, "examples").slice(0, exampleRowsPerOrder),
+      // Two words give nothing away.
+      openingTexts: drawn(pool, "openings").slice(0, openingTextsPerOrder).map(inputText),
       count: Math.min(rows, maxAttempts),
       maxAttempts,
       firstAttempt: attemptsSoFar.get(mined.row.id) ?? 0,

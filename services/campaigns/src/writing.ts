@@ -14,6 +14,28 @@ export const preflightRows = 16;
 /** Seed rows on which a teacher's labels are measured, and from which it is shown examples. */
 export const goldRows = 240;
 
+/** Orders or rows of one generation run, and the characters that they may take as JSON: it is one message. */
+const itemsPerRun = 5_000;
+const charactersPerRun = 8_000_000;
+
+/** Items cut into generation runs, each with the name of its step; the same items are always cut alike. */
+export function inRuns<Item>(name: string, items: readonly Item[]): { step: string; items: Item[] }[] {
+  const runs: { step: string; items: Item[] }[] = [];
+  let characters = 0;
+  for (const item of items) {
+    const length = JSON.stringify(item).length;
+    characters += length;
+    let run = runs.at(-1);
+    if (run === undefined || run.items.length === itemsPerRun || characters > charactersPerRun) {
+      run = { step: runs.length === 0 ? name : `${name}/${runs.length}`, items: [] };
+      runs.push(run);
+      characters = length;
+    }
+    run.items.push(item);
+  }
+  return runs;
+}
+
 /** Runs a generation run as the step `name` and gives its results in order. */
 async function ask(
   campaign: Campaign,
@@ -46,8 +68,12 @@ export async function labelRows(
   rows: Row[],
   exampleRows: readonly Row[],
 ): Promise<Opinion[]> {
-  if (rows.length === 0) return [];
-  const results = await ask(campaign, name, { $case: "label", value: { rows, exampleRows: [...exampleRows] } });
+  const results: Result[] = [];
+  for (const { step, items } of inRuns(name, rows)) {
+    results.push(
+      ...(await ask(campaign, step, { $case: "label", value: { rows: items, exampleRows: [...exampleRows] } })),
+    );
+  }
   return results.flatMap(({ rowId, outcome }) =>
     outcome?.$case === "labeling" ? [{ rowId, answer: outcome.value.label, scores: outcome.value.likelihoods }] : [],
   );
@@ -61,7 +87,10 @@ export async function writeCandidates(
   iteration: number,
   firstNumber: number,
 ): Promise<Candidate[]> {
-  const results = await ask(campaign, name, { $case: "write", value: { orders } });
+  const results: Result[] = [];
+  for (const { step, items } of inRuns(name, orders)) {
+    results.push(...(await ask(campaign, step, { $case: "write", value: { orders: items } })));
+  }
   const orderOf = new Map(orders.map((order) => [order.seedRow?.id ?? "", order]));
   return results.map(({ rowId, callId, outcome }, index) => ({
     number: firstNumber + index,

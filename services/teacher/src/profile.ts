@@ -154,6 +154,17 @@ export function parseProfiles(text: string, path: string): Map<string, TeacherPr
   return new Map([...profiles].sort(([a], [b]) => (a < b ? -1 : 1)));
 }
 
+/** Tokens that a prompt needs besides the rows it shows. */
+const frameTokens = 64;
+/** Characters to a token, low: names and numbers take more tokens than prose. */
+const charactersPerToken = 2.5;
+
+/** Characters of rows that surely fit into one prompt; no bound where the endpoint's context is not known. */
+export function roomCharacters(profile: TeacherProfileSettings): number {
+  if (profile.provider !== "embedded") return Number.POSITIVE_INFINITY;
+  return (profile.context_tokens - profile.max_tokens - frameTokens) * charactersPerToken;
+}
+
 /** Whether the teacher can give every label's likelihood. */
 export function scoresLabels(profile: TeacherProfileSettings): boolean {
   return profile.provider === "embedded" || profile.scores_labels;

@@ -21,6 +21,19 @@ test("the same attempt shows the same, another attempt shows other examples, nev
   }
 });
 
+test("examples that do not fit beside the seed row are left out, never the seed row", () => {
+  const long = row("long", "x".repeat(500), "book_flight");
+  const short = row("short", "to Lima", "book_flight");
+  const wide = order(seed, { exampleRows: [long, short] });
+  const shown = (room: number) =>
+    writePlan("list_continuation", task, wide, 0, 0, room)
+      .examples.map(({ id }) => id)
+      .sort();
+  expect(shown(1_000)).toEqual(["long", "short"]);
+  expect(shown(200)).toEqual(["short"]);
+  expect(shown(10)).toEqual([]);
+});
+
 test("a list shows only rows of the seed row's label", () => {
   const mixed = order(seed, { exampleRows: seedRows });
   expect(
@@ -41,6 +54,12 @@ test("the first words of the new row are another row's of the same label, and be
   expect(promptOf(writeAsk(plan, sampling)).endsWith(`\n- ${plan.opening}`)).toBe(true);
   expect(writePlan("list_continuation", task, order(seed, { exampleRows: [] }), 0, 0).opening).toBe("");
   expect(writePlan("chat", task, order(seed), 0, 0).opening).toBe("");
+});
+
+test("texts that lend their first words are not shown", () => {
+  const plan = writePlan("list_continuation", task, order(seed, { openingTexts: ["could you book me a seat"] }), 0, 0);
+  expect(plan.opening).toBe("could you");
+  expect(promptOf(writeAsk(plan, sampling))).not.toContain("book me a seat");
 });
 
 test("questions with answers are continued as blocks", () => {

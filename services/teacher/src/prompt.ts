@@ -26,8 +26,18 @@ export interface WritePlan {
   opening: string;
 }
 
-/** What one attempt shows: each attempt draws other examples, so that a fixed prompt does not cap the variety. */
-export function writePlan(form: PromptForm, task: Task, order: WriteOrder, attempt: number, seed: number): WritePlan {
+/**
+ * What one attempt shows: each attempt draws other examples, so that a fixed prompt does not cap the variety.
+ * @param roomCharacters what the shown rows may take; examples that do not fit beside the seed row are left out
+ */
+export function writePlan(
+  form: PromptForm,
+  task: Task,
+  order: WriteOrder,
+  attempt: number,
+  seed: number,
+  roomCharacters = Number.POSITIVE_INFINITY,
+): WritePlan {
   const seedRow = order.seedRow as Row;
   const others = order.exampleRows.filter(
     (row) =>
@@ -36,12 +46,27 @@ export function writePlan(form: PromptForm, task: Task, order: WriteOrder, attem
       (task.kind !== TaskKind.CLASSIFICATION || row.output === seedRow.output),
   );
   const drawn = shuffled(others, `${seed}\0${seedRow.id}\0${attempt}`);
-  const examples = drawn.slice(0, shownExamples);
+  let room = roomCharacters - shownCharacters(seedRow);
+  const examples = drawn
+    .filter((row) => {
+      const fits = shownCharacters(row) <= room;
+      if (fits) room -= shownCharacters(row);
+      return fits;
+    })
+    .slice(0, shownExamples);
   const opens = form === "list_continuation" && task.kind === TaskKind.CLASSIFICATION;
+  const lenders =
+    order.openingTexts.length > 0
+      ? order.openingTexts.map((text) => ({ id: text, text }))
+      : others.map((row) => ({ id: row.id, text: rowText(row) }));
   // Drawn anew, so that rows which are not shown lend their words too.
-  const [lender] = opens ? shuffled(others, `${seed}\0${seedRow.id}\0${attempt}\0opening`) : [];
-  const opening = lender === undefined ? "" : firstWords(rowText(lender));
+  const [lender] = opens ? shuffled(lenders, `${seed}\0${seedRow.id}\0${attempt}\0opening`) : [];
+  const opening = lender === undefined ? "" : firstWords(lender.text);
   return { task, seedRow, wrongAnswer: order.wrongAnswer, examples, form, opening };
+}
+
+function shownCharacters(row: Row): number {
+  return rowText(row).length + row.output.length;
 }
 
 /** Two words of a text, one where two would be half of it. */

@@ -34,6 +34,7 @@ export async function generate(lease: GenerationLease, dependencies: GenerationD
   const made = await store.outcomes(lease.run.projectId, lease.run.id);
   const slot = new Slot(
     teacher.profile.provider === "embedded" ? dependencies.slotClient : undefined,
+    lease.run.projectId,
     `teacher generation ${lease.run.id}`,
   );
   const failed = new AbortController();

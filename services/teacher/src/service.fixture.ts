@@ -59,7 +59,16 @@ export const seedRows = [
 
 export function order(seedRow: Row, more: Partial<WriteOrder> = {}): WriteOrder {
   const exampleRows = seedRows.filter(({ id, output }) => id !== seedRow.id && output === seedRow.output);
-  return { seedRow, wrongAnswer: "cancel", exampleRows, count: 1, maxAttempts: 3, firstAttempt: 0, ...more };
+  return {
+    seedRow,
+    wrongAnswer: "cancel",
+    exampleRows,
+    openingTexts: [],
+    count: 1,
+    maxAttempts: 3,
+    firstAttempt: 0,
+    ...more,
+  };
 }
 
 export function writeRequest(teacherProfile: string, orders: WriteOrder[]): StartGenerationRunRequest {

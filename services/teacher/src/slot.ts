@@ -24,6 +24,7 @@ export class Slot {
 
   constructor(
     private readonly client: SlotClient | undefined,
+    private readonly projectId: string,
     private readonly holder: string,
   ) {}
 
@@ -58,7 +59,10 @@ export class Slot {
   /** Resolves with the first message; the stream stays open until release(). */
   private async open(client: SlotClient): Promise<void> {
     const stream = client
-      .holdSlot({ holder: this.holder }, { signal: this.released.signal, deadline: watchDeadlineMs })
+      .holdSlot(
+        { projectId: this.projectId, holder: this.holder },
+        { signal: this.released.signal, deadline: watchDeadlineMs },
+      )
       [Symbol.asyncIterator]();
     const first = await stream.next();
     if (first.done) throw new TutelageError("unavailable", "The student closed the slot at once.");

@@ -3,7 +3,7 @@ import type { StartGenerationRunRequest } from "@tutelage/proto/teacher/v1/teach
 import { labelAsk, labelExamples, labelMethod, labelReferences, readLabel } from "./labelprompt.js";
 import type { Outcome } from "./outcome.js";
 import type { TeacherProfileSettings } from "./profile.js";
-import { scoresLabels } from "./profile.js";
+import { roomCharacters, scoresLabels } from "./profile.js";
 import { writeAsk, writePlan } from "./prompt.js";
 import { readWritten } from "./reply.js";
 import type { Ask, Reply, Sampling } from "./teacher.js";
@@ -43,7 +43,7 @@ export function jobsOf(request: GenerationRequest, profile: TeacherProfileSettin
       maxAttempts: order.maxAttempts,
       firstAttempt: order.firstAttempt,
       attempt: (number) => {
-        const plan = writePlan(form, task, order, number, seed);
+        const plan = writePlan(form, task, order, number, seed, roomCharacters(profile));
         return { ask: writeAsk(plan, sampling), read: (reply) => readWritten(plan, reply) };
       },
     }));
