@@ -1,0 +1,1 @@
+"""The student beside what a user would run instead. Started by `npm run bench -- NAME`."""

@@ -1,0 +1,159 @@
+"""The other side: transformers, PEFT and Trainer as their documentation shows them."""
+
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
+
+from benchmarks.measure import say, timed
+from tutelage_student.model import Model
+from tutelage_student.recipe import Recipe
+from tutelage_student.task import Encoder
+from tutelage_student.train import Example
+
+
+class PlainTrainer:
+    """LoRA by PEFT on all linear layers, trained by `transformers.Trainer`.
+
+    Its number format is the fastest of float32, bfloat16 by autocast, and weights in bfloat16,
+    found by a few steps of each.
+    """
+
+    def __init__(self, model: Model, examples: Sequence[Example], recipe: Recipe) -> None:
+        self.folder = model.source.folder
+        self.pad_id = int(model.tokenizer.eos_token_id)
+        self.recipe = recipe
+        self.rows = [
+            {
+                "input_ids": list(example.ids),
+                "labels": [-100] * (len(example.ids) - example.completion)
+                + list(example.ids[-example.completion :]),
+            }
+            for example in examples
+        ]
+        formats = ("float32", "autocast", "bfloat16")
+        times = {}
+        for name in formats:
+            self.format = name
+            times[name] = self.train(0, steps=4)[0]
+        self.format = min(formats, key=times.__getitem__)
+        say(
+            "plain side, seconds of 4 steps: " + ", ".join(f"{k} {v:.1f}" for k, v in times.items())
+        )
+
+    def _collate(self, batch: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+        longest = max(len(row["input_ids"]) for row in batch)
+        pads = {"input_ids": self.pad_id, "labels": -100}
+        padded = {
+            name: torch.tensor([row[name] + [pad] * (longest - len(row[name])) for row in batch])
+            for name, pad in pads.items()
+        }
+        lengths = torch.tensor([len(row["input_ids"]) for row in batch])
+        mask = (torch.arange(longest) < lengths[:, None]).long()
+        return {**padded, "attention_mask": mask}
+
+    def train(self, seed: int, steps: int | None = None) -> tuple[float, int, Any]:
+        """Seconds of the training, its tokens without padding, and the trained network."""
+        recipe = self.recipe
+        torch.manual_seed(seed)
+        dtype = torch.bfloat16 if self.format == "bfloat16" else torch.float32
+        network: Any = AutoModelForCausalLM.from_pretrained(self.folder, dtype=dtype)
+        config = LoraConfig(
+            r=recipe.lora_rank, lora_alpha=int(recipe.lora_alpha), target_modules="all-linear"
+        )
+        network = get_peft_model(network, config)
+        steps = steps or recipe.exact_steps
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = TrainingArguments(
+                output_dir=folder,
+                max_steps=steps,
+                per_device_train_batch_size=recipe.batch_rows,
+                learning_rate=recipe.learning_rate,
+                lr_scheduler_type="cosine",
+                warmup_steps=round(recipe.warmup_share * steps),
+                weight_decay=recipe.weight_decay,
+                max_grad_norm=recipe.max_grad_norm,
+                bf16=self.format == "autocast",
+                use_cpu=True,
+                seed=seed,
+                save_strategy="no",
+                logging_strategy="no",
+                report_to=[],
+                disable_tqdm=True,
+                remove_unused_columns=False,
+            )
+            seen = _Counter(self._collate)
+            trainer = Trainer(
+                model=network, args=arguments, train_dataset=self.rows, data_collator=seen
+            )
+            seconds, _ = timed(trainer.train)
+        return seconds, seen.tokens, network
+
+
+class _Counter:
+    """A collator that counts the tokens that pass, without padding."""
+
+    def __init__(self, collate: Any) -> None:
+        self.collate = collate
+        self.tokens = 0
+
+    def __call__(self, batch: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+        self.tokens += sum(len(row["input_ids"]) for row in batch)
+        result: dict[str, torch.Tensor] = self.collate(batch)
+        return result
+
+
+def held_out_loss(network: Any, examples: Sequence[Example]) -> float:
+    """Mean loss per completion token, in nats, of a network as transformers has it."""
+    total, tokens = 0.0, 0
+    network.eval()
+    with torch.inference_mode():
+        for example in examples:
+            logits = network(input_ids=torch.tensor([example.ids])).logits[0].float()
+            first = len(example.ids) - example.completion
+            targets = torch.tensor(example.ids[first:])
+            total += float(cross_entropy(logits[first - 1 : -1], targets, reduction="sum"))
+            tokens += example.completion
+    return total / tokens
+
+
+def generate(
+    network: Any,
+    model: Model,
+    encoder: Encoder,
+    prompts: Sequence[list[int]],
+    most: int,
+    batch_rows: int,
+) -> list[str]:
+    """Greedy answers in the prompts' order: batches of like lengths, padded on the left."""
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    answers = [""] * len(prompts)
+    network.eval()
+    for first in range(0, len(order), batch_rows):
+        part = order[first : first + batch_rows]
+        longest = max(len(prompts[index]) for index in part)
+        ids = torch.full((len(part), longest), encoder.eos_id)
+        mask = torch.zeros_like(ids)
+        for row, index in enumerate(part):
+            ids[row, longest - len(prompts[index]) :] = torch.tensor(prompts[index])
+            mask[row, longest - len(prompts[index]) :] = 1
+        with torch.inference_mode():
+            out = network.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=most,
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                eos_token_id=encoder.eos_id,
+                pad_token_id=encoder.eos_id,
+            )
+        for index, row in zip(part, out[:, longest:].tolist(), strict=True):
+            end = row.index(encoder.eos_id) if encoder.eos_id in row else len(row)
+            answers[index] = encoder.raw_text(row[:end]).strip()
+    return answers

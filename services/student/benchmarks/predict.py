@@ -1,0 +1,190 @@
+"""`predict-label` and `predict-text`: answers per second, against transformers' `generate`."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from benchmarks import plain
+from benchmarks.measure import in_turns, report, say, timed
+from benchmarks.rows import Benched
+from tutelage_student import checkpoint
+from tutelage_student.activations import ActivationCache
+from tutelage_student.lora import LoraWeights
+from tutelage_student.model import Model, load
+from tutelage_student.predict import Decoding, generate, score_labels
+from tutelage_student.recipe import Recipe
+from tutelage_student.task import Encoder, Row
+from tutelage_student.train import fine_tune
+
+# Rows of one batch of the other side; the fastest of 16, 32 and 64 on two cores.
+PLAIN_BATCH_ROWS = 32
+SAME_SHARE = 0.995
+# In bfloat16 two tokens this near in log-probability may change places.
+NEAR_TIE = 0.05
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The same student for both sides: ours, and what PEFT loads from its checkpoint and merges."""
+
+    weights: LoraWeights
+    folder: Path
+    network: Any
+
+
+def run_labels(model: Model, benched: Benched, recipe: Recipe, rounds: int) -> None:
+    """Scoring the closed label set against generating the label."""
+    with tempfile.TemporaryDirectory() as folder:
+        _run_labels(model, benched, _trained(model, benched, recipe, Path(folder)), rounds)
+
+
+def _run_labels(model: Model, benched: Benched, student: Trained, rounds: int) -> None:
+    encoder = Encoder(model.tokenizer, benched.task)
+    prompts = [encoder.prompt(row) for row in benched.held_out]
+    most = max(len(encoder.answer(label, False)) for label in benched.task.labels) + 1
+    answers: dict[str, list[str]] = {}
+
+    def ours(_round: int) -> tuple[float, float]:
+        cache = ActivationCache()
+        seconds, predictions = timed(
+            lambda: score_labels(
+                model, benched.held_out, benched.task, student.weights, activations=cache
+            )
+        )
+        answers["ours"] = [prediction.text for prediction in predictions]
+        return len(prompts), seconds
+
+    def theirs(_round: int) -> tuple[float, float]:
+        seconds, texts = timed(
+            lambda: plain.generate(student.network, model, encoder, prompts, most, PLAIN_BATCH_ROWS)
+        )
+        answers["theirs"] = texts
+        return len(prompts), seconds
+
+    our_side, their_side = in_turns(rounds, ours, theirs)
+    differences = _differences(benched.held_out, answers["ours"], answers["theirs"])
+    same = 1 - len(differences) / len(prompts)
+    report(
+        "predict-label",
+        "rows/s",
+        our_side,
+        their_side,
+        {"rows": len(prompts), "same_share": round(same, 4), "differences": differences[:10]},
+        same=same >= SAME_SHARE,
+    )
+
+
+def run_texts(model: Model, benched: Benched, recipe: Recipe, rounds: int, most: int) -> None:
+    """Generating worked answers in the fastest format; in float32 the texts are compared."""
+    with tempfile.TemporaryDirectory() as folder:
+        _run_texts(model, benched, _trained(model, benched, recipe, Path(folder)), rounds, most)
+
+
+def _run_texts(model: Model, benched: Benched, student: Trained, rounds: int, most: int) -> None:
+    encoder = Encoder(model.tokenizer, benched.task)
+    rows = benched.held_out
+    prompts = [encoder.prompt(row) for row in rows]
+    task = benched.task
+    greedy = Decoding(max_new_tokens=most)
+    answers: dict[str, list[str]] = {}
+
+    def ours(_round: int) -> tuple[float, float]:
+        seconds, predictions = timed(lambda: generate(model, rows, task, student.weights, greedy))
+        answers["ours"] = [prediction.text for prediction in predictions]
+        return len(rows), seconds
+
+    def theirs(_round: int) -> tuple[float, float]:
+        seconds, texts = timed(
+            lambda: plain.generate(student.network, model, encoder, prompts, most, PLAIN_BATCH_ROWS)
+        )
+        answers["theirs"] = texts
+        return len(rows), seconds
+
+    our_side, their_side = in_turns(rounds, ours, theirs)
+    gaps = [
+        _first_gap(student, encoder, row, mine, other)
+        for row, mine, other in zip(rows, answers["ours"], answers["theirs"], strict=True)
+        if mine != other
+    ]
+    exact = _float32_share(model, student, benched, rows, most)
+    widest = max(gaps, default=0.0)
+    report(
+        "predict-text",
+        "rows/s",
+        our_side,
+        their_side,
+        {
+            "rows": len(rows),
+            "max_new_tokens": most,
+            "same_share_float32": round(exact, 4),
+            "differences": len(gaps),
+            "widest_gap_nats": round(widest, 4),
+        },
+        same=exact >= SAME_SHARE and widest <= NEAR_TIE,
+    )
+
+
+def _trained(model: Model, benched: Benched, recipe: Recipe, folder: Path) -> Trained:
+    say("training the student that both sides ask")
+    student = fine_tune(
+        model, benched.train, benched.task, recipe, 0, activations=ActivationCache()
+    )
+    if not isinstance(student.weights, LoraWeights):
+        raise TypeError("the benchmark trains adapters")
+    checkpoint.save(folder, model, student, recipe, benched.task, 0, {})
+    return Trained(student.weights, folder, _merged(model, folder, model.dtype))
+
+
+def _merged(model: Model, folder: Path, dtype: torch.dtype) -> Any:
+    # Merged in float32: in bfloat16 the sum would round most of an adapter away.
+    base = AutoModelForCausalLM.from_pretrained(model.source.folder, dtype=torch.float32)
+    return PeftModel.from_pretrained(base, str(folder)).merge_and_unload().to(dtype)
+
+
+def _differences(
+    rows: Sequence[Row], ours: Sequence[str], theirs: Sequence[str]
+) -> list[dict[str, str]]:
+    return [
+        {"row": row.id, "ours": mine, "theirs": other}
+        for row, mine, other in zip(rows, ours, theirs, strict=True)
+        if mine != other
+    ]
+
+
+def _first_gap(student: Trained, encoder: Encoder, row: Row, mine: str, other: str) -> float:
+    """How far apart in log-probability the tokens are at which two answers part, in nats."""
+    first, second = ([*encoder.answer(text, False), encoder.eos_id] for text in (mine, other))
+    shared = 0
+    while first[shared] == second[shared]:
+        shared += 1
+    ids = encoder.prompt(row) + first[:shared]
+    with torch.inference_mode():
+        logits = (
+            student.network(input_ids=torch.tensor([ids])).logits[0, -1].float().log_softmax(-1)
+        )
+    return abs(float(logits[first[shared]] - logits[second[shared]]))
+
+
+def _float32_share(
+    model: Model, student: Trained, benched: Benched, rows: Sequence[Row], most: int
+) -> float:
+    """Share of rows with the same text on both sides when both compute in float32."""
+    say("the same in float32, to compare the texts")
+    exact = load(f"file:{model.source.folder}", model.source.folder, dtype=torch.float32)
+    worn = student.weights
+    layers = len(exact.layers) - worn.first_layer
+    weights = LoraWeights(exact, worn.rank, worn.alpha, worn.dropout, layers)
+    weights.copy_from(worn)
+    greedy = Decoding(max_new_tokens=most)
+    ours = [one.text for one in generate(exact, rows, benched.task, weights, greedy)]
+    network = _merged(model, student.folder, torch.float32)
+    encoder = Encoder(exact.tokenizer, benched.task)
+    prompts = [encoder.prompt(row) for row in rows]
+    theirs = plain.generate(network, exact, encoder, prompts, most, PLAIN_BATCH_ROWS)
+    return sum(a == b for a, b in zip(ours, theirs, strict=True)) / len(rows)
