@@ -161,17 +161,42 @@ test("a file that versions of two datasets share stays for the one that stays", 
   expect(await left()).toEqual(before);
 });
 
-test("the same rows imported while they are deleted elsewhere never lose their file", async () => {
-  for (let round = 0; round < 8; round += 1) {
-    const [old, fresh] = [await newDataset(client), await newDataset(client)];
-    await importFile(client, old, lines(round * 100, 50));
-    const [{ version }] = await Promise.all([
-      importFile(client, fresh, lines(round * 100, 50)),
-      client.deleteDataset({ projectId: project, id: old }),
+test("an import whose file a deletion took before the commit writes it again", async () => {
+  const before = await left();
+  const [old, fresh] = [await newDataset(client), await newDataset(client)];
+  await importFile(client, old, lines(0));
+  const blocker = new pg.Client({ connectionString: fixture.databaseUrl });
+  await blocker.connect();
+  await blocker.query("begin");
+  await blocker.query("select 1 from datasets.datasets where id = $1 for update", [fresh]);
+  // Its file lies there, and its commit waits.
+  const importing = importFile(client, fresh, lines(0));
+  await until(async () => (await admin.query(waitingFor("select%datasets%for no key update"))).rowCount !== 0);
+  expect((await client.deleteDataset({ projectId: project, id: old })).artifactBytes).toBeGreaterThan(0);
+  await blocker.end();
+  const { version } = await importing;
+  expect((await exported(client, version?.id ?? "")).trimEnd().split("\n").length).toBe(4);
+  await client.deleteDataset({ projectId: project, id: fresh });
+  expect(await left()).toEqual(before);
+});
+
+test("an append to another dataset and the deletion of its parent exclude one another", async () => {
+  const before = await left();
+  for (let round = 0; round < 6; round += 1) {
+    const [parentId, childId] = [await newDataset(client), await newDataset(client)];
+    const { version } = await importFile(client, parentId, lines(0));
+    const root = (await allRows(client, version))[0]?.id ?? "";
+    const [appended, gone] = await Promise.allSettled([
+      appendRows(client, version?.id ?? "", [syntheticRow("new", root)], { datasetId: childId }),
+      client.deleteDataset({ projectId: project, id: parentId }),
     ]);
-    expect((await exported(client, version?.id ?? "")).trimEnd().split("\n").length).toBe(50);
-    await client.deleteDataset({ projectId: project, id: fresh });
+    expect([appended.status, gone.status].sort()).toEqual(["fulfilled", "rejected"]);
+    if (appended.status === "rejected") expect(appended.reason).toMatchObject({ code: "not_found" });
+    else expect((await allRows(client, appended.value)).length).toBe(5);
+    await client.deleteDataset({ projectId: project, id: childId });
+    if (gone.status === "rejected") await client.deleteDataset({ projectId: project, id: parentId });
   }
+  expect(await left()).toEqual(before);
 });
 
 test("another project's dataset is not found", async () => {
@@ -211,6 +236,11 @@ test("killed midway, and called again before any start: by its name too", async 
   expect(await left()).toEqual(before);
 });
 
+/** Whether a statement waits for a lock. */
+function waitingFor(statement: string): string {
+  return `select 1 from pg_stat_activity where wait_event_type = 'Lock' and query ilike '${statement}%'`;
+}
+
 async function newest(datasetId: string): Promise<string | undefined> {
   return (await client.getDataset({ projectId: project, id: datasetId })).latestVersionId;
 }
@@ -235,9 +265,7 @@ async function killedMidway() {
     await blocker.query("begin");
     await blocker.query("select 1 from datasets.versions where id = $1 for key share", [versionId]);
     const deleting = doomed.client.deleteDataset({ projectId: project, id: datasetId }).catch(() => "died");
-    const waiting =
-      "select 1 from pg_stat_activity where wait_event_type = 'Lock' and query like 'delete from versions%'";
-    await until(async () => (await admin.query(waiting)).rowCount !== 0);
+    await until(async () => (await admin.query(waitingFor("delete from versions%"))).rowCount !== 0);
     doomed.child.kill("SIGKILL");
     await once(doomed.child, "exit");
     expect(await deleting).toBe("died");

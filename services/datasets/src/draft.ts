@@ -84,11 +84,22 @@ export class Draft {
     const { artifacts, store } = this.dependencies;
     const { projectId } = this.dataset;
     const digest = this.digest.finish();
-    for (;;) {
-      const artifact = await artifacts.put(`${projectId}/versions/${digest}.jsonl`, this.artifactBytes());
-      signal.throwIfAborted();
-      const committed = await store.commitVersion(this.newVersion(digest, artifact, commit, expectedLatestId));
-      if (!("artifactGone" in committed)) return committed;
+    let uri: string | undefined;
+    let committed: Committed | undefined;
+    try {
+      for (;;) {
+        const artifact = await artifacts.put(`${projectId}/versions/${digest}.jsonl`, this.artifactBytes());
+        uri = artifact.uri;
+        signal.throwIfAborted();
+        committed = await store.commitVersion(this.newVersion(digest, artifact, commit, expectedLatestId));
+        if (!("artifactGone" in committed)) return committed;
+      }
+    } finally {
+      // Rows of a version that did not come to be, e.g. as its dataset is being deleted, are not left lying.
+      if (uri !== undefined && (committed === undefined || !("version" in committed))) {
+        const written = uri;
+        await store.discardArtifact({ projectId, digest }, () => artifacts.remove(written)).catch(() => {});
+      }
     }
   }
 

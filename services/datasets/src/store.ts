@@ -260,6 +260,19 @@ export class DatasetStore {
       client.release(failure);
     }
   }
+
+  /** Removes an artifact that was written for a version which was not committed, unless a version has it. */
+  async discardArtifact(which: { projectId: string; digest: string }, remove: () => Promise<unknown>): Promise<void> {
+    await this.db.transaction(async (transaction) => {
+      await transaction.execute(sql`select pg_advisory_xact_lock(${artifactLock(which)})`);
+      const [version] = await transaction
+        .select({ id: versions.id })
+        .from(versions)
+        .where(and(eq(versions.projectId, which.projectId), eq(versions.digest, which.digest)))
+        .limit(1);
+      if (version === undefined) await remove();
+    });
+  }
 }
 
 /** Lines of COPY in blocks, since a write a row is slow. */

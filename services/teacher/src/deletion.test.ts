@@ -1,10 +1,13 @@
 /** Deleting generation runs on the real wire: replies go, what was paid stays as numbers. */
+import { openDatabase } from "@tutelage/platform/database";
+import { createLog } from "@tutelage/platform/log";
 import { RunStatus } from "@tutelage/proto/run/v1/run";
 import pg from "pg";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { startTeacherServer, type TeacherServer } from "../../../tests/support/teacher-server.js";
 import { until } from "../../../tests/support/waiting.js";
 import { type Fixture, order, profileYaml, row, startFixture, writeRequest } from "./service.fixture.js";
+import { Store } from "./store.js";
 
 let server: TeacherServer;
 let fixture: Fixture;
@@ -24,6 +27,10 @@ afterAll(async () => {
 beforeEach(() => {
   server.options.delayMs = 0;
 });
+
+/** Whether a statement waits for a lock. */
+const waitingFor = (statement: string) =>
+  `select 1 from pg_stat_activity where wait_event_type = 'Lock' and query ilike '${statement}%'`;
 
 /** Rows of every table but the list of migrations. */
 const left = async (): Promise<Record<string, number>> =>
@@ -89,18 +96,82 @@ test("a reply that another run reused lives as long as that run, and is not paid
   await admin.query("truncate teacher.ledger");
 });
 
-test("runs that reuse replies while their maker is deleted end well, whoever is first", async () => {
-  for (let round = 0; round < 6; round += 1) {
-    const text = `round ${round} to Bergen`;
-    await fixture.run(asking(`m${round}/one`, text, 8));
-    const same = { ...asking(`m${round}/one`, text, 8), idempotencyKey: `n${round}/one` };
-    const [second] = await Promise.all([fixture.run(same), remove(`m${round}/`)]);
-    expect(second.run?.status).toBe(RunStatus.SUCCEEDED);
-    expect((second.usage?.calls ?? 0) + (second.usage?.reusedCalls ?? 0)).toBe(8);
-    await remove(`n${round}/`);
-  }
-  expect(await left()).toMatchObject({ runs: 0, calls: 0, results: 0 });
-  expect((await usage()).calls).toBe((await left()).ledger);
+test("a reply that is deleted after it was found and before it is reused is asked for anew", async () => {
+  const text = "a ferry to Patmos";
+  await fixture.run(asking("e/one", text, 1));
+  const blocker = new pg.Client({ connectionString: fixture.databaseUrl });
+  await blocker.connect();
+  // What a deletion does, up to its commit.
+  await blocker.query("begin");
+  await blocker.query("delete from teacher.results");
+  await blocker.query("delete from teacher.calls");
+  const second = fixture.run({ ...asking("e/one", text, 1), idempotencyKey: "f/one" });
+  await until(async () => (await admin.query(waitingFor("insert into%results"))).rowCount !== 0);
+  await blocker.query("commit");
+  await blocker.end();
+  expect((await second).run?.status).toBe(RunStatus.SUCCEEDED);
+  expect((await second).usage).toMatchObject({ calls: 1, reusedCalls: 0 });
+  await remove("e/");
+  await remove("f/");
+  await admin.query("truncate teacher.ledger");
+});
+
+test("a reply that another run reuses in the middle of its deletion stays", async () => {
+  const text = "a mule to Matera";
+  await fixture.run(asking("g/one", text, 1));
+  const second = await fixture.run({ ...asking("g/one", text, 1), idempotencyKey: "h/one" });
+  const { rows } = await admin.query("delete from teacher.results where run_id = $1 returning call_id", [
+    second.run?.id,
+  ]);
+  const blocker = new pg.Client({ connectionString: fixture.databaseUrl });
+  await blocker.connect();
+  await blocker.query("begin");
+  await blocker.query(
+    `insert into teacher.results (project_id, run_id, position, attempt, row_id, call_id, reused, outcome)
+     values ('p', $1, 0, 0, 'g/one', $2, true, '{}')`,
+    [second.run?.id, rows[0].call_id],
+  );
+  const removing = remove("g/");
+  await until(async () => (await admin.query(waitingFor("%delete from calls"))).rowCount !== 0);
+  await blocker.query("commit");
+  await blocker.end();
+  expect((await removing).counts).toEqual({ generation_runs: 1, teacher_results: 1 });
+  expect(await left()).toEqual({ runs: 1, calls: 1, results: 1, ledger: 0 });
+  await remove("h/");
+  expect(await left()).toEqual({ runs: 0, calls: 0, results: 0, ledger: 1 });
+  await admin.query("truncate teacher.ledger");
+});
+
+test("a call that ends after its run was deleted leaves its numbers only", async () => {
+  const database = await openDatabase({
+    url: fixture.databaseUrl,
+    schema: "teacher",
+    log: createLog("test", "fatal"),
+    hasRuns: true,
+  });
+  const call = {
+    id: crypto.randomUUID(),
+    projectId: "p",
+    runId: crypto.randomUUID(),
+    requestDigest: "d",
+    teacherProfile: "chat",
+    model: "m",
+    status: "answered" as const,
+    prompt: "a secret question",
+    rawReply: "a secret answer",
+    reply: { text: "a secret answer" } as never,
+    promptTokens: 3,
+    completionTokens: 4,
+    costMicroUsd: 11,
+    durationMs: 5,
+    finishedAt: new Date(),
+  };
+  const store = new Store(database);
+  await store.keep(call);
+  await store.keep(call);
+  await database.close();
+  expect(await left()).toEqual({ runs: 0, calls: 0, results: 0, ledger: 1 });
+  expect(await usage()).toMatchObject({ calls: 1, promptTokens: 3, completionTokens: 4, costMicroUsd: 11 });
   await admin.query("truncate teacher.ledger");
 });
 
