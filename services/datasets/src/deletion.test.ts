@@ -180,6 +180,52 @@ test("an import whose file a deletion took before the commit writes it again", a
   expect(await left()).toEqual(before);
 });
 
+test("what comes while a deletion begins waits for it, and then finds nothing", async () => {
+  const [parentId, childId] = [await newDataset(client), await newDataset(client)];
+  const { version } = await importFile(client, parentId, lines(0));
+  const versionId = version?.id ?? "";
+  const root = (await allRows(client, version))[0]?.id ?? "";
+  const blocker = new pg.Client({ connectionString: fixture.databaseUrl });
+  await blocker.connect();
+  // What the first step of a deletion does, up to its commit.
+  await blocker.query("begin");
+  await blocker.query("select 1 from datasets.datasets where id = $1 for update", [parentId]);
+  await blocker.query("update datasets.datasets set deleting_at = now() where id = $1", [parentId]);
+  const held = client.holdVersion({ projectId: project, versionId, holder: "campaign/6", expireSeconds: 0 });
+  const appended = appendRows(client, versionId, [syntheticRow("new", root)], { datasetId: childId });
+  const imported = importFile(client, parentId, lines(30), { append: true });
+  const settled = Promise.allSettled([held, appended, imported]);
+  await until(async () => (await admin.query(waitingFor("%select%datasets%for%key"))).rowCount === 3);
+  await blocker.query("commit");
+  await blocker.end();
+  for (const one of await settled) expect(one).toMatchObject({ status: "rejected", reason: { code: "not_found" } });
+  expect((await client.deleteDataset({ projectId: project, id: parentId })).counts).toMatchObject({ rows: 4 });
+  await client.deleteDataset({ projectId: project, id: childId });
+});
+
+test("a deletion waits for a hold that is being placed, and then sees it", async () => {
+  const datasetId = await newDataset(client);
+  const { version } = await importFile(client, datasetId, lines(0));
+  const blocker = new pg.Client({ connectionString: fixture.databaseUrl });
+  await blocker.connect();
+  await blocker.query("begin");
+  await blocker.query("select 1 from datasets.datasets where id = $1 for key share", [datasetId]);
+  await blocker.query("insert into datasets.holds (project_id, version_id, holder) values ($1, $2, 'campaign/5')", [
+    project,
+    version?.id,
+  ]);
+  const deleting = client.deleteDataset({ projectId: project, id: datasetId }).then(
+    () => undefined,
+    (error: unknown) => error,
+  );
+  await until(async () => (await admin.query(waitingFor("%select%datasets%for update"))).rowCount === 1);
+  await blocker.query("commit");
+  await blocker.end();
+  expect(await deleting).toMatchObject({ reason: "dataset_in_use", message: expect.stringContaining("campaign/5") });
+  await client.releaseHolds({ projectId: project, holder: "campaign/5" });
+  await client.deleteDataset({ projectId: project, id: datasetId });
+});
+
 test("an append to another dataset and the deletion of its parent exclude one another", async () => {
   const before = await left();
   for (let round = 0; round < 6; round += 1) {
