@@ -6,6 +6,7 @@ import { pipeline } from "node:stream/promises";
 import type { ReadableStream } from "node:stream/web";
 import { Command, CommanderError, Option } from "commander";
 import { Api, type Campaign, type Iteration } from "./api.js";
+import { removalText, remove } from "./deletion.js";
 import { examine } from "./doctor.js";
 import { exitCodes, Stop } from "./exit.js";
 import { init } from "./init.js";
@@ -179,7 +180,7 @@ program
     );
   });
 
-const campaigns = program.command("campaigns").description("list, show, cancel");
+const campaigns = program.command("campaigns").description("list, show, cancel, delete");
 campaigns
   .command("list")
   .option("--limit <count>", "most campaigns to list", "20")
@@ -208,8 +209,15 @@ campaigns.command("cancel <id>").action(async (id: string) => {
   const campaign = await api().json<Campaign>("POST", `/v1/campaigns/${id}/cancel`, {});
   print(campaign, () => `${id}: ${campaign.run.status === "cancelled" ? "cancelled" : "will stop within seconds"}`);
 });
+campaigns
+  .command("delete <id>")
+  .description("remove a campaign that has ended, with its dataset, students, predictions and teacher replies")
+  .action(async (id: string) => {
+    const removal = await remove(api(), `/v1/campaigns/${encodeURIComponent(id)}`);
+    print(removal, () => removalText(removal));
+  });
 
-const datasets = program.command("datasets").description("list, versions");
+const datasets = program.command("datasets").description("list, versions, delete");
 datasets.command("list").action(async () => {
   const page = await api().json<{ datasets: { id: string; name: string; created_at?: string }[] }>(
     "GET",
@@ -238,6 +246,13 @@ datasets.command("versions <dataset>").action(async (dataset: string) => {
     ),
   );
 });
+datasets
+  .command("delete <dataset>")
+  .description("remove a dataset with its versions and rows, unless something uses it")
+  .action(async (dataset: string) => {
+    const removal = await remove(api(), `/v1/datasets/${encodeURIComponent(dataset)}`);
+    print(removal, () => removalText(removal));
+  });
 
 program
   .command("profiles")

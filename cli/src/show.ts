@@ -35,6 +35,12 @@ export function money(microUsd: number): string {
   return `$${(microUsd / 1_000_000).toFixed(microUsd < 10_000_000 ? 4 : 2)}`;
 }
 
+export function bytes(count: number): string {
+  const units = ["bytes", "KB", "MB", "GB", "TB"];
+  const power = Math.min(units.length - 1, Math.floor(Math.log10(Math.max(1, count)) / 3));
+  return power === 0 ? `${count} bytes` : `${(count / 1_000 ** power).toFixed(1)} ${units[power]}`;
+}
+
 /** The score that an iteration is judged by. */
 export function score(iteration: Iteration): string {
   if (iteration.dev_accuracy !== undefined) return `dev ${percent(iteration.dev_accuracy)}`;

@@ -51,6 +51,7 @@ export const profiles = { studentProfile: "tiny", teacherProfile: "scripted" };
 
 export interface CampaignFixture {
   home: string;
+  databaseUrl: string;
   stack: Stack;
   teacher: TeacherServer;
   /** Runs a campaign with quick settings to its end. */
@@ -58,7 +59,7 @@ export interface CampaignFixture {
   stop(): Promise<void>;
 }
 
-export async function startCampaignFixture(): Promise<CampaignFixture> {
+export async function startCampaignFixture(environment: NodeJS.ProcessEnv = {}): Promise<CampaignFixture> {
   const home = await mkdtemp(join(tmpdir(), "tutelage-campaign-"));
   const teacher = await startTeacherServer({ labelOf });
   const model = await writeTinyModel(join(home, "tiny"));
@@ -89,20 +90,23 @@ export async function startCampaignFixture(): Promise<CampaignFixture> {
     prices: { prompt_micro_usd_per_million_tokens: 1000000, completion_micro_usd_per_million_tokens: 2000000 }
 `,
   );
+  const databaseUrl = await testDatabaseUrl();
   const stack = await startStack({
     home,
     httpPort: 0,
-    databaseUrl: await testDatabaseUrl(),
+    databaseUrl,
     environment: {
       STUDENT_PROFILES: join(home, "profiles/students.yaml"),
       TEACHER_PROFILES: join(home, "profiles/teachers.yaml"),
       STUDENT_THREADS: "1",
       SCRIPTED_TEACHER_KEY: teacherKey,
       LOG_LEVEL: "warn",
+      ...environment,
     },
   });
   return {
     home,
+    databaseUrl,
     stack,
     teacher,
     trial: (name, settings, use = rows) =>

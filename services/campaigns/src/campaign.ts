@@ -19,6 +19,10 @@ export interface CampaignState {
   outcome: Outcome;
   /** The run of another service that it waits for, or waited for last. */
   child: ChildRun;
+  /** The hold on its dataset's version has no end any more; false when that version was gone. */
+  versionHeld: boolean;
+  /** The checkpoints that its outcome does not name are removed. */
+  checkpointsSwept: boolean;
 }
 
 /** A request whose task and settings are resolved, the recipe too. */
@@ -181,6 +185,11 @@ export class Campaign {
     if (maxCostMicroUsd > 0 && this.usage.costMicroUsd >= maxCostMicroUsd) return 0;
     return maxTeacherCalls === 0 ? Number.MAX_SAFE_INTEGER : Math.max(0, maxTeacherCalls - this.usage.calls);
   }
+}
+
+/** Name of the dataset that holds a campaign's versions. */
+export function datasetName(campaignId: string): string {
+  return `campaign-${campaignId}`;
 }
 
 /** Rows of a version as the other services are told of them. */

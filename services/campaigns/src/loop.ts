@@ -15,7 +15,7 @@ import {
 import type { Version } from "@tutelage/proto/datasets/v1/datasets";
 import { type Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
 import { concludeCampaign } from "./arms.js";
-import { type Campaign, inputText, normalizedText, rowSource, type SeedData } from "./campaign.js";
+import { type Campaign, datasetName, inputText, normalizedText, rowSource, type SeedData } from "./campaign.js";
 import { checkLabels, checkNovelty } from "./checks.js";
 import { stopReason } from "./choosing.js";
 import { rowsOf, whileAway } from "./clients.js";
@@ -131,7 +131,7 @@ async function openSeed(campaign: Campaign): Promise<SeedData> {
     services.datasets.getVersion({ projectId, id: request.datasetVersionId }, { signal }),
   );
   const datasetId = await campaign.step("open", async () => {
-    const name = `campaign-${campaign.key.campaignId}`;
+    const name = datasetName(campaign.key.campaignId);
     const dataset = await whileAway(signal, () =>
       services.datasets.createDataset({ projectId, name }, { signal }).catch((error: unknown) => {
         // Made by a holder that died before it could say so.

@@ -1,4 +1,5 @@
 /** gRPC handlers of the campaigns service. */
+import type { ArtifactStore } from "@tutelage/platform/artifacts";
 import { invalidField, notFound, TutelageError } from "@tutelage/platform/errors";
 import { requireProject } from "@tutelage/platform/project";
 import { toRunMessage } from "@tutelage/platform/runmessage";
@@ -11,7 +12,10 @@ import type {
 import { Split } from "@tutelage/proto/task/v1/task";
 import type { CampaignState, ResolvedRequest } from "./campaign.js";
 import { abandon, rowsOf, type Services } from "./clients.js";
+import { deleteCampaign } from "./deletion.js";
+import type { DeletionStore } from "./deletionstore.js";
 import { type ForecastBasis, forecast } from "./forecast.js";
+import { startHeld } from "./holds.js";
 import { gatherReport } from "./report.js";
 import { resolveRequest } from "./request.js";
 import { seedRowsPage } from "./seedrows.js";
@@ -25,6 +29,10 @@ export function campaignsService(deps: {
   runs: Runs<ResolvedRequest, CampaignState>;
   store: CampaignStore;
   services: Services;
+  deletions: DeletionStore;
+  artifacts: Pick<ArtifactStore, "uri" | "remove">;
+  /** Aborts when the service stops. */
+  stopping: AbortSignal;
 }): CampaignsServiceImplementation {
   const { runs, store, services } = deps;
   const get = async (projectId: string, id: string) => {
@@ -41,7 +49,7 @@ export function campaignsService(deps: {
       const before = idempotencyKey === "" ? undefined : await runs.startedBy(projectId, idempotencyKey, request);
       if (before !== undefined) return toCampaign(before);
       const resolved = await resolveRequest(services, request, context.signal);
-      return toCampaign(await runs.start(projectId, idempotencyKey, resolved, { asked: request }));
+      return toCampaign(await startHeld(deps, resolved, request));
     },
 
     async estimateCampaign({ campaign }, context) {
@@ -97,6 +105,13 @@ export function campaignsService(deps: {
       return toCampaign(run);
     },
 
+    async deleteCampaign({ projectId, id }) {
+      requireProject(projectId);
+      if (!isUuid(id)) throw notFound("campaign", id);
+      // Goes on when the client leaves: what is hidden is not left lying.
+      return await deleteCampaign(deps, { projectId, campaignId: id }, deps.stopping);
+    },
+
     async listIterations({ projectId, id }) {
       await get(projectId, id);
       return { iterations: await store.iterations({ projectId, campaignId: id }) };
@@ -133,7 +148,7 @@ export function campaignsService(deps: {
 
 /** Looks up what a forecast rests on. */
 async function forecastBasis(
-  { runs, store, services }: Parameters<typeof campaignsService>[0],
+  { runs, store, services }: Pick<Parameters<typeof campaignsService>[0], "runs" | "store" | "services">,
   resolved: ResolvedRequest,
   signal: AbortSignal,
 ): Promise<ForecastBasis> {

@@ -12,9 +12,11 @@ import { CampaignsServiceDefinition } from "@tutelage/proto/campaigns/v1/campaig
 import { z } from "zod";
 import { Campaign, type CampaignState, type ResolvedRequest } from "./campaign.js";
 import { abandon, connectServices } from "./clients.js";
+import { DeletionStore } from "./deletionstore.js";
 import { runCampaign } from "./loop.js";
 import { campaignsService } from "./service.js";
 import { CampaignStore } from "./store.js";
+import { defaultSweepTiming, type SweepTiming, sweep } from "./sweeper.js";
 
 export const settings = {
   ...serviceSettings,
@@ -26,9 +28,17 @@ export const settings = {
   ARTIFACT_ROOT: z.string().optional(),
   // Campaigns wait for students and teachers most of the time; this many do so at once in one process.
   CAMPAIGNS_CONCURRENCY: z.coerce.number().int().min(1).max(100).default(4),
+  /**
+   * Days after its end for which a campaign's checkpoints stay that its outcome does not name: those of cross-fitting,
+   * the bulk of the disk. 0 keeps them until the campaign is deleted.
+   */
+  CAMPAIGNS_KEEP_CHECKPOINTS_DAYS: z.coerce.number().min(0).max(3_650).default(7),
 };
 
-export async function start(config: z.output<z.ZodObject<typeof settings>>): Promise<RunningService> {
+export async function start(
+  config: z.output<z.ZodObject<typeof settings>>,
+  options: { sweepTiming?: Partial<SweepTiming> } = {},
+): Promise<RunningService> {
   const log = createLog("campaigns", config.LOG_LEVEL);
   const database = await openDatabase({ url: config.DATABASE_URL, schema: "campaigns", log, hasRuns: true });
   const artifacts = new FileArtifactStore(config.ARTIFACT_ROOT ?? join(config.TUTELAGE_HOME, "artifacts"));
@@ -40,10 +50,25 @@ export async function start(config: z.output<z.ZodObject<typeof settings>>): Pro
     evaluation: config.EVALUATION_ADDRESS,
     teacher: config.TEACHER_ADDRESS,
   });
+  const stopping = new AbortController();
+  const deletions = new DeletionStore(database);
+  const sweeping = sweep({
+    store,
+    deletions,
+    services,
+    artifacts,
+    log,
+    keepCheckpointsDays: config.CAMPAIGNS_KEEP_CHECKPOINTS_DAYS,
+    timing: { ...defaultSweepTiming, ...options.sweepTiming },
+    signal: stopping.signal,
+  });
   return await startRunService({
     name: "campaigns",
     listen: config.CAMPAIGNS_LISTEN,
-    served: served(CampaignsServiceDefinition, campaignsService({ runs, store, services })),
+    served: served(
+      CampaignsServiceDefinition,
+      campaignsService({ runs, store, services, deletions, artifacts, stopping: stopping.signal }),
+    ),
     runs,
     handler: async (lease) => {
       const campaign = new Campaign(lease, services, artifacts, store);
@@ -68,7 +93,11 @@ export async function start(config: z.output<z.ZodObject<typeof settings>>): Pro
       },
       abandon: (run) => abandon(services, run),
     },
-    stopping: new AbortController(),
-    close: () => services.close(),
+    stopping,
+    close: async () => {
+      stopping.abort();
+      await sweeping;
+      services.close();
+    },
   });
 }

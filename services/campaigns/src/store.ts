@@ -170,7 +170,7 @@ export class CampaignStore {
   /** The project's newest campaign that succeeded with these profiles. */
   async newestLike(projectId: string, studentProfile: string, teacherProfile: string): Promise<string | undefined> {
     const { rows } = await this.database.pool.query(
-      `select id from runs where project_id = $1 and status = 'SUCCEEDED'
+      `select id from runs where project_id = $1 and status = 'SUCCEEDED' and deleting_at is null
          and request->>'studentProfile' = $2 and request->>'teacherProfile' = $3
        order by created_at desc limit 1`,
       [projectId, studentProfile, teacherProfile],

@@ -4,7 +4,7 @@
  * file, and a process that dies before has made nothing.
  */
 import { randomUUID } from "node:crypto";
-import type { ArtifactStore } from "@tutelage/platform/artifacts";
+import type { Artifact, ArtifactStore } from "@tutelage/platform/artifacts";
 import { TutelageError } from "@tutelage/platform/errors";
 import { linesOf, readRows, rowFromLine } from "@tutelage/platform/rowfile";
 import { type Row, Split } from "@tutelage/proto/task/v1/task";
@@ -80,14 +80,38 @@ export class Draft {
     commit: NewVersion["commit"],
     expectedLatestId: string | null | undefined,
     signal: AbortSignal,
-  ): Promise<Committed> {
+  ): Promise<Exclude<Committed, { artifactGone: true }>> {
     const { artifacts, store } = this.dependencies;
     const { projectId } = this.dataset;
     const digest = this.digest.finish();
-    const artifact = await artifacts.put(`${projectId}/versions/${digest}.jsonl`, this.artifactBytes());
-    signal.throwIfAborted();
+    let uri: string | undefined;
+    let committed: Committed | undefined;
+    try {
+      for (;;) {
+        const artifact = await artifacts.put(`${projectId}/versions/${digest}.jsonl`, this.artifactBytes());
+        uri = artifact.uri;
+        signal.throwIfAborted();
+        committed = await store.commitVersion(this.newVersion(digest, artifact, commit, expectedLatestId));
+        if (!("artifactGone" in committed)) return committed;
+      }
+    } finally {
+      // Rows of a version that did not come to be, e.g. as its dataset is being deleted, are not left lying.
+      if (uri !== undefined && (committed === undefined || !("version" in committed))) {
+        const written = uri;
+        await store.discardArtifact({ projectId, digest }, () => artifacts.remove(written)).catch(() => {});
+      }
+    }
+  }
+
+  private newVersion(
+    digest: string,
+    artifact: Artifact,
+    commit: NewVersion["commit"],
+    expectedLatestId: NewVersion["expectedLatestId"],
+  ): NewVersion {
+    const { projectId } = this.dataset;
     const id = randomUUID();
-    return await store.commitVersion({
+    return {
       version: {
         id,
         projectId,
@@ -106,7 +130,8 @@ export class Draft {
       addedRows: () => this.rows(),
       expectedLatestId,
       commit,
-    });
+      artifactIsThere: () => this.dependencies.artifacts.exists(artifact.uri),
+    };
   }
 
   async close(): Promise<void> {

@@ -6,6 +6,7 @@ import type { DatasetsServiceImplementation } from "@tutelage/proto/datasets/v1/
 import { Split } from "@tutelage/proto/task/v1/task";
 import { datasetMessage, versionMessage } from "./answers.js";
 import { appendRows } from "./appends.js";
+import { type DeletionDependencies, deleteDataset, holdVersion, requireHolder } from "./deletion.js";
 import { type Dependencies, wholeVersion } from "./draft.js";
 import { readCursor, requireName, requirePageSize, requireUuid, writeCursor } from "./fields.js";
 import { importRows } from "./imports.js";
@@ -15,8 +16,10 @@ import type { VersionRecord } from "./store.js";
 const maxExportChunkBytes = 64 * 1024;
 const maxTexts = 10_000;
 
-export function datasetsService(dependencies: Dependencies & { novelty: NoveltyMeter }): DatasetsServiceImplementation {
-  const { store, artifacts, novelty } = dependencies;
+export function datasetsService(
+  dependencies: Dependencies & DeletionDependencies & { novelty: NoveltyMeter },
+): DatasetsServiceImplementation {
+  const { store, artifacts, novelty, deletions } = dependencies;
 
   async function versionOf(projectId: string, field: string, id: string): Promise<VersionRecord> {
     const version = await store.version(requireProject(projectId), requireUuid(field, id));
@@ -103,6 +106,17 @@ export function datasetsService(dependencies: Dependencies & { novelty: NoveltyM
       const version = await versionOf(projectId, "version_id", versionId);
       return { novelties: await novelty.measure(version, texts, context.signal) };
     },
+
+    async holdVersion(request) {
+      await holdVersion(dependencies, request);
+      return {};
+    },
+
+    async releaseHolds({ projectId, holder }) {
+      return { released: await deletions.release(requireProject(projectId), requireHolder(holder)) };
+    },
+
+    deleteDataset: (request) => deleteDataset(dependencies, request),
   };
 
   /** Lines in blocks of about a chunk. */

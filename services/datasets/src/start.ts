@@ -7,6 +7,8 @@ import { createLog } from "@tutelage/platform/log";
 import type { RunningService } from "@tutelage/platform/process";
 import { DatasetsServiceDefinition } from "@tutelage/proto/datasets/v1/datasets";
 import { z } from "zod";
+import { resumeDeletions } from "./deletion.js";
+import { DeletionStore } from "./deletionstore.js";
 import { NoveltyMeter } from "./novelty.js";
 import { datasetsService } from "./service.js";
 import { DatasetStore } from "./store.js";
@@ -26,7 +28,9 @@ export async function start(config: Readonly<Config>): Promise<RunningService> {
   const database = await openDatabase({ url: config.DATABASE_URL, schema: "datasets", log });
   try {
     const artifacts = new FileArtifactStore(config.ARTIFACT_ROOT ?? join(config.TUTELAGE_HOME, "artifacts"));
+    const deletions = new DeletionStore(database);
     const implementation = datasetsService({
+      deletions,
       store: new DatasetStore(database),
       artifacts,
       spoolDirectory: join(config.TUTELAGE_HOME, "spool"),
@@ -37,11 +41,15 @@ export async function start(config: Readonly<Config>): Promise<RunningService> {
       services: [served(DatasetsServiceDefinition, implementation)],
       log,
     });
+    const resumed = resumeDeletions({ deletions, artifacts }, log).catch((error: unknown) =>
+      log.warn({ err: error }, "could not look for interrupted deletions"),
+    );
     return {
       name: "datasets",
       address: server.address,
       stop: async () => {
         await server.stop();
+        await resumed;
         await database.close();
       },
     };

@@ -2,10 +2,10 @@
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type { Database } from "@tutelage/platform/database";
-import { TutelageError } from "@tutelage/platform/errors";
+import { notFound, TutelageError } from "@tutelage/platform/errors";
 import { originName, splitName } from "@tutelage/platform/rowfile";
 import { type Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
-import { and, desc, eq, lt, sql } from "drizzle-orm";
+import { and, desc, eq, isNull, lt, type SQLWrapper, sql } from "drizzle-orm";
 import { drizzle } from "drizzle-orm/node-postgres";
 import { from as copyFrom } from "pg-copy-streams";
 import { copyColumns, copyLine, rowFromRecord } from "./copytext.js";
@@ -26,10 +26,27 @@ export interface NewVersion {
   expectedLatestId: string | null | undefined;
   /** Remembered for the idempotency key, when there is one. */
   commit: { idempotencyKey: string; requestSha256: string; result: ImportResult };
+  /** Whether the artifact is still there: a deletion may have taken it for that of its own version alone. */
+  artifactIsThere: () => Promise<boolean>;
 }
 
-/** What came of a commit: the version, what an equal key made before, or that the dataset has moved on. */
-export type Committed = { version: VersionRecord } | { before: CommitRecord } | { moved: true };
+/**
+ * What came of a commit: the version, what an equal key made before, that the
+ * dataset has moved on, or that the artifact must be written again.
+ */
+export type Committed =
+  | { version: VersionRecord }
+  | { before: CommitRecord }
+  | { moved: true }
+  | { artifactGone: true };
+
+/** True of a dataset that is not being deleted. */
+const stays = (datasetId: SQLWrapper) =>
+  sql`exists (select 1 from datasets.datasets d where d.id = ${datasetId} and d.deleting_at is null)`;
+
+/** What commits and deletions of versions with one artifact wait for one another on. */
+export const artifactLock = ({ projectId, digest }: { projectId: string; digest: string }) =>
+  sql`hashtextextended(${`${projectId}/${digest}`}, 0)`;
 
 export class DatasetStore {
   constructor(private readonly database: Database) {}
@@ -41,6 +58,12 @@ export class DatasetStore {
   async createDataset(projectId: string, name: string): Promise<DatasetRecord> {
     const made = await this.db.insert(datasets).values({ projectId, name }).onConflictDoNothing().returning();
     if (made[0] !== undefined) return made[0];
+    if ((await this.datasetByName(projectId, name)) === undefined) {
+      throw new TutelageError("already_exists", `The dataset "${name}" is being deleted; try again in a moment.`, {
+        reason: "dataset_being_deleted",
+        fields: [{ field: "name", description: "is taken until the deletion has ended." }],
+      });
+    }
     throw new TutelageError("already_exists", `There is a dataset "${name}" already; choose another name.`, {
       reason: "dataset_name_taken",
       fields: [{ field: "name", description: "is taken; choose another one." }],
@@ -51,7 +74,7 @@ export class DatasetStore {
     const found = await this.db
       .select()
       .from(datasets)
-      .where(and(eq(datasets.projectId, projectId), eq(datasets.id, id)));
+      .where(and(eq(datasets.projectId, projectId), eq(datasets.id, id), isNull(datasets.deletingAt)));
     return found[0];
   }
 
@@ -59,7 +82,7 @@ export class DatasetStore {
     const found = await this.db
       .select()
       .from(datasets)
-      .where(and(eq(datasets.projectId, projectId), eq(datasets.name, name)));
+      .where(and(eq(datasets.projectId, projectId), eq(datasets.name, name), isNull(datasets.deletingAt)));
     return found[0];
   }
 
@@ -68,7 +91,13 @@ export class DatasetStore {
     return await this.db
       .select()
       .from(datasets)
-      .where(and(eq(datasets.projectId, projectId), before === undefined ? undefined : lt(datasets.ordinal, before)))
+      .where(
+        and(
+          eq(datasets.projectId, projectId),
+          isNull(datasets.deletingAt),
+          before === undefined ? undefined : lt(datasets.ordinal, before),
+        ),
+      )
       .orderBy(desc(datasets.ordinal))
       .limit(limit);
   }
@@ -77,7 +106,7 @@ export class DatasetStore {
     const found = await this.db
       .select()
       .from(versions)
-      .where(and(eq(versions.projectId, projectId), eq(versions.id, id)));
+      .where(and(eq(versions.projectId, projectId), eq(versions.id, id), stays(versions.datasetId)));
     return found[0];
   }
 
@@ -156,9 +185,23 @@ export class DatasetStore {
         const [dataset] = await transaction
           .select()
           .from(datasets)
-          .where(and(eq(datasets.projectId, version.projectId), eq(datasets.id, version.datasetId)))
-          .for("update");
-        if (dataset === undefined) throw new Error(`dataset ${version.datasetId} is gone`);
+          .where(
+            and(
+              eq(datasets.projectId, version.projectId),
+              eq(datasets.id, version.datasetId),
+              isNull(datasets.deletingAt),
+            ),
+          )
+          .for("no key update");
+        if (dataset === undefined) throw notFound("dataset", version.datasetId);
+        if (version.parentVersionId !== null) {
+          // The parent's dataset, which may be another one, cannot begin to be deleted until this is committed.
+          const parent = await transaction.execute(sql`
+            select 1 from datasets d join versions v on v.dataset_id = d.id
+            where v.project_id = ${version.projectId} and v.id = ${version.parentVersionId} and d.deleting_at is null
+            for key share of d`);
+          if (parent.rowCount === 0) throw notFound("version", version.parentVersionId);
+        }
         if (commit.idempotencyKey !== "") {
           const [before] = await transaction
             .select()
@@ -191,6 +234,8 @@ export class DatasetStore {
                 );
         let committed = twin;
         if (committed === undefined) {
+          await transaction.execute(sql`select pg_advisory_xact_lock_shared(${artifactLock(version)})`);
+          if (!(await made.artifactIsThere())) return { artifactGone: true };
           [committed] = await transaction.insert(versions).values(version).returning();
           const copy = client.query(copyFrom(`copy rows (${copyColumns}) from stdin`));
           await pipeline(Readable.from(copyBlocks(version, made.addedRows())), copy);
@@ -214,6 +259,19 @@ export class DatasetStore {
       // A connection whose COPY broke off is not used again.
       client.release(failure);
     }
+  }
+
+  /** Removes an artifact that was written for a version which was not committed, unless a version has it. */
+  async discardArtifact(which: { projectId: string; digest: string }, remove: () => Promise<unknown>): Promise<void> {
+    await this.db.transaction(async (transaction) => {
+      await transaction.execute(sql`select pg_advisory_xact_lock(${artifactLock(which)})`);
+      const [version] = await transaction
+        .select({ id: versions.id })
+        .from(versions)
+        .where(and(eq(versions.projectId, which.projectId), eq(versions.digest, which.digest)))
+        .limit(1);
+      if (version === undefined) await remove();
+    });
   }
 }
 

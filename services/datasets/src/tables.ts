@@ -12,6 +12,7 @@ export const datasets = schema.table("datasets", {
   name: text("name").notNull(),
   latestVersionId: uuid("latest_version_id"),
   createdAt: timestamp("created_at", { withTimezone: true }).notNull().defaultNow(),
+  deletingAt: timestamp("deleting_at", { withTimezone: true }),
 });
 
 export const versions = schema.table("versions", {
@@ -71,4 +72,16 @@ export const commits = schema.table(
     createdAt: timestamp("created_at", { withTimezone: true }).notNull().defaultNow(),
   },
   (table) => [primaryKey({ columns: [table.projectId, table.datasetId, table.idempotencyKey] })],
+);
+
+export const holds = schema.table(
+  "holds",
+  {
+    projectId: text("project_id").notNull(),
+    versionId: uuid("version_id").notNull(),
+    holder: text("holder").notNull(),
+    expiresAt: timestamp("expires_at", { withTimezone: true }),
+    createdAt: timestamp("created_at", { withTimezone: true }).notNull().defaultNow(),
+  },
+  (table) => [primaryKey({ columns: [table.projectId, table.versionId, table.holder] })],
 );

@@ -2,12 +2,14 @@
 import type { Database } from "@tutelage/platform/database";
 import { invalidField, TutelageError } from "@tutelage/platform/errors";
 import type { connect } from "@tutelage/platform/grpc";
+import { requireProject } from "@tutelage/platform/project";
 import type { Runs } from "@tutelage/platform/runs";
 import { namedStudentError } from "@tutelage/platform/studentjob";
 import { requireTask } from "@tutelage/platform/task";
 import type { EvaluationServiceImplementation, PredictRequest } from "@tutelage/proto/evaluation/v1/evaluation";
 import type { Prediction, StudentServiceDefinition } from "@tutelage/proto/student/v1/student";
 import { decodingFor } from "./decoding.js";
+import { deleteEvaluationRuns } from "./deletion.js";
 import {
   type CheckedRequest,
   checkRequest,
@@ -49,6 +51,11 @@ export function evaluationService(dependencies: Dependencies): EvaluationService
 
     async cancelEvaluationRun({ projectId, id }) {
       return toEvaluationRun(await runs.cancel(projectId, id));
+    },
+
+    async deleteEvaluationRuns({ projectId, keyPrefix }, { signal }) {
+      requireProject(projectId);
+      return await deleteEvaluationRuns(database, projectId, keyPrefix, signal);
     },
 
     async *listPredictions({ projectId, id, wrongOnly }) {

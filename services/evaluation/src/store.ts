@@ -12,11 +12,12 @@ interface OfRun {
   runId: string;
 }
 
-/** Forgets the predictions of an earlier attempt. */
-export async function deletePredictions(transaction: Transaction, run: OfRun): Promise<void> {
-  await transaction
+/** Forgets a run's predictions, e.g. those of an earlier attempt. Gives how many. */
+export async function deletePredictions(transaction: Transaction, run: OfRun): Promise<number> {
+  const { rowCount } = await transaction
     .delete(predictions)
     .where(and(eq(predictions.projectId, run.projectId), eq(predictions.runId, run.runId)));
+  return rowCount ?? 0;
 }
 
 /**

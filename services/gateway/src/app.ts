@@ -16,6 +16,7 @@ import { campaignReportRoutes } from "./campaign-reports.js";
 import { campaignStudentRoutes } from "./campaign-student.js";
 import { campaignRoutes } from "./campaigns.js";
 import { datasetRoutes } from "./datasets.js";
+import { deletionRoutes } from "./deletions.js";
 import { guard } from "./guard.js";
 import { healthRoutes } from "./health.js";
 import { handleError, handleNotFound } from "./problem.js";
@@ -105,6 +106,7 @@ export async function buildApp(context: Omit<RouteContext, "shutdown"> & { log: 
           campaignEventRoutes,
           campaignReportRoutes,
           campaignStudentRoutes,
+          deletionRoutes,
         ]) {
           routes(v1, { ...context, shutdown: shutdown.signal });
         }

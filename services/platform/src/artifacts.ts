@@ -1,7 +1,7 @@
 /** Immutable files behind one interface: dataset versions, candidates, checkpoints. */
 import { createHash, randomUUID } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { access, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
+import { access, lstat, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { dirname, join, relative, resolve, sep } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { TutelageError } from "./errors.js";
@@ -24,8 +24,8 @@ export interface ArtifactStore {
   /** Names and sizes of the files in a directory, by name. */
   list(uri: string): Promise<{ name: string; uri: string; sizeBytes: number }[]>;
   exists(uri: string): Promise<boolean>;
-  /** Removes a file or directory; no error when nothing is there. */
-  remove(uri: string): Promise<void>;
+  /** Removes a file or directory; no error when nothing is there. Gives the bytes of the files that went. */
+  remove(uri: string): Promise<number>;
 }
 
 /** Artifacts in a directory of this machine. */
@@ -106,8 +106,11 @@ export class FileArtifactStore implements ArtifactStore {
     );
   }
 
-  async remove(uri: string): Promise<void> {
-    await rm(this.path(uri), { recursive: true, force: true });
+  async remove(uri: string): Promise<number> {
+    const path = this.path(uri);
+    const sizeBytes = await filesBytes(path);
+    await rm(path, { recursive: true, force: true });
+    return sizeBytes;
   }
 
   private path(uri: string): string {
@@ -128,6 +131,19 @@ export class FileArtifactStore implements ArtifactStore {
     }
     return absolute;
   }
+}
+
+/** Bytes of a file, or of all files in a directory; 0 when nothing is there. */
+async function filesBytes(path: string): Promise<number> {
+  const status = await lstat(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT") return undefined;
+    throw error;
+  });
+  if (status === undefined) return 0;
+  if (!status.isDirectory()) return status.size;
+  let bytes = 0;
+  for (const name of await readdir(path)) bytes += await filesBytes(join(path, name));
+  return bytes;
 }
 
 /** Without this the rename itself may be lost with the machine's power. */

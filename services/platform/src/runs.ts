@@ -106,22 +106,29 @@ export class Runs<Request, State extends object> {
    * Stores a run, or returns the one that this key already made.
    * Throws already_exists when the key was used for another request.
    * @param asked what tells requests apart, where `request` has more in it than was asked
+   * @param id the run's id, where something must name it before it is stored
    */
   async start(
     projectId: string,
     idempotencyKey: string,
     request: Request,
-    { state = {}, asked = request }: { state?: Partial<State>; asked?: unknown } = {},
+    { state = {}, asked = request, id = randomUUID() }: { state?: Partial<State>; asked?: unknown; id?: string } = {},
   ): Promise<RunRow<Request, State>> {
     const key = idempotencyKey === "" ? randomUUID() : idempotencyKey;
     const inserted = await this.database.pool.query(
-      `insert into runs (project_id, idempotency_key, request, request_sha256, state)
-       values ($1, $2, $3, $4, $5) on conflict (project_id, idempotency_key) do nothing returning ${runColumns}`,
-      [projectId, key, JSON.stringify(request), sha256(asked), JSON.stringify(state)],
+      `insert into runs (project_id, idempotency_key, request, request_sha256, state, id)
+       values ($1, $2, $3, $4, $5, $6) on conflict (project_id, idempotency_key) do nothing returning ${runColumns}`,
+      [projectId, key, JSON.stringify(request), sha256(asked), JSON.stringify(state), id],
     );
     if (inserted.rowCount === 1) return toRow(inserted.rows[0]);
     const first = await this.startedBy(projectId, key, asked);
-    if (first === undefined) throw new Error("A run that was there is gone.");
+    if (first === undefined) {
+      throw new TutelageError(
+        "aborted",
+        `The run of the idempotency key "${key}" is being deleted; use a new key, or this one once it is gone.`,
+        { reason: "run_being_deleted" },
+      );
+    }
     return first;
   }
 
@@ -135,7 +142,8 @@ export class Runs<Request, State extends object> {
     asked: unknown,
   ): Promise<RunRow<Request, State> | undefined> {
     const { rows } = await this.database.pool.query(
-      `select request_sha256, ${runColumns} from runs where project_id = $1 and idempotency_key = $2`,
+      `select request_sha256, ${runColumns} from runs
+       where project_id = $1 and idempotency_key = $2 and deleting_at is null`,
       [projectId, idempotencyKey],
     );
     if (rows.length === 0) return undefined;
@@ -153,7 +161,7 @@ export class Runs<Request, State extends object> {
   async get(projectId: string, id: string): Promise<RunRow<Request, State>> {
     if (!isUuid(id)) throw notFound("run", id);
     const { rows } = await this.database.pool.query(
-      `select ${runColumns} from runs where project_id = $1 and id = $2`,
+      `select ${runColumns} from runs where project_id = $1 and id = $2 and deleting_at is null`,
       [projectId, id],
     );
     if (rows.length === 0) throw notFound("run", id);
@@ -163,7 +171,7 @@ export class Runs<Request, State extends object> {
   /** A page of a project's runs, newest first; `before` is the last run of the page before. */
   async list(projectId: string, limit: number, before?: { createdAt: string; id: string }) {
     const { rows } = await this.database.pool.query(
-      `select ${runColumns} from runs where project_id = $1
+      `select ${runColumns} from runs where project_id = $1 and deleting_at is null
          and ($3::timestamptz is null
            -- The cursor's time has milliseconds, the row's microseconds: the row itself says where to go on.
            or (created_at, id) < (coalesce((select created_at from runs where id = $4::uuid), $3), $4::uuid))

@@ -90,8 +90,7 @@ export class Caller {
     const stored = await this.store.answered(lease.run.projectId, digest);
     if (stored !== undefined) {
       const outcome = attempt.read(stored.reply);
-      await this.store.record(lease, { ...place, callId: stored.callId, reused: true, outcome });
-      return undefined;
+      if (await this.store.record(lease, { ...place, callId: stored.callId, reused: true, outcome })) return undefined;
     }
     await signals.hold();
     for (let retry = 0; ; retry += 1) {

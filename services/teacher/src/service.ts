@@ -1,8 +1,11 @@
 /** The gRPC handlers. */
+import type { Database } from "@tutelage/platform/database";
 import { requireProject } from "@tutelage/platform/project";
 import { toRunMessage } from "@tutelage/platform/runmessage";
 import type { RunRow, Runs } from "@tutelage/platform/runs";
 import type { GenerationRun, TeacherServiceImplementation } from "@tutelage/proto/teacher/v1/teacher";
+import { deleteGenerationRuns } from "./deletion.js";
+import { projectUsage } from "./deletionstore.js";
 import { scoresLabels } from "./profile.js";
 import { checkStartRequest } from "./request.js";
 import type { Store } from "./store.js";
@@ -15,8 +18,9 @@ export function teacherService(dependencies: {
   runs: Runs<GenerationRequest, object>;
   store: Store;
   teachers: Teachers;
+  database: Database;
 }): TeacherServiceImplementation {
-  const { runs, store, teachers } = dependencies;
+  const { runs, store, teachers, database } = dependencies;
   const toMessage = async (row: GenerationRow): Promise<GenerationRun> => ({
     run: toRunMessage(row),
     teacherProfile: row.request.teacherProfile,
@@ -36,6 +40,13 @@ export function teacherService(dependencies: {
     },
     async cancelGenerationRun({ projectId, id }) {
       return await toMessage(await runs.cancel(projectId, id));
+    },
+    async deleteGenerationRuns({ projectId, keyPrefix }, { signal }) {
+      requireProject(projectId);
+      return await deleteGenerationRuns(database, projectId, keyPrefix, signal);
+    },
+    async getProjectUsage({ projectId }) {
+      return await projectUsage(database, requireProject(projectId));
     },
     async *listResults({ projectId, id }) {
       await runs.get(projectId, id);

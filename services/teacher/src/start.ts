@@ -53,7 +53,7 @@ export async function start(
   return await startRunService({
     name: "teacher",
     listen: config.TEACHER_LISTEN,
-    served: served(TeacherServiceDefinition, teacherService({ runs, store, teachers })),
+    served: served(TeacherServiceDefinition, teacherService({ runs, store, teachers, database })),
     runs,
     handler: (lease) => generate(lease, { store, teachers, log, slotClient, shutdown: stopping.signal }),
     worker: { concurrency: concurrentRuns },

@@ -1,11 +1,11 @@
 /** All SQL of the teacher. */
 import { setTimeout as sleep } from "node:timers/promises";
-import { type Database, isDatabaseAway, type Transaction } from "@tutelage/platform/database";
+import { type Database, isDatabaseAway, sqlState, type Transaction } from "@tutelage/platform/database";
 import type { Lease } from "@tutelage/platform/runs";
 import type { Call, Result, Usage } from "@tutelage/proto/teacher/v1/teacher";
 import { and, asc, eq, gt, or, sql } from "drizzle-orm";
 import type { Outcome } from "./outcome.js";
-import { calls, results } from "./tables.js";
+import { calls, ledger, results } from "./tables.js";
 import type { Reply } from "./teacher.js";
 import type { GenerationRequest } from "./work.js";
 
@@ -24,6 +24,8 @@ export interface NewResult {
 /** Rows of a stream's message. */
 const batchRows = 256;
 const longestKeepWaitMs = 4_000;
+/** SQLSTATE. */
+export const foreignKeyViolation = "23503";
 
 export class Store {
   constructor(private readonly database: Database) {}
@@ -43,8 +45,7 @@ export class Store {
   async keep(call: NewCall): Promise<void> {
     for (let waitMs = 250; ; waitMs = Math.min(2 * waitMs, longestKeepWaitMs)) {
       try {
-        // A try whose answer was lost may have stored it.
-        await this.database.drizzle.insert(calls).values(call).onConflictDoNothing();
+        await this.keepOnce(call);
         return;
       } catch (error) {
         if (!isDatabaseAway(error)) throw error;
@@ -53,11 +54,37 @@ export class Store {
     }
   }
 
-  /** Stores what came of a call, fenced. */
-  async record(lease: GenerationLease, result: NewResult): Promise<void> {
-    await lease.write(async (transaction: Transaction) => {
-      await transaction.insert(results).values({ projectId: lease.run.projectId, runId: lease.run.id, ...result });
+  private async keepOnce(call: NewCall): Promise<void> {
+    await this.database.drizzle.transaction(async (transaction) => {
+      const run = await transaction.execute(
+        sql`select 1 from runs where project_id = ${call.projectId} and id = ${call.runId} for key share`,
+      );
+      // A try whose answer was lost may have stored it.
+      if (run.rowCount !== 0) await transaction.insert(calls).values(call).onConflictDoNothing();
+      // Its holder hung while the run was deleted: what it cost counts, what was said is nobody's any more.
+      else {
+        await transaction
+          .insert(ledger)
+          .values({ ...call, callId: call.id })
+          .onConflictDoNothing();
+      }
     });
+  }
+
+  /**
+   * Stores what came of a call, fenced. False when the call is gone: it was of
+   * a run that was deleted after its reply was found.
+   */
+  async record(lease: GenerationLease, result: NewResult): Promise<boolean> {
+    try {
+      await lease.write(async (transaction: Transaction) => {
+        await transaction.insert(results).values({ projectId: lease.run.projectId, runId: lease.run.id, ...result });
+      });
+      return true;
+    } catch (error) {
+      if (sqlState(error) === foreignKeyViolation) return false;
+      throw error;
+    }
   }
 
   /** The outcomes that a run has: position → attempt → outcome. */

@@ -24,6 +24,21 @@ export const calls = schema.table("calls", {
   finishedAt: timestamp("finished_at", { withTimezone: true }).notNull(),
 });
 
+/** What calls of deleted runs cost. */
+export const ledger = schema.table("ledger", {
+  callId: uuid("call_id").primaryKey(),
+  projectId: text("project_id").notNull(),
+  runId: uuid("run_id").notNull(),
+  teacherProfile: text("teacher_profile").notNull(),
+  model: text("model").notNull(),
+  status: text("status", { enum: ["answered", "failed"] }).notNull(),
+  promptTokens: bigint("prompt_tokens", { mode: "number" }).notNull(),
+  completionTokens: bigint("completion_tokens", { mode: "number" }).notNull(),
+  costMicroUsd: bigint("cost_micro_usd", { mode: "number" }).notNull(),
+  durationMs: bigint("duration_ms", { mode: "number" }).notNull(),
+  finishedAt: timestamp("finished_at", { withTimezone: true }).notNull(),
+});
+
 export const results = schema.table(
   "results",
   {

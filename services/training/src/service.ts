@@ -2,8 +2,10 @@
 import type { ArtifactStore } from "@tutelage/platform/artifacts";
 import type { Database } from "@tutelage/platform/database";
 import { invalidField, TutelageError } from "@tutelage/platform/errors";
+import { requireProject } from "@tutelage/platform/project";
 import type { Runs } from "@tutelage/platform/runs";
 import type { StudentProfile, TrainingServiceImplementation } from "@tutelage/proto/training/v1/training";
+import { deleteTrainingRuns } from "./deletion.js";
 import { listSteps } from "./store.js";
 import { type CheckedRequest, checkRequest, type TrainingState, toTrainingRun } from "./trainingrun.js";
 
@@ -11,7 +13,7 @@ interface Dependencies {
   database: Database;
   runs: Runs<CheckedRequest, TrainingState>;
   profiles: ReadonlyMap<string, StudentProfile>;
-  artifacts: Pick<ArtifactStore, "exists">;
+  artifacts: Pick<ArtifactStore, "exists" | "remove" | "uri">;
   /** Aborts when the service stops; open Watch streams end then. */
   stopping: AbortSignal;
 }
@@ -42,6 +44,11 @@ export function trainingService(dependencies: Dependencies): TrainingServiceImpl
 
     async cancelTrainingRun({ projectId, id }) {
       return toTrainingRun(await runs.cancel(projectId, id));
+    },
+
+    async deleteTrainingRuns(request, { signal }) {
+      requireProject(request.projectId);
+      return await deleteTrainingRuns({ database, artifacts }, request, signal);
     },
 
     async *listTrainingSteps({ projectId, id }) {

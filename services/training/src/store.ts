@@ -12,11 +12,34 @@ interface OfRun {
   runId: string;
 }
 
-/** Forgets the steps of an earlier attempt. */
-export async function deleteSteps(transaction: Transaction, run: OfRun): Promise<void> {
-  await transaction
+/** Forgets a run's steps, e.g. those of an earlier attempt. Gives how many. */
+export async function deleteSteps(transaction: Transaction, run: OfRun): Promise<number> {
+  const { rowCount } = await transaction
     .delete(trainingSteps)
     .where(and(eq(trainingSteps.projectId, run.projectId), eq(trainingSteps.runId, run.runId)));
+  return rowCount ?? 0;
+}
+
+/** Ids of the final runs whose key begins so and whose checkpoint's files may still lie there. */
+export async function runsWithFiles(database: Database, projectId: string, keyPrefix: string): Promise<string[]> {
+  const { rows } = await database.pool.query(
+    `select id from runs where project_id = $1 and starts_with(idempotency_key, $2) and deleting_at is null
+       and status not in ('QUEUED', 'RUNNING') and not state ? 'filesRemoved'`,
+    [projectId, keyPrefix],
+  );
+  return rows.map(({ id }) => id);
+}
+
+/** Says of a run that its checkpoint's files are going, or that they are gone. */
+export async function mark(
+  database: Database,
+  { projectId, runId }: OfRun,
+  what: "checkpointRemoved" | "filesRemoved",
+): Promise<void> {
+  await database.pool.query(
+    "update runs set state = state || jsonb_build_object($3::text, true) where project_id = $1 and id = $2",
+    [projectId, runId, what],
+  );
 }
 
 /** Stores a batch of steps, at most a few thousand. */

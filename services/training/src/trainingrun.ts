@@ -21,6 +21,10 @@ export interface TrainingState extends StudentWait {
   tooLongRowIds?: string[];
   lastStep?: TrainStep | null;
   checkpoint?: Checkpoint;
+  /** Its files were removed since. */
+  checkpointRemoved?: boolean;
+  /** That removal has ended. */
+  filesRemoved?: boolean;
   trainSeconds?: number;
   /** Fences of the attempts that wrote files. */
   attempts?: number[];
@@ -57,7 +61,8 @@ export function checkRequest(
 
 /** A stored run as its message. */
 export function toTrainingRun(run: StoredTrainingRun): TrainingRun {
-  const { lastStep, checkpoint, rows = 0, tooLongRowIds = [], trainSeconds = 0 } = run.state;
+  const { lastStep, checkpoint, checkpointRemoved = false } = run.state;
+  const { rows = 0, tooLongRowIds = [], trainSeconds = 0 } = run.state;
   return {
     run: toRunMessage(run),
     request: run.request,
@@ -66,5 +71,6 @@ export function toTrainingRun(run: StoredTrainingRun): TrainingRun {
     rows,
     tooLongRowIds,
     trainSeconds,
+    checkpointRemoved,
   };
 }

@@ -1,0 +1,128 @@
+/** The SQL of deleting campaigns and of what the sweeper looks for. */
+import type { Database } from "@tutelage/platform/database";
+import { deleteRunRow } from "@tutelage/platform/rundeletion";
+import type { RunStatus } from "@tutelage/platform/runs";
+import type { Outcome } from "@tutelage/proto/campaigns/v1/campaigns";
+import { sql } from "drizzle-orm";
+import type { CampaignState } from "./campaign.js";
+import type { CampaignKey } from "./store.js";
+
+/** A look of the sweeper gives at most this many. */
+const mostAtOnce = 100;
+const sweepLock = "tutelage campaigns sweep";
+
+/** A campaign with the version that it needs. */
+export interface HeldCampaign extends CampaignKey {
+  versionId: string;
+}
+
+/** A campaign with what decides about its checkpoints. */
+export interface EndedCampaign extends CampaignKey {
+  outcome: Outcome | undefined;
+}
+
+export class DeletionStore {
+  constructor(private readonly database: Database) {}
+
+  /** A campaign's status, and whether it is being deleted; undefined when there is none. */
+  async look({ projectId, campaignId }: CampaignKey): Promise<{ status: RunStatus; deleting: boolean } | undefined> {
+    const { rows } = await this.database.pool.query(
+      `select status, deleting_at is not null as deleting from runs where project_id = $1 and id = $2`,
+      [projectId, campaignId],
+    );
+    return rows[0];
+  }
+
+  /** Hides a final campaign, or says anew that its deletion is under way. */
+  async hide({ projectId, campaignId }: CampaignKey): Promise<void> {
+    await this.database.pool.query(
+      `update runs set deleting_at = now()
+       where project_id = $1 and id = $2 and status in ('SUCCEEDED', 'FAILED', 'CANCELLED')`,
+      [projectId, campaignId],
+    );
+  }
+
+  /** Makes a hidden campaign that cannot be deleted visible again. */
+  async unhide({ projectId, campaignId }: CampaignKey): Promise<void> {
+    await this.database.pool.query("update runs set deleting_at = null where project_id = $1 and id = $2", [
+      projectId,
+      campaignId,
+    ]);
+  }
+
+  /** Removes all that this service knows of a hidden campaign, its row last. Gives how many of each kind. */
+  async remove({ projectId, campaignId }: CampaignKey): Promise<Record<string, number>> {
+    return await this.database.drizzle.transaction(async (transaction) => {
+      const removed: Record<string, number> = {};
+      for (const table of ["steps", "iterations", "candidates", "seed_grades", "events"]) {
+        const { rowCount } = await transaction.execute(
+          sql`delete from ${sql.identifier(table)} where project_id = ${projectId} and campaign_id = ${campaignId}`,
+        );
+        removed[table] = rowCount ?? 0;
+      }
+      removed.campaigns = await deleteRunRow(transaction, projectId, campaignId);
+      return removed;
+    });
+  }
+
+  /** Notes something in a campaign's state. False when it is gone or being deleted. */
+  async mark({ projectId, campaignId }: CampaignKey, patch: Partial<CampaignState>): Promise<boolean> {
+    const { rowCount } = await this.database.pool.query(
+      "update runs set state = state || $3::jsonb where project_id = $1 and id = $2 and deleting_at is null",
+      [projectId, campaignId, JSON.stringify(patch)],
+    );
+    return rowCount === 1;
+  }
+
+  /** Deletions that began so long ago that whoever began them has died, of every project. */
+  async interrupted(quietMs: number): Promise<CampaignKey[]> {
+    const { rows } = await this.database.pool.query(
+      `select project_id as "projectId", id as "campaignId" from runs
+       where deleting_at < now() - $1 * interval '1 millisecond' order by deleting_at limit ${mostAtOnce}`,
+      [quietMs],
+    );
+    return rows;
+  }
+
+  /** Campaigns whose hold is not confirmed, of every project. */
+  async unheld(): Promise<HeldCampaign[]> {
+    const { rows } = await this.database.pool.query(
+      `select project_id as "projectId", id as "campaignId", request->>'datasetVersionId' as "versionId" from runs
+       where not state ? 'versionHeld' and deleting_at is null order by created_at limit ${mostAtOnce}`,
+    );
+    return rows;
+  }
+
+  /** Campaigns that ended so long ago, with checkpoints that nobody needs any more; of every project. */
+  async unswept(days: number): Promise<EndedCampaign[]> {
+    const { rows } = await this.database.pool.query(
+      `select project_id as "projectId", id as "campaignId", state->'outcome' as outcome from runs
+       where status in ('SUCCEEDED', 'FAILED', 'CANCELLED') and not state ? 'checkpointsSwept' and deleting_at is null
+         and finished_at < now() - $1 * interval '1 day'
+       order by finished_at limit ${mostAtOnce}`,
+      [days],
+    );
+    return rows.map((row) => ({ ...row, outcome: row.outcome ?? undefined }));
+  }
+
+  /** Does a piece of work unless another replica does it now; the lock goes with the connection, however that ends. */
+  async alone(work: () => Promise<void>): Promise<void> {
+    const client = await this.database.pool.connect();
+    let failure: Error | undefined;
+    try {
+      const { rows } = await client.query("select pg_try_advisory_lock(hashtext($1)) as mine", [sweepLock]);
+      if (!rows[0].mine) return;
+      try {
+        await work();
+      } finally {
+        await client.query("select pg_advisory_unlock(hashtext($1))", [sweepLock]);
+      }
+    } catch (error) {
+      failure = error instanceof Error ? error : new Error(String(error));
+      throw error;
+    } finally {
+      // A connection that may still have the lock is not used again.
+      client.release(failure);
+    }
+  }
+}

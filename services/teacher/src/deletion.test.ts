@@ -1,0 +1,203 @@
+/** Deleting generation runs on the real wire: replies go, what was paid stays as numbers. */
+import { openDatabase } from "@tutelage/platform/database";
+import { createLog } from "@tutelage/platform/log";
+import { RunStatus } from "@tutelage/proto/run/v1/run";
+import pg from "pg";
+import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
+import { startTeacherServer, type TeacherServer } from "../../../tests/support/teacher-server.js";
+import { until } from "../../../tests/support/waiting.js";
+import { type Fixture, order, profileYaml, row, startFixture, writeRequest } from "./service.fixture.js";
+import { Store } from "./store.js";
+
+let server: TeacherServer;
+let fixture: Fixture;
+let admin: pg.Client;
+
+beforeAll(async () => {
+  server = await startTeacherServer({ labelOf: () => "book_flight" });
+  fixture = await startFixture([profileYaml("chat", server.url)]);
+  admin = new pg.Client({ connectionString: fixture.databaseUrl });
+  await admin.connect();
+});
+afterAll(async () => {
+  await admin?.end();
+  await fixture?.stop();
+  await server?.stop();
+});
+beforeEach(() => {
+  server.options.delayMs = 0;
+});
+
+/** Whether a statement waits for a lock. */
+const waitingFor = (statement: string) =>
+  `select 1 from pg_stat_activity where wait_event_type = 'Lock' and query ilike '${statement}%'`;
+
+/** Rows of every table but the list of migrations. */
+const left = async (): Promise<Record<string, number>> =>
+  (
+    await admin.query(
+      `select ${["runs", "calls", "results", "ledger"].map((name) => `(select count(*)::int from teacher.${name}) as ${name}`).join(", ")}`,
+    )
+  ).rows[0];
+const usage = () => fixture.client.getProjectUsage({ projectId: "p" });
+const remove = (keyPrefix: string) => fixture.client.deleteGenerationRuns({ projectId: "p", keyPrefix });
+const asking = (key: string, text: string, count = 2) => ({
+  ...writeRequest("chat", [order(row(key, text, "book_flight"), { count, maxAttempts: count })]),
+  idempotencyKey: key,
+});
+
+test("every table is counted here", async () => {
+  const { rows } = await admin.query("select table_name from information_schema.tables where table_schema = 'teacher'");
+  expect(rows.map((one) => one.table_name).sort()).toEqual([
+    "applied_migrations",
+    "calls",
+    "ledger",
+    "results",
+    "runs",
+  ]);
+});
+
+test("a run goes with results and calls, and leaves numbers: no word of prompt or reply, and the same account", async () => {
+  await fixture.run(asking("a/one", "take me to Kiruna at dawn"));
+  const before = await usage();
+  expect(before).toMatchObject({ calls: 2, reusedCalls: 0 });
+  expect(before.costMicroUsd).toBeGreaterThan(0);
+  expect((await remove("a/")).counts).toEqual({ generation_runs: 1, teacher_results: 2, teacher_calls: 2 });
+  expect(await left()).toEqual({ runs: 0, calls: 0, results: 0, ledger: 2 });
+  expect(await usage()).toEqual(before);
+  const { rows } = await admin.query("select l::text as text from teacher.ledger l");
+  for (const { text } of rows) expect(text).not.toMatch(/Kiruna|dawn|choices|book_flight/);
+  expect(await remove("a/")).toEqual({ counts: {}, artifactBytes: 0 });
+  await admin.query("truncate teacher.ledger");
+});
+
+test("a reply that another run reused lives as long as that run, and is not paid again", async () => {
+  const text = "a window seat to Turin";
+  await fixture.run(asking("a/one", text));
+  const second = await fixture.run({ ...asking("a/one", text), idempotencyKey: "b/one" });
+  expect(second.usage).toMatchObject({ calls: 0, reusedCalls: 2, costMicroUsd: 0 });
+  const results = await fixture.results(second);
+  const before = await usage();
+  expect((await remove("a/")).counts).toEqual({ generation_runs: 1, teacher_results: 2 });
+  expect(await left()).toEqual({ runs: 1, calls: 2, results: 2, ledger: 0 });
+  expect(await fixture.results(second)).toEqual(results);
+  // Its own account is what it was: the calls are not booked on it.
+  const view = await fixture.client.getGenerationRun({ projectId: "p", id: second.run?.id ?? "" });
+  expect(view.usage).toMatchObject({ calls: 0, reusedCalls: 2, costMicroUsd: 0 });
+  const asked = server.calls.length;
+  const third = await fixture.run({ ...asking("a/one", text), idempotencyKey: "c/one" });
+  expect([server.calls.length, third.usage?.reusedCalls]).toEqual([asked, 2]);
+  // The last one that needs them takes them along.
+  await remove("b/");
+  expect(await left()).toMatchObject({ calls: 2, ledger: 0 });
+  expect((await remove("c/")).counts).toEqual({ generation_runs: 1, teacher_results: 2, teacher_calls: 2 });
+  expect(await left()).toEqual({ runs: 0, calls: 0, results: 0, ledger: 2 });
+  expect({ ...(await usage()), reusedCalls: 0 }).toEqual({ ...before, reusedCalls: 0 });
+  await admin.query("truncate teacher.ledger");
+});
+
+test("a reply that is deleted after it was found and before it is reused is asked for anew", async () => {
+  const text = "a ferry to Patmos";
+  await fixture.run(asking("e/one", text, 1));
+  const blocker = new pg.Client({ connectionString: fixture.databaseUrl });
+  await blocker.connect();
+  // What a deletion does, up to its commit.
+  await blocker.query("begin");
+  await blocker.query("delete from teacher.results");
+  await blocker.query("delete from teacher.calls");
+  const second = fixture.run({ ...asking("e/one", text, 1), idempotencyKey: "f/one" });
+  await until(async () => (await admin.query(waitingFor("insert into%results"))).rowCount !== 0);
+  await blocker.query("commit");
+  await blocker.end();
+  expect((await second).run?.status).toBe(RunStatus.SUCCEEDED);
+  expect((await second).usage).toMatchObject({ calls: 1, reusedCalls: 0 });
+  await remove("e/");
+  await remove("f/");
+  await admin.query("truncate teacher.ledger");
+});
+
+test("a reply that another run reuses in the middle of its deletion stays", async () => {
+  const text = "a mule to Matera";
+  await fixture.run(asking("g/one", text, 1));
+  const second = await fixture.run({ ...asking("g/one", text, 1), idempotencyKey: "h/one" });
+  const { rows } = await admin.query("delete from teacher.results where run_id = $1 returning call_id", [
+    second.run?.id,
+  ]);
+  const blocker = new pg.Client({ connectionString: fixture.databaseUrl });
+  await blocker.connect();
+  await blocker.query("begin");
+  await blocker.query(
+    `insert into teacher.results (project_id, run_id, position, attempt, row_id, call_id, reused, outcome)
+     values ('p', $1, 0, 0, 'g/one', $2, true, '{}')`,
+    [second.run?.id, rows[0].call_id],
+  );
+  const removing = remove("g/");
+  await until(async () => (await admin.query(waitingFor("%delete from calls"))).rowCount !== 0);
+  await blocker.query("commit");
+  await blocker.end();
+  expect((await removing).counts).toEqual({ generation_runs: 1, teacher_results: 1 });
+  expect(await left()).toEqual({ runs: 1, calls: 1, results: 1, ledger: 0 });
+  await remove("h/");
+  expect(await left()).toEqual({ runs: 0, calls: 0, results: 0, ledger: 1 });
+  await admin.query("truncate teacher.ledger");
+});
+
+test("a call that ends after its run was deleted leaves its numbers only", async () => {
+  const database = await openDatabase({
+    url: fixture.databaseUrl,
+    schema: "teacher",
+    log: createLog("test", "fatal"),
+    hasRuns: true,
+  });
+  const call = {
+    id: crypto.randomUUID(),
+    projectId: "p",
+    runId: crypto.randomUUID(),
+    requestDigest: "d",
+    teacherProfile: "chat",
+    model: "m",
+    status: "answered" as const,
+    prompt: "a secret question",
+    rawReply: "a secret answer",
+    reply: { text: "a secret answer" } as never,
+    promptTokens: 3,
+    completionTokens: 4,
+    costMicroUsd: 11,
+    durationMs: 5,
+    finishedAt: new Date(),
+  };
+  const store = new Store(database);
+  await store.keep(call);
+  await store.keep(call);
+  await database.close();
+  expect(await left()).toEqual({ runs: 0, calls: 0, results: 0, ledger: 1 });
+  expect(await usage()).toMatchObject({ calls: 1, promptTokens: 3, completionTokens: 4, costMicroUsd: 11 });
+  await admin.query("truncate teacher.ledger");
+});
+
+test("a run at work is stopped first, and the calls that it was making are on the account", async () => {
+  server.options.delayMs = 300;
+  const asked = server.calls.length;
+  const run = await fixture.client.startGenerationRun(asking("w/one", "a sleeper to Narvik", 2));
+  await until(() => server.calls.length > asked);
+  expect((await remove("w/")).counts).toMatchObject({ generation_runs: 1 });
+  await expect(fixture.client.getGenerationRun({ projectId: "p", id: run.run?.id ?? "" })).rejects.toMatchObject({
+    code: "not_found",
+  });
+  expect(await left()).toEqual({ runs: 0, calls: 0, results: 0, ledger: server.calls.length - asked });
+  await admin.query("truncate teacher.ledger");
+});
+
+test("a deletion that died is not seen half, and the next call goes on", async () => {
+  const run = await fixture.run(asking("d/one", "the first bus to Plovdiv"));
+  await admin.query("update teacher.runs set deleting_at = now()");
+  const which = { projectId: "p", id: run.run?.id ?? "" };
+  await expect(fixture.client.getGenerationRun(which)).rejects.toMatchObject({ code: "not_found" });
+  await expect(fixture.results(run)).rejects.toMatchObject({ code: "not_found" });
+  await remove("d/");
+  expect(await left()).toEqual({ runs: 0, calls: 0, results: 0, ledger: 2 });
+  await expect(remove("")).rejects.toMatchObject({ fields: [{ field: "key_prefix" }] });
+  await expect(fixture.client.getProjectUsage({ projectId: "" })).rejects.toMatchObject({
+    fields: [{ field: "project_id" }],
+  });
+});
