@@ -8,6 +8,7 @@ import type { RunningService } from "@tutelage/platform/process";
 import { DatasetsServiceDefinition } from "@tutelage/proto/datasets/v1/datasets";
 import { z } from "zod";
 import { NoveltyMeter } from "./novelty.js";
+import { RowStore } from "./rowstore.js";
 import { datasetsService } from "./service.js";
 import { DatasetStore } from "./store.js";
 
@@ -28,6 +29,7 @@ export async function start(config: Readonly<Config>): Promise<RunningService> {
     const artifacts = new FileArtifactStore(config.ARTIFACT_ROOT ?? join(config.TUTELAGE_HOME, "artifacts"));
     const implementation = datasetsService({
       store: new DatasetStore(database),
+      rowStore: new RowStore(database),
       artifacts,
       spoolDirectory: join(config.TUTELAGE_HOME, "spool"),
       novelty: new NoveltyMeter(artifacts),

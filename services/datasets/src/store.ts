@@ -28,6 +28,18 @@ export interface NewVersion {
   commit: { idempotencyKey: string; requestSha256: string; result: ImportResult };
 }
 
+/** Which rows of a version; what is empty or unset does not choose. */
+export interface RowFilter {
+  split: Split;
+  origin: RowOrigin;
+  /** Exactly this output. */
+  output: string;
+  rootRowId: string;
+  iteration?: number | undefined;
+  /** In the input or in a message, whatever the case. */
+  text: string;
+}
+
 /** What came of a commit: the version, what an equal key made before, or that the dataset has moved on. */
 export type Committed = { version: VersionRecord } | { before: CommitRecord } | { moved: true };
 
@@ -104,12 +116,10 @@ export class DatasetStore {
    */
   async listRows(
     version: VersionRecord,
-    filter: { split: Split; origin: RowOrigin },
+    filter: RowFilter,
     limit: number,
     after: number,
   ): Promise<{ row: Row; position: number }[]> {
-    const split = filter.split === Split.UNSPECIFIED ? sql`` : sql`and r.split = ${splitName(filter.split)}`;
-    const origin = filter.origin === RowOrigin.UNSPECIFIED ? sql`` : sql`and r.origin = ${originName(filter.origin)}`;
     const found = await this.db.transaction(async (transaction) => {
       // Right after a COPY there are no statistics: expecting few rows, the planner
       // would fetch all of a version and sort them (0.3 s at 300,000 rows, not 1 ms).
@@ -121,7 +131,7 @@ export class DatasetStore {
         cross join lateral (
           select * from rows r
           where r.project_id = ${version.projectId} and r.version_id = ancestor.id and r.position > ${after}
-            ${split} ${origin}
+            ${chosenBy(filter)}
           order by r.position limit ${limit}
         ) page
         order by page.position limit ${limit}`);
@@ -215,6 +225,25 @@ export class DatasetStore {
       client.release(failure);
     }
   }
+}
+
+function chosenBy({ split, origin, output, rootRowId, iteration, text }: RowFilter) {
+  return sql.join(
+    [
+      split === Split.UNSPECIFIED ? sql`` : sql`and r.split = ${splitName(split)}`,
+      origin === RowOrigin.UNSPECIFIED ? sql`` : sql`and r.origin = ${originName(origin)}`,
+      output === "" ? sql`` : sql`and r.output = ${output}`,
+      rootRowId === "" ? sql`` : sql`and r.root_row_id = ${rootRowId}`,
+      iteration === undefined ? sql`` : sql`and r.iteration = ${iteration}`,
+      // Not LIKE: the text is the user's and has no wildcards.
+      text === ""
+        ? sql``
+        : sql`and (strpos(lower(r.input), lower(${text})) > 0 or exists (
+            select 1 from jsonb_array_elements(r.messages) as message (turn)
+            where strpos(lower(message.turn ->> 'content'), lower(${text})) > 0))`,
+    ],
+    sql` `,
+  );
 }
 
 /** Lines of COPY in blocks, since a write a row is slow. */
