@@ -13,8 +13,10 @@ import { z } from "zod";
 import { Campaign, type CampaignState, type ResolvedRequest } from "./campaign.js";
 import { abandon, connectServices } from "./clients.js";
 import { runCampaign } from "./loop.js";
+import { NamedTasks } from "./namedtasks.js";
 import { campaignsService } from "./service.js";
 import { CampaignStore } from "./store.js";
+import { TaskStore } from "./taskstore.js";
 
 export const settings = {
   ...serviceSettings,
@@ -33,6 +35,7 @@ export async function start(config: z.output<z.ZodObject<typeof settings>>): Pro
   const database = await openDatabase({ url: config.DATABASE_URL, schema: "campaigns", log, hasRuns: true });
   const artifacts = new FileArtifactStore(config.ARTIFACT_ROOT ?? join(config.TUTELAGE_HOME, "artifacts"));
   const store = new CampaignStore(database);
+  const tasks = new NamedTasks(new TaskStore(database));
   const runs = new Runs<ResolvedRequest, CampaignState>(database, log);
   const services = connectServices({
     datasets: config.DATASETS_ADDRESS,
@@ -43,7 +46,7 @@ export async function start(config: z.output<z.ZodObject<typeof settings>>): Pro
   return await startRunService({
     name: "campaigns",
     listen: config.CAMPAIGNS_LISTEN,
-    served: served(CampaignsServiceDefinition, campaignsService({ runs, store, services })),
+    served: served(CampaignsServiceDefinition, campaignsService({ runs, store, tasks, services })),
     runs,
     handler: async (lease) => {
       const campaign = new Campaign(lease, services, artifacts, store);

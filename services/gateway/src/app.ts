@@ -18,9 +18,11 @@ import { campaignRoutes } from "./campaigns.js";
 import { datasetRoutes } from "./datasets.js";
 import { guard } from "./guard.js";
 import { healthRoutes } from "./health.js";
+import { importRoutes } from "./imports.js";
 import { handleError, handleNotFound } from "./problem.js";
 import { profileRoutes } from "./profiles.js";
 import type { RouteContext } from "./routes.js";
+import { versionRoutes } from "./versions.js";
 
 const maxJsonBytes = 1024 * 1024;
 
@@ -100,6 +102,8 @@ export async function buildApp(context: Omit<RouteContext, "shutdown"> & { log: 
         const v1 = versioned.withTypeProvider<ZodTypeProvider>();
         for (const routes of [
           datasetRoutes,
+          importRoutes,
+          versionRoutes,
           profileRoutes,
           campaignRoutes,
           campaignEventRoutes,

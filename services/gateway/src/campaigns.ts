@@ -146,6 +146,7 @@ async function asked(
     studentProfile: body.student_profile,
     teacherProfile: body.teacher_profile,
     task: camel(body.task),
+    taskName: "",
     settings: Settings.fromPartial(camel(body.settings)),
   };
 }
