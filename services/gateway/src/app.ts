@@ -11,7 +11,9 @@ import {
   validatorCompiler,
   type ZodTypeProvider,
 } from "fastify-type-provider-zod";
+import { campaignDatasetRoutes } from "./campaign-dataset.js";
 import { campaignEventRoutes } from "./campaign-events.js";
+import { campaignLedgerRoutes } from "./campaign-ledger.js";
 import { campaignReportRoutes } from "./campaign-reports.js";
 import { campaignStudentRoutes } from "./campaign-student.js";
 import { campaignRoutes } from "./campaigns.js";
@@ -22,6 +24,7 @@ import { importRoutes } from "./imports.js";
 import { handleError, handleNotFound } from "./problem.js";
 import { profileRoutes } from "./profiles.js";
 import type { RouteContext } from "./routes.js";
+import { taskRoutes } from "./tasks.js";
 import { versionRoutes } from "./versions.js";
 
 const maxJsonBytes = 1024 * 1024;
@@ -105,8 +108,11 @@ export async function buildApp(context: Omit<RouteContext, "shutdown"> & { log: 
           importRoutes,
           versionRoutes,
           profileRoutes,
+          taskRoutes,
           campaignRoutes,
+          campaignDatasetRoutes,
           campaignEventRoutes,
+          campaignLedgerRoutes,
           campaignReportRoutes,
           campaignStudentRoutes,
         ]) {
