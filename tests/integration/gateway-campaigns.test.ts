@@ -61,6 +61,14 @@ test("a campaign is started with exactly what was asked, the rest left to the se
   });
 });
 
+test("a task's name goes to the service as it is, and names the campaign", async () => {
+  await api()
+    .post("/v1/campaigns")
+    .send({ ...campaignBody, name: undefined, dataset, task: "sentiment" })
+    .expect(201);
+  expect(fixture.campaigns.started.at(-1)).toMatchObject({ taskName: "sentiment", task: undefined, name: "sentiment" });
+});
+
 test.each([
   [{ dataset: undefined }, "dataset", /either dataset or dataset_version_id/],
   [{ settings: { iteratons: 3 } }, "settings.iteratons", /not a known field/],
@@ -69,6 +77,12 @@ test.each([
   [{ settings: { mining: "luck" } }, "settings.mining", /one of "in_sample", "cross_fit"\.$/],
   [{ task: { ...campaignBody.task, prompt_template: "Intent:" } }, "task.prompt_template", /"\{input\}" exactly once/],
   [{ task: { ...campaignBody.task, labels: [] } }, "task.labels", /at least two labels/],
+  [{ task: { ...campaignBody.task, kind: "luck" } }, "task.kind", /one of "classification", /],
+  [{ task: { ...campaignBody.task, prompt: "x" } }, "task.prompt", /not a known field/],
+  [{ task: { ...campaignBody.task, name: undefined } }, "task.name", /a string/],
+  [{ task: 7 }, "task", /^must be a string or a JSON object\.$/],
+  [{ task: undefined }, "task", /a string or a JSON object/],
+  [{ task: "no spaces" }, "task", /1 to 100 letters/],
   [{ student_profile: undefined }, "student_profile", /missing/],
 ] as const)("%j is refused: %s is named", async (change, field, fix) => {
   const { body } = await api()
