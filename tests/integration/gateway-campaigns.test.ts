@@ -61,6 +61,14 @@ test("a campaign is started with exactly what was asked, the rest left to the se
   });
 });
 
+test("a task's name goes to the service as it is, and names the campaign", async () => {
+  await api()
+    .post("/v1/campaigns")
+    .send({ ...campaignBody, name: undefined, dataset, task: "sentiment" })
+    .expect(201);
+  expect(fixture.campaigns.started.at(-1)).toMatchObject({ taskName: "sentiment", task: undefined, name: "sentiment" });
+});
+
 test.each([
   [{ dataset: undefined }, "dataset", /either dataset or dataset_version_id/],
   [{ settings: { iteratons: 3 } }, "settings.iteratons", /not a known field/],
@@ -69,6 +77,12 @@ test.each([
   [{ settings: { mining: "luck" } }, "settings.mining", /one of "in_sample", "cross_fit"\.$/],
   [{ task: { ...campaignBody.task, prompt_template: "Intent:" } }, "task.prompt_template", /"\{input\}" exactly once/],
   [{ task: { ...campaignBody.task, labels: [] } }, "task.labels", /at least two labels/],
+  [{ task: { ...campaignBody.task, kind: "luck" } }, "task.kind", /one of "classification", /],
+  [{ task: { ...campaignBody.task, prompt: "x" } }, "task.prompt", /not a known field/],
+  [{ task: { ...campaignBody.task, name: undefined } }, "task.name", /a string/],
+  [{ task: 7 }, "task", /^must be a string or a JSON object\.$/],
+  [{ task: undefined }, "task", /a string or a JSON object/],
+  [{ task: "no spaces" }, "task", /1 to 100 letters/],
   [{ student_profile: undefined }, "student_profile", /missing/],
 ] as const)("%j is refused: %s is named", async (change, field, fix) => {
   const { body } = await api()
@@ -102,6 +116,8 @@ test("campaigns are listed, read, cancelled; another's or none is not found", as
 test("events come as they happen, silence is bridged, and the stream ends with the campaign", async () => {
   const campaign = runningCampaign();
   const stream = openEvents(campaign.run?.id ?? "");
+  await stream.until("campaign.snapshot");
+  fixture.campaigns.tell();
   await stream.until("campaign.progress");
   fixture.campaigns.tell("iteration.started", { iteration: 0 });
   await stream.until("iteration.started");
@@ -120,13 +136,40 @@ test("events come as they happen, silence is bridged, and the stream ends with t
   // Back after a lost connection: only what it has not seen, and nothing at all when it has seen everything.
   const again = openEvents(campaign.run?.id ?? "", { "last-event-id": "1" });
   await again.ended;
+  const [first] = again.events().filter(({ event }) => event !== undefined);
+  expect(first).toMatchObject({ id: undefined, event: "campaign.snapshot", data: { run: { status: "succeeded" } } });
   expect(again.events().flatMap(({ id }) => id ?? [])).toEqual(["2"]);
   await api().get(`/v1/campaigns/${campaign.run?.id}/events`).set("last-event-id", "2").expect(204);
 });
 
+test("a stream begins with the campaign as it is, in the form of GET, whoever comes and from wherever", async () => {
+  const campaign = runningCampaign();
+  const id = campaign.run?.id ?? "";
+  fixture.campaigns.tell("iteration.started", { iteration: 0 });
+  fixture.campaigns.tell("phase.started", { iteration: 0, phase: "train" });
+  const whole = (await api().get(`/v1/campaigns/${id}`).expect(200)).body;
+  for (const [headers, query, ids] of [
+    [{}, "", ["1", "2"]],
+    [{ "last-event-id": "1" }, "", ["2"]],
+    [{}, "?after=1", ["2"]],
+    // The browser's own memory is newer than the address.
+    [{ "last-event-id": "1" }, "?after=0", ["2"]],
+  ] as const) {
+    const stream = openEvents(id, headers, fixture.url, query);
+    await stream.until("phase.started");
+    const events = stream.events().filter(({ event }) => event !== undefined);
+    expect(events[0]).toEqual({ id: undefined, event: "campaign.snapshot", data: whole });
+    expect(events.flatMap((one) => one.id ?? [])).toEqual(ids);
+    expect(events.filter(({ event }) => event === "campaign.snapshot")).toHaveLength(1);
+    stream.close();
+  }
+  const wrong = await api().get(`/v1/campaigns/${id}/events`).set("last-event-id", "soon").expect(400);
+  expect(wrong.body.errors[0].field).toBe("last-event-id");
+});
+
 test("a client that goes takes its watch with it", async () => {
   const stream = openEvents(runningCampaign().run?.id ?? "");
-  await stream.until("campaign.progress");
+  await stream.until("campaign.snapshot");
   const watching = fixture.campaigns.watchers;
   expect(watching).toBeGreaterThan(0);
   stream.close();
@@ -138,7 +181,7 @@ test("a stopping gateway ends its event streams instead of waiting for campaigns
   const campaign = runningCampaign();
   const id = other.campaigns.put(campaign);
   const stream = openEvents(id, {}, other.url);
-  await stream.until("campaign.progress");
+  await stream.until("campaign.snapshot");
   const began = Date.now();
   await other.gateway.stop();
   await stream.ended;
@@ -194,10 +237,11 @@ test("the student answers with probabilities, by scoring the task's labels", asy
 function runningCampaign(): Campaign {
   fixture.campaigns.events.length = 0;
   const id = crypto.randomUUID();
-  const labels = [{ name: "billing", description: "" }];
+  const labels = ["billing", "returns"].map((name) => ({ name, description: "" }));
+  const task = { name: "intents", kind: TaskKind.CLASSIFICATION, promptTemplate: "Message: {input}\nIntent:", labels };
   const campaign = Campaign.fromPartial({
     run: { id, status: RunStatus.RUNNING, createdAt: new Date() },
-    request: { name: "support", task: { kind: TaskKind.CLASSIFICATION, labels }, settings: {} },
+    request: { name: "support", task, settings: {} },
   });
   fixture.campaigns.put(campaign);
   return campaign;
@@ -211,10 +255,10 @@ function finish(campaign: Campaign, uri: string): Campaign {
 }
 
 /** A server-sent event stream read by hand. */
-function openEvents(id: string, headers: Record<string, string> = {}, url = fixture.url) {
+function openEvents(id: string, headers: Record<string, string> = {}, url = fixture.url, query = "") {
   let text = "";
   let received: NodeJS.Dict<string | string[]> = {};
-  const call = get(`${url}/v1/campaigns/${id}/events`, { headers });
+  const call = get(`${url}/v1/campaigns/${id}/events${query}`, { headers });
   const ended = new Promise<void>((done, fail) => {
     call.on("error", (error) => (call.destroyed ? done() : fail(error)));
     call.on("response", (response) => {

@@ -68,6 +68,62 @@ test("bad rows are listed with their lines, the good ones imported, paged, filte
   ).toEqual(["refund"]);
 });
 
+test("what changed between two versions is told by row, with the numbers first; rows are narrowed", async () => {
+  await api().post("/v1/datasets").send({ name: "changed" }).expect(201);
+  const rowsOf = (last: string) =>
+    jsonl([
+      { input: "a b", output: "x" },
+      { input: "c d", output: last },
+    ]);
+  const before = (await importJsonl("changed", rowsOf("x")).expect(201)).body.version.id;
+  const after = (await importJsonl("changed", rowsOf("y")).expect(201)).body.version.id;
+  const path = `/v1/versions/${after}/diff?against=${before}`;
+  const first = (await api().get(`${path}&limit=1`).expect(200)).body;
+  const second = (await api().get(`${path}&limit=1&cursor=${first.next_cursor}`).expect(200)).body;
+  expect([first, second].map(({ changes }) => [changes[0].kind, changes[0].row.output])).toEqual([
+    ["added", "y"],
+    ["removed", "x"],
+  ]);
+  expect(first).toMatchObject({
+    against_version_id: before,
+    summary: {
+      added_rows: 1,
+      removed_rows: 1,
+      unchanged_rows: 1,
+      counts: [
+        { kind: "added", split: "train", origin: "seed", rows: 1 },
+        { kind: "removed", split: "train", origin: "seed", rows: 1 },
+      ],
+    },
+  });
+  expect(second.summary).toBeUndefined();
+  expect((await api().get(`${path}&change=removed`).expect(200)).body.changes).toEqual(second.changes);
+  for (const [query, field] of [
+    ["against=first", "against"],
+    ["change=moved", "change"],
+  ]) {
+    expect((await api().get(`/v1/versions/${after}/diff?${query}`).expect(400)).body.errors[0].field).toBe(field);
+  }
+
+  const inputs = async (query: string) =>
+    (await api().get(`/v1/versions/${after}/rows?${query}`).expect(200)).body.rows.map(
+      (row: { input: string }) => row.input,
+    );
+  expect(await inputs("output=y")).toEqual(["c d"]);
+  expect(await inputs("contains=A%20B")).toEqual(["a b"]);
+  expect(await inputs("iteration=0")).toEqual(["a b", "c d"]);
+  expect(await inputs("iteration=1")).toEqual([]);
+  const [{ row }] = first.changes;
+  expect(await inputs(`root=${row.id}`)).toEqual([]);
+  expect((await api().get(`/v1/versions/${after}/rows?root=x`).expect(400)).body.errors[0].field).toBe("root_row_id");
+
+  const lineage = (await api().get(`/v1/versions/${after}/rows/${row.id}/lineage`).expect(200)).body;
+  expect(lineage).toMatchObject({ row, ancestors: [], children: [], descendant_count: 0, added_in: { id: after } });
+  expect(lineage.made_by).toBeUndefined();
+  const gone = await api().get(`/v1/versions/${before}/rows/${row.id}/lineage`).expect(404);
+  expect(gone.body.reason).toBe("row_not_found");
+});
+
 test("keys of a row's metadata are the user's and stay as they are", async () => {
   await api().post("/v1/datasets").send({ name: "metadata" }).expect(201);
   const body = jsonl([{ input: "a", output: "x", customerId: "7", Mixed_Case: "y" }]);

@@ -23,7 +23,13 @@ export interface CampaignState {
   versionHeld: boolean;
   /** The checkpoints that its outcome does not name are removed. */
   checkpointsSwept: boolean;
+  /** What somebody wrote down about it. */
+  note: string;
+  tags: string[];
 }
+
+/** What the teacher may be asked for in all; 0 for no cap. */
+export type Caps = Pick<Settings, "maxTeacherCalls" | "maxCostMicroUsd">;
 
 /** A request whose task and settings are resolved, the recipe too. */
 export interface ResolvedRequest extends StartCampaignRequest {
@@ -54,6 +60,7 @@ export class Campaign {
   usage: Usage = noUsage;
   /** The dataset that holds this campaign's versions. */
   datasetId = "";
+  private caps: Caps;
   private readonly secondsByStep = new Map<string, number>();
   private readonly countedSteps = new Set<string>();
   private lastReportAt = 0;
@@ -67,6 +74,7 @@ export class Campaign {
     this.key = { projectId: lease.run.projectId, campaignId: lease.run.id };
     this.task = lease.run.request.task;
     this.settings = lease.run.request.settings;
+    this.caps = this.settings;
   }
 
   get request(): ResolvedRequest {
@@ -179,9 +187,18 @@ export class Campaign {
     await this.lease.report({}, { usage: sum });
   }
 
+  /**
+   * Reads the caps, which may be raised while the campaign runs, and keeps to
+   * them until the next call. A step: what is ordered depends on them, and
+   * must come out the same when the loop runs again.
+   */
+  async fixCaps(name: string): Promise<void> {
+    this.caps = await this.step(name, () => this.store.caps(this.key));
+  }
+
   /** Teacher calls that may still be made. */
   get callsLeft(): number {
-    const { maxTeacherCalls, maxCostMicroUsd } = this.settings;
+    const { maxTeacherCalls, maxCostMicroUsd } = this.caps;
     if (maxCostMicroUsd > 0 && this.usage.costMicroUsd >= maxCostMicroUsd) return 0;
     return maxTeacherCalls === 0 ? Number.MAX_SAFE_INTEGER : Math.max(0, maxTeacherCalls - this.usage.calls);
   }

@@ -38,6 +38,7 @@ import { preflight, writeCandidates } from "./writing.js";
 export async function runCampaign(campaign: Campaign): Promise<Outcome> {
   const { settings } = campaign;
   const seed = await openSeed(campaign);
+  await campaign.fixCaps("caps");
   await preflight(campaign, seed);
 
   const rounds: Round[] = [];
@@ -50,6 +51,7 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
 
   while (reason === undefined) {
     const number = rounds.length;
+    await campaign.fixCaps(`iteration/${number}/caps`);
     await campaign.emit("iteration.started", { iteration: number, train_rows: trainRows.length });
 
     // Fine-tune the student, and find the rows that it still gets wrong.

@@ -51,7 +51,13 @@ export async function resolveRequest(
   if (task.labels.length > 0) {
     refuseUnknownLabels([...seedRows, ...heldOut], new Set(task.labels.map((label) => label.name)));
   }
-  return { ...request, datasetVersionId: versionId, task, settings: { ...settings, recipe } };
+  return {
+    ...request,
+    datasetVersionId: versionId,
+    datasetId: version.datasetId,
+    task,
+    settings: { ...settings, recipe },
+  };
 }
 
 async function newestVersion(

@@ -11,30 +11,34 @@ import type {
 } from "@tutelage/proto/campaigns/v1/campaigns";
 import { Split } from "@tutelage/proto/task/v1/task";
 import type { CampaignState, ResolvedRequest } from "./campaign.js";
+import { checkedFilter } from "./campaignfilter.js";
 import { abandon, rowsOf, type Services } from "./clients.js";
 import { deleteCampaign } from "./deletion.js";
 import type { DeletionStore } from "./deletionstore.js";
 import { type ForecastBasis, forecast } from "./forecast.js";
 import { startHeld } from "./holds.js";
+import { ledgerPage, purposeOf, runKeyPrefix } from "./ledger.js";
+import type { NamedTasks } from "./namedtasks.js";
+import { checkedPageSize, decodeCampaignCursor, decodeNumberCursor, encodeCursor } from "./pages.js";
+import { patched } from "./patch.js";
 import { gatherReport } from "./report.js";
 import { resolveRequest } from "./request.js";
 import { seedRowsPage } from "./seedrows.js";
 import type { CampaignStore } from "./store.js";
 
-const defaultPageSize = 100;
-const largestPageSize = 1_000;
 const eventBatch = 500;
 
 export function campaignsService(deps: {
   runs: Runs<ResolvedRequest, CampaignState>;
   store: CampaignStore;
+  tasks: NamedTasks;
   services: Services;
   deletions: DeletionStore;
   artifacts: Pick<ArtifactStore, "uri" | "remove">;
   /** Aborts when the service stops. */
   stopping: AbortSignal;
 }): CampaignsServiceImplementation {
-  const { runs, store, services } = deps;
+  const { runs, store, tasks, services } = deps;
   const get = async (projectId: string, id: string) => {
     if (!isUuid(id)) throw notFound("campaign", id);
     return await runs.get(projectId, id).catch((error: unknown) => {
@@ -48,14 +52,14 @@ export function campaignsService(deps: {
       // Before anything is resolved: the same call after an import must find the campaign that it started.
       const before = idempotencyKey === "" ? undefined : await runs.startedBy(projectId, idempotencyKey, request);
       if (before !== undefined) return toCampaign(before);
-      const resolved = await resolveRequest(services, request, context.signal);
+      const resolved = await resolveRequest(services, await tasks.resolve(request), context.signal);
       return toCampaign(await startHeld(deps, resolved, request));
     },
 
     async estimateCampaign({ campaign }, context) {
       if (campaign === undefined) throw invalidField("campaign", "is missing; give the campaign to estimate.");
       requireProject(campaign.projectId, "campaign.project_id");
-      const resolved = await resolveRequest(services, campaign, context.signal);
+      const resolved = await resolveRequest(services, await tasks.resolve(campaign), context.signal);
       const basis = await forecastBasis({ runs, store, services }, resolved, context.signal);
       return { campaign: resolved, forecasts: forecast(basis) };
     },
@@ -64,14 +68,20 @@ export function campaignsService(deps: {
       return toCampaign(await get(projectId, id));
     },
 
-    async listCampaigns({ projectId, pageSize, cursor }) {
+    async updateCampaign({ projectId, id, ...change }) {
+      await get(projectId, id);
+      return toCampaign(await store.update({ projectId, campaignId: id }, (run) => patched(run, change)));
+    },
+
+    async listCampaigns({ projectId, pageSize, cursor, ...filter }) {
+      requireProject(projectId);
       const limit = checkedPageSize(pageSize);
-      const page = await runs.list(projectId, limit, cursor === "" ? undefined : decodeRunCursor(cursor));
-      const last = page.at(-1);
+      const page = await store.campaigns(projectId, checkedFilter(filter), limit + 1, decodeCampaignCursor(cursor));
+      const shown = page.slice(0, limit);
+      const last = shown.at(-1);
       return {
-        campaigns: page.map(toCampaign),
-        nextCursor:
-          page.length < limit || last === undefined ? "" : encodeCursor([last.createdAt.toISOString(), last.id]),
+        campaigns: shown.map(({ run }) => toCampaign(run)),
+        nextCursor: page.length > limit && last !== undefined ? encodeCursor([last.createdAt, last.run.id]) : "",
       };
     },
 
@@ -128,20 +138,63 @@ export function campaignsService(deps: {
       return await gatherReport({ store, services }, { ...toCampaign(run), request: run.request }, context.signal);
     },
 
-    async listCandidates({ projectId, id, iteration, pageSize, cursor }) {
+    async listCandidates({ projectId, id, iteration, pageSize, cursor, ...filter }) {
       await get(projectId, id);
       const limit = checkedPageSize(pageSize);
-      const after = cursor === "" ? -1 : Number(decodeCursor(cursor)[0]);
-      if (!Number.isInteger(after)) throw badCursor();
       const page = await store.candidates(
         { projectId, campaignId: id },
-        { after, limit, iteration: iteration === -1 ? undefined : iteration },
+        {
+          after: decodeNumberCursor(cursor),
+          limit: limit + 1,
+          iteration: iteration === -1 ? undefined : iteration,
+          ...filter,
+        },
       );
-      const last = page.at(-1);
+      const shown = page.slice(0, limit);
+      const last = shown.at(-1);
       return {
-        candidates: page,
-        nextCursor: page.length < limit || last === undefined ? "" : encodeCursor([String(last.number)]),
+        candidates: shown,
+        nextCursor: page.length > limit && last !== undefined ? encodeCursor([String(last.number)]) : "",
       };
+    },
+
+    async getCandidateOfRow({ projectId, datasetId, rowId }) {
+      requireProject(projectId);
+      const found = await store.candidateOfRow(projectId, datasetId, rowId);
+      if (found === undefined) throw notFound("candidate of row", rowId);
+      return found;
+    },
+
+    async listLedger({ projectId, id, pageSize, cursor }, { signal }) {
+      await get(projectId, id);
+      const page = { pageSize: checkedPageSize(pageSize), cursor };
+      return ledgerPage(
+        await services.teacher.listLedger({ projectId, runKeyPrefix: runKeyPrefix(id), ...page }, { signal }),
+      );
+    },
+
+    async getLedgerEntry({ projectId, id, callId }, { signal }) {
+      await get(projectId, id);
+      const which = { projectId, runKeyPrefix: runKeyPrefix(id), id: callId };
+      const { call, runKey } = await services.teacher.getCall(which, { signal });
+      return { ...purposeOf(runKey), call };
+    },
+
+    async listTasks({ projectId }) {
+      return { tasks: await tasks.list(requireProject(projectId)) };
+    },
+
+    async getTask({ projectId, name }) {
+      return await tasks.get(requireProject(projectId), name);
+    },
+
+    async putTask({ projectId, task }) {
+      return await tasks.put(requireProject(projectId), task);
+    },
+
+    async deleteTask({ projectId, name }) {
+      await tasks.delete(requireProject(projectId), name);
+      return {};
     },
   };
 }
@@ -188,36 +241,7 @@ function toCampaign(run: RunRow<ResolvedRequest, CampaignState>): Campaign {
     outcome: run.state.outcome,
     usage: run.state.usage,
     datasetId: run.state.datasetId ?? "",
+    note: run.state.note ?? "",
+    tags: run.state.tags ?? [],
   };
-}
-
-function checkedPageSize(pageSize: number): number {
-  if (pageSize === 0) return defaultPageSize;
-  if (pageSize >= 1 && pageSize <= largestPageSize) return pageSize;
-  throw invalidField("page_size", `is ${pageSize}; must be from 1 to ${largestPageSize}.`);
-}
-
-function encodeCursor(parts: string[]): string {
-  return Buffer.from(JSON.stringify(parts)).toString("base64url");
-}
-
-function decodeCursor(cursor: string): string[] {
-  try {
-    const parts: unknown = JSON.parse(Buffer.from(cursor, "base64url").toString());
-    if (Array.isArray(parts) && parts.every((part) => typeof part === "string") && parts.length > 0) return parts;
-  } catch {
-    // Falls through: whatever is wrong with it, it is not a cursor of ours.
-  }
-  throw badCursor();
-}
-
-function decodeRunCursor(cursor: string): { createdAt: string; id: string } {
-  const [createdAt, id] = decodeCursor(cursor);
-  if (createdAt === undefined || Number.isNaN(Date.parse(createdAt)) || id === undefined || !isUuid(id))
-    throw badCursor();
-  return { createdAt, id };
-}
-
-function badCursor(): TutelageError {
-  return invalidField("cursor", "is not one that this service gave; leave it out to begin at the start.");
 }

@@ -49,7 +49,7 @@ type NumberSetting = {
 }[keyof Settings];
 
 /** Lowest and highest value of each number, ends included. */
-const bounds: Record<NumberSetting, [low: number, high: number]> = {
+export const bounds: Record<NumberSetting, [low: number, high: number]> = {
   iterations: [1, 20],
   folds: [2, 10],
   examplesPerError: [1, 20],

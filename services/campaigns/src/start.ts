@@ -14,9 +14,11 @@ import { Campaign, type CampaignState, type ResolvedRequest } from "./campaign.j
 import { abandon, connectServices } from "./clients.js";
 import { DeletionStore } from "./deletionstore.js";
 import { runCampaign } from "./loop.js";
+import { NamedTasks } from "./namedtasks.js";
 import { campaignsService } from "./service.js";
 import { CampaignStore } from "./store.js";
 import { defaultSweepTiming, type SweepTiming, sweep } from "./sweeper.js";
+import { TaskStore } from "./taskstore.js";
 
 export const settings = {
   ...serviceSettings,
@@ -43,6 +45,7 @@ export async function start(
   const database = await openDatabase({ url: config.DATABASE_URL, schema: "campaigns", log, hasRuns: true });
   const artifacts = new FileArtifactStore(config.ARTIFACT_ROOT ?? join(config.TUTELAGE_HOME, "artifacts"));
   const store = new CampaignStore(database);
+  const tasks = new NamedTasks(new TaskStore(database));
   const runs = new Runs<ResolvedRequest, CampaignState>(database, log);
   const services = connectServices({
     datasets: config.DATASETS_ADDRESS,
@@ -67,7 +70,7 @@ export async function start(
     listen: config.CAMPAIGNS_LISTEN,
     served: served(
       CampaignsServiceDefinition,
-      campaignsService({ runs, store, services, deletions, artifacts, stopping: stopping.signal }),
+      campaignsService({ runs, store, tasks, services, deletions, artifacts, stopping: stopping.signal }),
     ),
     runs,
     handler: async (lease) => {

@@ -1,9 +1,14 @@
 /** All SQL of the campaigns service beyond its run rows. Writes take the transaction of a lease, so they are fenced. */
 
 import type { Database, Transaction } from "@tutelage/platform/database";
+import { notFound } from "@tutelage/platform/errors";
+import { type RunRow, runColumns, toRow } from "@tutelage/platform/runs";
 import type { CampaignEvent, Candidate, Iteration, SeedGrade } from "@tutelage/proto/campaigns/v1/campaigns";
 import { and, asc, eq, gt, inArray, sql } from "drizzle-orm";
+import type { CampaignState, Caps, ResolvedRequest } from "./campaign.js";
+import type { CampaignFilter } from "./campaignfilter.js";
 import type { MinedRow } from "./mining.js";
+import type { CampaignPlace } from "./pages.js";
 import { candidates, events, iterations, seedGrades, steps } from "./tables.js";
 
 /** Which campaign, of which project. */
@@ -61,11 +66,19 @@ export class CampaignStore {
     }
   }
 
-  /** A page of candidates after a number, in order; iteration undefined means all. */
+  /** A page of candidates after a number, in order; what is undefined or empty does not choose. */
   async candidates(
     key: CampaignKey,
-    page: { after: number; limit: number; iteration: number | undefined },
+    page: {
+      after: number;
+      limit: number;
+      iteration?: number | undefined;
+      accepted?: boolean | undefined;
+      rejection?: string;
+      seedRowId?: string;
+    },
   ): Promise<Candidate[]> {
+    const field = (name: "rejection" | "seedRowId") => sql<string>`${candidates.candidate}->>${sql.raw(`'${name}'`)}`;
     const rows = await this.database.drizzle
       .select({ candidate: candidates.candidate })
       .from(candidates)
@@ -75,6 +88,9 @@ export class CampaignStore {
           eq(candidates.campaignId, key.campaignId),
           gt(candidates.number, page.after),
           page.iteration === undefined ? undefined : eq(candidates.iteration, page.iteration),
+          page.accepted === undefined ? undefined : eq(candidates.accepted, page.accepted),
+          page.rejection ? eq(field("rejection"), page.rejection) : undefined,
+          page.seedRowId ? eq(field("seedRowId"), page.seedRowId) : undefined,
         ),
       )
       .orderBy(asc(candidates.number))
@@ -165,6 +181,102 @@ export class CampaignStore {
       .where(and(eq(candidates.projectId, key.projectId), eq(candidates.campaignId, key.campaignId)))
       .groupBy(sql`1`);
     return new Map(rows.map(({ rowId, ...counts }) => [rowId, counts]));
+  }
+
+  /** The candidate that a row of a campaign's dataset was, and the campaign. */
+  async candidateOfRow(projectId: string, datasetId: string, rowId: string) {
+    const { rows } = await this.database.pool.query<{
+      candidate: Candidate;
+      campaignId: string;
+      campaignName: string;
+    }>(
+      `select c.candidate, c.campaign_id as "campaignId", r.request->>'name' as "campaignName"
+       from candidates c join runs r on r.project_id = $1 and r.id = c.campaign_id and r.state->>'datasetId' = $2
+       where c.project_id = $1 and c.accepted and c.candidate->>'rowId' = $3 limit 1`,
+      [projectId, datasetId, rowId],
+    );
+    return rows[0];
+  }
+
+  /**
+   * A page of a project's campaigns, newest first, each with where it stands.
+   * One that starts meanwhile stands before every page that was given out.
+   */
+  async campaigns(
+    projectId: string,
+    filter: CampaignFilter,
+    limit: number,
+    after: CampaignPlace | undefined,
+  ): Promise<{ run: RunRow<ResolvedRequest, CampaignState>; createdAt: string }[]> {
+    const { rows } = await this.database.pool.query(
+      `select ${runColumns}, created_at::text as place from runs where project_id = $1 and deleting_at is null
+         and ($3::timestamptz is null or (created_at, id) < ($3, $4::uuid))
+         and (cardinality($5::text[]) = 0 or status = any($5))
+         and ($6 = '' or strpos(lower(request->>'name'), lower($6)) > 0)
+         and ($7 = '' or request->>'datasetId' = $7)
+         and ($8::timestamptz is null or created_at >= $8)
+         and ($9::timestamptz is null or created_at < $9)
+         and ($10 = '' or state->'tags' ? $10)
+       order by created_at desc, id desc limit $2`,
+      [
+        projectId,
+        limit,
+        after?.createdAt ?? null,
+        after?.id ?? null,
+        filter.statuses,
+        filter.nameContains,
+        filter.datasetId,
+        filter.createdSince ?? null,
+        filter.createdBefore ?? null,
+        filter.tag,
+      ],
+    );
+    return rows.map(({ place, ...row }) => ({ run: toRow(row), createdAt: place }));
+  }
+
+  /** Changes a campaign's request, and lays a part of the state over it, by a rule that sees it as it is. */
+  async update(
+    key: CampaignKey,
+    rule: (run: RunRow<ResolvedRequest, CampaignState>) => {
+      request: ResolvedRequest;
+      state: Partial<CampaignState>;
+    },
+  ): Promise<RunRow<ResolvedRequest, CampaignState>> {
+    // Not through drizzle, which reads a row's times as text.
+    const client = await this.database.pool.connect();
+    try {
+      await client.query("begin");
+      const which = [key.projectId, key.campaignId];
+      const { rows } = await client.query(
+        `select ${runColumns} from runs where project_id = $1 and id = $2 and deleting_at is null for update`,
+        which,
+      );
+      if (rows[0] === undefined) throw notFound("campaign", key.campaignId);
+      const { request, state } = rule(toRow(rows[0]));
+      const changed = await client.query(
+        `update runs set request = $3, state = state || $4, revision = revision + 1
+         where project_id = $1 and id = $2 returning ${runColumns}`,
+        [...which, JSON.stringify(request), JSON.stringify(state)],
+      );
+      await client.query("commit");
+      return toRow(changed.rows[0]);
+    } catch (error) {
+      await client.query("rollback").catch(() => {});
+      throw error;
+    } finally {
+      client.release();
+    }
+  }
+
+  /** The caps as they now are. */
+  async caps(key: CampaignKey): Promise<Caps> {
+    const { rows } = await this.database.pool.query<{ settings: Caps }>(
+      "select request->'settings' as settings from runs where project_id = $1 and id = $2",
+      [key.projectId, key.campaignId],
+    );
+    if (rows[0] === undefined) throw notFound("campaign", key.campaignId);
+    const { maxTeacherCalls, maxCostMicroUsd } = rows[0].settings;
+    return { maxTeacherCalls, maxCostMicroUsd };
   }
 
   /** The project's newest campaign that succeeded with these profiles. */

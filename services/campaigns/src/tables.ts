@@ -1,4 +1,5 @@
 import type { Candidate, Iteration } from "@tutelage/proto/campaigns/v1/campaigns";
+import type { Task } from "@tutelage/proto/task/v1/task";
 import {
   bigint,
   boolean,
@@ -70,4 +71,15 @@ export const seedGrades = schema.table(
     expectedProbability: doublePrecision("expected_probability"),
   },
   (table) => [primaryKey({ columns: [table.campaignId, table.rowId, table.iteration] })],
+);
+
+export const tasks = schema.table(
+  "tasks",
+  {
+    projectId: text("project_id").notNull(),
+    name: text().notNull(),
+    task: jsonb().$type<Task>().notNull(),
+    updatedAt: timestamp("updated_at", { withTimezone: true }).notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.projectId, table.name] })],
 );

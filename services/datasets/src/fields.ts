@@ -3,6 +3,8 @@ import { invalidField } from "@tutelage/platform/errors";
 
 const namePattern = /^[A-Za-z0-9._-]{1,100}$/;
 const uuidPattern = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+const rowIdPattern = /^[0-9a-f]{32}$/;
+const maxFilterLength = 10_000;
 const maxKeyLength = 200;
 const maxPageSize = 1_000;
 
@@ -14,6 +16,30 @@ export function requireName(name: string): string {
 export function requireUuid(field: string, value: string): string {
   if (uuidPattern.test(value)) return value.toLowerCase();
   throw invalidField(field, `must be a UUID, not ${shown(value)}.`);
+}
+
+/** A row's id as datasets computes it. */
+export function requireRowId(field: string, value: string): string {
+  if (rowIdPattern.test(value)) return value;
+  throw invalidField(field, `must be a row's id, 32 hexadecimal digits in lower case, not ${shown(value)}.`);
+}
+
+/** What a listing of rows may be narrowed to. */
+export function checkRowFilter(filter: {
+  output: string;
+  rootRowId: string;
+  iteration?: number | undefined;
+  text: string;
+}): void {
+  if (filter.rootRowId !== "") requireRowId("root_row_id", filter.rootRowId);
+  const { iteration } = filter;
+  if (iteration !== undefined && iteration < 0) throw invalidField("iteration", "must be 0 or greater.");
+  for (const name of ["output", "text"] as const) {
+    if (hasNul(filter[name])) throw invalidField(name, "contains the character U+0000; remove it.");
+    if (filter[name].length > maxFilterLength) {
+      throw invalidField(name, `must be at most ${maxFilterLength} characters; give a part of the text.`);
+    }
+  }
 }
 
 /** An idempotency key; empty means that the call is not to be remembered. */

@@ -1,4 +1,5 @@
 /** The gRPC handlers: check, call, answer. */
+import { hash } from "node:crypto";
 import { invalidField, notFound } from "@tutelage/platform/errors";
 import { requireProject } from "@tutelage/platform/project";
 import { readRows, rowToLine } from "@tutelage/platform/rowfile";
@@ -6,20 +7,31 @@ import type { DatasetsServiceImplementation } from "@tutelage/proto/datasets/v1/
 import { Split } from "@tutelage/proto/task/v1/task";
 import { datasetMessage, versionMessage } from "./answers.js";
 import { appendRows } from "./appends.js";
+import { comparisonPage } from "./comparison.js";
 import { type DeletionDependencies, deleteDataset, holdVersion, requireHolder } from "./deletion.js";
 import { type Dependencies, wholeVersion } from "./draft.js";
-import { readCursor, requireName, requirePageSize, requireUuid, writeCursor } from "./fields.js";
+import {
+  checkRowFilter,
+  readCursor,
+  requireName,
+  requirePageSize,
+  requireRowId,
+  requireUuid,
+  writeCursor,
+} from "./fields.js";
 import { importRows } from "./imports.js";
+import { lineageOf } from "./lineage.js";
 import type { NoveltyMeter } from "./novelty.js";
+import type { RowStore } from "./rowstore.js";
 import type { VersionRecord } from "./store.js";
 
 const maxExportChunkBytes = 64 * 1024;
 const maxTexts = 10_000;
 
 export function datasetsService(
-  dependencies: Dependencies & DeletionDependencies & { novelty: NoveltyMeter },
+  dependencies: Dependencies & DeletionDependencies & { novelty: NoveltyMeter; rowStore: RowStore },
 ): DatasetsServiceImplementation {
-  const { store, artifacts, novelty, deletions } = dependencies;
+  const { store, rowStore, artifacts, novelty, deletions } = dependencies;
 
   async function versionOf(projectId: string, field: string, id: string): Promise<VersionRecord> {
     const version = await store.version(requireProject(projectId), requireUuid(field, id));
@@ -75,16 +87,30 @@ export function datasetsService(
       };
     },
 
-    async listRows({ projectId, versionId, split, origin, pageSize, cursor }) {
+    async listRows({ projectId, versionId, pageSize, cursor, ...filter }) {
       const version = await versionOf(projectId, "version_id", versionId);
-      const listing = `rows ${projectId} ${version.id} ${split} ${origin}`;
+      checkRowFilter(filter);
+      // The filters themselves may be long; a cursor should not be.
+      const listing = `rows ${projectId} ${version.id} ${hash("sha256", JSON.stringify(filter), "hex").slice(0, 16)}`;
       const size = requirePageSize(pageSize);
-      const page = await store.listRows(version, { split, origin }, size + 1, readCursor(cursor, listing) ?? -1);
+      const page = await store.listRows(version, filter, size + 1, readCursor(cursor, listing) ?? -1);
       const rows = page.slice(0, size);
       return {
         rows: rows.map(({ row }) => row),
         nextCursor: nextCursor(listing, page.length > size, rows.at(-1)?.position),
       };
+    },
+
+    async diffVersions({ projectId, versionId, againstVersionId, ...page }) {
+      const version = await versionOf(projectId, "version_id", versionId);
+      const otherId = againstVersionId === "" ? (version.parentVersionId ?? "") : againstVersionId;
+      const against = otherId === "" ? undefined : await versionOf(projectId, "against_version_id", otherId);
+      return await comparisonPage(rowStore, version, against, page);
+    },
+
+    async getRowLineage({ projectId, versionId, rowId }) {
+      const version = await versionOf(projectId, "version_id", versionId);
+      return await lineageOf({ store, rowStore }, version, requireRowId("row_id", rowId));
     },
 
     async *exportRows({ projectId, versionId, split }) {

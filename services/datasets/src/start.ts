@@ -10,6 +10,7 @@ import { z } from "zod";
 import { resumeDeletions } from "./deletion.js";
 import { DeletionStore } from "./deletionstore.js";
 import { NoveltyMeter } from "./novelty.js";
+import { RowStore } from "./rowstore.js";
 import { datasetsService } from "./service.js";
 import { DatasetStore } from "./store.js";
 
@@ -32,6 +33,7 @@ export async function start(config: Readonly<Config>): Promise<RunningService> {
     const implementation = datasetsService({
       deletions,
       store: new DatasetStore(database),
+      rowStore: new RowStore(database),
       artifacts,
       spoolDirectory: join(config.TUTELAGE_HOME, "spool"),
       novelty: new NoveltyMeter(artifacts),

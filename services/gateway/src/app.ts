@@ -11,7 +11,9 @@ import {
   validatorCompiler,
   type ZodTypeProvider,
 } from "fastify-type-provider-zod";
+import { campaignDatasetRoutes } from "./campaign-dataset.js";
 import { campaignEventRoutes } from "./campaign-events.js";
+import { campaignLedgerRoutes } from "./campaign-ledger.js";
 import { campaignReportRoutes } from "./campaign-reports.js";
 import { campaignStudentRoutes } from "./campaign-student.js";
 import { campaignRoutes } from "./campaigns.js";
@@ -19,9 +21,12 @@ import { datasetRoutes } from "./datasets.js";
 import { deletionRoutes } from "./deletions.js";
 import { guard } from "./guard.js";
 import { healthRoutes } from "./health.js";
+import { importRoutes } from "./imports.js";
 import { handleError, handleNotFound } from "./problem.js";
 import { profileRoutes } from "./profiles.js";
 import type { RouteContext } from "./routes.js";
+import { taskRoutes } from "./tasks.js";
+import { versionRoutes } from "./versions.js";
 
 const maxJsonBytes = 1024 * 1024;
 
@@ -101,9 +106,14 @@ export async function buildApp(context: Omit<RouteContext, "shutdown"> & { log: 
         const v1 = versioned.withTypeProvider<ZodTypeProvider>();
         for (const routes of [
           datasetRoutes,
+          importRoutes,
+          versionRoutes,
           profileRoutes,
+          taskRoutes,
           campaignRoutes,
+          campaignDatasetRoutes,
           campaignEventRoutes,
+          campaignLedgerRoutes,
           campaignReportRoutes,
           campaignStudentRoutes,
           deletionRoutes,

@@ -3,6 +3,7 @@ import { watchDeadlineMs } from "@tutelage/platform/grpc";
 import type { Campaign, WatchCampaignResponse } from "@tutelage/proto/campaigns/v1/campaigns";
 import { RunStatus } from "@tutelage/proto/run/v1/run";
 import { z } from "zod";
+import { campaignSchema } from "./campaign-schemas.js";
 import { campaignKey, campaignRef } from "./campaigns.js";
 import { snake } from "./cases.js";
 import { enumName, problems, streamed, wholeNumber } from "./fields.js";
@@ -20,9 +21,10 @@ export const campaignEventRoutes: Routes = (app, { backends, shutdown, heartbeat
         tags: ["campaigns"],
         summary: "A campaign's events as they happen",
         description:
-          "Server-sent events. Each stored event has its sequence as id; a client that comes back with Last-Event-ID " +
-          "misses none. Between them, campaign.progress tells how far it is. The stream ends with the campaign; " +
-          "204 when there is nothing left to tell.",
+          "Server-sent events. The first is campaign.snapshot, the campaign as it then is, without an id. Each stored " +
+          "event has its sequence as id; a client that comes back with Last-Event-ID misses none and sees none again. " +
+          "Between them, campaign.progress tells how far it is. The stream ends with the campaign; 204 when there is " +
+          "nothing left to tell.",
         params: campaignRef,
         querystring: z.strictObject({
           after: wholeNumber(0, Number.MAX_SAFE_INTEGER).default(0).describe("Only events after this sequence"),
@@ -62,7 +64,14 @@ async function* nonTrivial(watch: AsyncIterable<WatchCampaignResponse>, seenSome
 async function* eventTexts(responses: AsyncIterable<WatchCampaignResponse>): AsyncGenerator<string> {
   // A lost connection is tried again after two seconds.
   yield "retry: 2000\n\n";
+  let isFirst = true;
   for await (const { event, campaign } of responses) {
+    if (isFirst && campaign !== undefined) {
+      // Whoever comes, for the first time or again, knows where the campaign stands before what comes next.
+      yield sseEvent({ type: "campaign.snapshot", data: z.encode(campaignSchema, snake(campaign)) });
+      isFirst = false;
+      if (event === undefined) continue;
+    }
     if (event !== undefined) {
       const { sequence, at, type, payloadJson } = event;
       const payload: unknown = payloadJson === "" ? {} : JSON.parse(payloadJson);

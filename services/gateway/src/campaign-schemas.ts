@@ -10,7 +10,7 @@ import {
 import { z } from "zod";
 import { rowSchema } from "./dataset-schemas.js";
 import { enumName, nextCursor, pageQuery, proportion, runSchema, wholeNumber } from "./fields.js";
-import { decodingSchema, type Fields, recipeSchema, taskSchema } from "./task-schemas.js";
+import { decodingSchema, type Fields, recipeSchema, taskName, taskSchema } from "./task-schemas.js";
 
 /** A switch is true or false ("on" and "off" are understood, too); left out, it takes its default. */
 const switchFlag = z
@@ -82,7 +82,9 @@ export const startCampaignBody = z
     name: z.string().max(200).optional().describe("A name for people; the task's when left out"),
     dataset: z.string().optional().describe("Id or name of a dataset; its newest version is taken"),
     dataset_version_id: z.uuid().optional().describe("Or one version"),
-    task: taskSchema,
+    task: z
+      .union([taskName, taskSchema])
+      .describe("The task, or the name of one: a preset or one that was stored with PUT /v1/tasks/{name}"),
     student_profile: z.string().min(1),
     teacher_profile: z.string().min(1),
     settings: askedSettings.default({}).describe("What is left out takes its default"),
@@ -142,6 +144,7 @@ const outcome = z.object({
 const resolvedRequest = z
   .object({
     name: z.string(),
+    dataset_id: z.string().describe("The dataset that its rows came from"),
     dataset_version_id: z.string(),
     student_profile: z.string(),
     teacher_profile: z.string(),
@@ -185,6 +188,8 @@ export const campaignSchema = z
       })
       .optional(),
     outcome: outcome.optional().describe("What came of it, once it succeeded"),
+    note: z.string(),
+    tags: z.array(z.string()),
   })
   .meta({ id: "Campaign" });
 
@@ -216,6 +221,13 @@ export const iterationList = z.object({
 export const candidatesQuery = z.strictObject({
   ...pageQuery,
   iteration: wholeNumber(0, 1000).optional().describe("Only this iteration"),
+  accepted: z
+    .enum(["true", "false"])
+    .transform((text) => text === "true")
+    .optional()
+    .describe("Only those that became rows, or only those that did not"),
+  rejection: z.string().default("").describe("Only those rejected for this reason"),
+  seed_row: z.string().default("").describe("Only those written from this seed row, by its id"),
 });
 
 export const candidatePage = z.object({

@@ -2,16 +2,44 @@
 import { notFound } from "@tutelage/platform/errors";
 import { isUuid } from "@tutelage/platform/runs";
 import { Settings, type StartCampaignRequest } from "@tutelage/proto/campaigns/v1/campaigns";
+import { RunStatus } from "@tutelage/proto/run/v1/run";
 import { z } from "zod";
 import type { Backends } from "./backends.js";
 import * as schema from "./campaign-schemas.js";
 import { camel, snake } from "./cases.js";
 import { findDataset } from "./datasets.js";
-import { idempotencyHeaders, pageQuery, problems, projectId } from "./fields.js";
+import { enumName, idempotencyHeaders, pageQuery, problems, projectId } from "./fields.js";
 import type { Routes } from "./routes.js";
 
 const tags = ["campaigns"];
 export const campaignRef = z.object({ campaign: z.string().describe("Id") });
+
+const statusName = enumName(RunStatus);
+/** A moment as text: RFC 3339 with its zone, or a day, which begins in UTC. */
+const moment = z.union([z.iso.datetime({ offset: true }), z.iso.date()]).transform((text) => new Date(text));
+
+const campaignsQuery = z.strictObject({
+  ...pageQuery,
+  status: z
+    .string()
+    .transform((text) => text.split(","))
+    .pipe(z.array(statusName))
+    .default([])
+    .describe("Only these statuses, separated by commas"),
+  name: z.string().default("").describe("Only names that contain this, whatever its case"),
+  dataset: z.string().optional().describe("Only campaigns on this dataset's rows; its id or name"),
+  since: moment.optional().describe("Only campaigns stored at or after this time (RFC 3339, or a day in UTC)"),
+  before: moment.optional().describe("Only campaigns stored before this time"),
+  tag: z.string().default("").describe("Only campaigns with this tag"),
+});
+
+const campaignPatch = z.strictObject({
+  name: z.string().min(1).max(200).optional().describe("A name for people"),
+  note: z.string().max(10_000).optional().describe("Whatever is worth remembering; empty removes it"),
+  tags: z.array(z.string().min(1).max(50)).max(20).optional().describe("Instead of the tags it has"),
+  max_teacher_calls: z.number().int().min(0).optional().describe("A higher cap; 0 for none"),
+  max_cost_micro_usd: z.number().int().min(0).optional().describe("A higher cap, in micro-USD; 0 for none"),
+});
 
 export const campaignRoutes: Routes = (app, { backends }) => {
   const { campaigns } = backends;
@@ -54,13 +82,51 @@ export const campaignRoutes: Routes = (app, { backends }) => {
     {
       schema: {
         tags,
-        summary: "All campaigns, newest first",
-        querystring: z.strictObject(pageQuery),
+        summary: "Campaigns, newest first",
+        querystring: campaignsQuery,
         response: { 200: schema.campaignPage, ...problems },
       },
     },
     async ({ query }) =>
-      snake(await campaigns.listCampaigns({ projectId, pageSize: query.limit, cursor: query.cursor })),
+      snake(
+        await campaigns.listCampaigns({
+          projectId,
+          pageSize: query.limit,
+          cursor: query.cursor,
+          statuses: query.status,
+          nameContains: query.name,
+          datasetId: query.dataset === undefined ? "" : (await findDataset(backends, query.dataset)).id,
+          createdSince: query.since,
+          createdBefore: query.before,
+          tag: query.tag,
+        }),
+      ),
+  );
+
+  app.patch(
+    "/campaigns/:campaign",
+    {
+      schema: {
+        tags,
+        summary: "Rename or annotate a campaign, or raise a cap of a running one",
+        description:
+          "What is left out stays. A cap counts from the next iteration; 0 means none. Other settings are what the " +
+          "campaign's steps rest on, and do not change.",
+        params: campaignRef,
+        body: campaignPatch,
+        response: { 200: schema.campaignSchema, ...problems },
+      },
+    },
+    async ({ params, body }) => {
+      const { tags: values, ...change } = body;
+      return snake(
+        await campaigns.updateCampaign({
+          ...campaignKey(params.campaign),
+          ...camel(change),
+          tags: values === undefined ? undefined : { values },
+        }),
+      );
+    },
   );
 
   app.get(
@@ -118,6 +184,9 @@ export const campaignRoutes: Routes = (app, { backends }) => {
         await campaigns.listCandidates({
           ...campaignKey(params.campaign),
           iteration: query.iteration ?? -1,
+          accepted: query.accepted,
+          rejection: query.rejection,
+          seedRowId: query.seed_row,
           pageSize: query.limit,
           cursor: query.cursor,
         }),
@@ -140,12 +209,13 @@ async function asked(
   return {
     projectId,
     idempotencyKey,
-    name: body.name ?? body.task.name,
+    name: body.name ?? (typeof body.task === "string" ? body.task : body.task.name),
     datasetVersionId: body.dataset_version_id ?? "",
     datasetId: body.dataset === undefined ? "" : (await findDataset(backends, body.dataset)).id,
     studentProfile: body.student_profile,
     teacherProfile: body.teacher_profile,
-    task: camel(body.task),
+    task: typeof body.task === "string" ? undefined : camel(body.task),
+    taskName: typeof body.task === "string" ? body.task : "",
     settings: Settings.fromPartial(camel(body.settings)),
   };
 }

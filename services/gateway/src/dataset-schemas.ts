@@ -1,7 +1,8 @@
 /** Datasets, versions and rows as JSON. */
+import { RowChangeKind } from "@tutelage/proto/datasets/v1/datasets";
 import { RowOrigin, Split } from "@tutelage/proto/task/v1/task";
 import { z } from "zod";
-import { enumName, nextCursor, pageQuery, queryFlag } from "./fields.js";
+import { enumName, nextCursor, pageQuery, queryFlag, wholeNumber } from "./fields.js";
 
 export const splitName = enumName(Split);
 const columnName = z.string().max(200);
@@ -57,7 +58,39 @@ export const rowsQuery = z.strictObject({
   ...pageQuery,
   split: splitName.optional(),
   origin: enumName(RowOrigin).optional(),
+  output: z.string().default("").describe("Only rows with exactly this output"),
+  root: z.string().default("").describe("Only what grew from this seed row, by its id"),
+  iteration: wholeNumber(0, 1000).optional().describe("Only rows that this iteration added; 0 for seed rows"),
+  contains: z.string().default("").describe("Only rows with this text in their input, whatever its case"),
 });
+
+const changeKind = enumName(RowChangeKind);
+const rowCount = z.number().int();
+
+export const diffQuery = z.strictObject({
+  ...pageQuery,
+  against: z.uuid().optional().describe("The version to compare with; the version's parent when left out"),
+  change: changeKind.optional().describe("Only added, or only removed rows"),
+});
+
+export const versionDiff = z
+  .object({
+    against_version_id: z.string().describe("The version that it was compared with; empty for none"),
+    changes: z
+      .array(z.object({ kind: changeKind, row: rowSchema.optional() }))
+      .describe("Added rows in the order of the version, then removed ones in the order of the other"),
+    next_cursor: nextCursor,
+    summary: z
+      .object({
+        added_rows: rowCount,
+        removed_rows: rowCount,
+        unchanged_rows: rowCount,
+        counts: z.array(z.object({ kind: changeKind, split: splitName, origin: enumName(RowOrigin), rows: rowCount })),
+      })
+      .optional()
+      .describe("On the first page only"),
+  })
+  .meta({ id: "VersionDiff" });
 
 export const exportQuery = z.strictObject({ split: splitName.optional() });
 

@@ -100,9 +100,12 @@ interface Issue {
     expected?: string;
     values?: unknown[];
     keys?: string[];
-    errors?: { path: PropertyKey[]; message: string }[][];
+    /** What each alternative of a union has against the value. */
+    errors?: NestedIssue[][];
   };
 }
+
+type NestedIssue = { code: string; path: PropertyKey[]; message: string } & Issue["params"];
 
 function invalidRequest(issues: Issue[]): Problem {
   const errors = issues.flatMap(explain);
@@ -123,6 +126,19 @@ function explain({ keyword, instancePath, message, params }: Issue): FieldViolat
       field: field === "" ? key : `${field}.${key}`,
       description: "is not a known field; remove it or correct its name.",
     }));
+  }
+  if (keyword === "invalid_union") {
+    // The alternative that was meant is the one whose form fits, so that what is wrong lies within it.
+    const meant = params.errors?.find((issues) =>
+      issues.some(({ code, path }) => path.length > 0 || code === "unrecognized_keys"),
+    );
+    if (meant !== undefined) {
+      return meant.flatMap(({ code, path, message: why, ...rest }) =>
+        explain({ keyword: code, instancePath: [instancePath, ...path].join("/"), message: why, params: rest }),
+      );
+    }
+    const expected = (params.errors ?? []).flatMap((one) => one.flatMap((issue) => issue.expected ?? []));
+    if (expected.length > 0) return [{ field, description: `must be ${expected.map(article).join(" or ")}.` }];
   }
   if (keyword === "invalid_type" && message.endsWith("received undefined")) {
     return [{ field, description: `is missing; give ${article(params.expected ?? "value")}.` }];

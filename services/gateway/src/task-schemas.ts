@@ -33,6 +33,10 @@ export const taskSchema = z
   })
   .meta({ id: "Task" });
 
+export const taskName = z
+  .string()
+  .regex(/^[A-Za-z0-9._-]{1,100}$/, 'must be 1 to 100 letters, digits, ".", "_" or "-"');
+
 export const recipeSchema = z
   .strictObject({
     method: enumName(TuningMethod),

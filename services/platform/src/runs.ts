@@ -168,19 +168,6 @@ export class Runs<Request, State extends object> {
     return toRow(rows[0]);
   }
 
-  /** A page of a project's runs, newest first; `before` is the last run of the page before. */
-  async list(projectId: string, limit: number, before?: { createdAt: string; id: string }) {
-    const { rows } = await this.database.pool.query(
-      `select ${runColumns} from runs where project_id = $1 and deleting_at is null
-         and ($3::timestamptz is null
-           -- The cursor's time has milliseconds, the row's microseconds: the row itself says where to go on.
-           or (created_at, id) < (coalesce((select created_at from runs where id = $4::uuid), $3), $4::uuid))
-       order by created_at desc, id desc limit $2`,
-      [projectId, limit, before?.createdAt ?? null, before?.id ?? null],
-    );
-    return rows.map((row) => toRow<Request, State>(row));
-  }
-
   /**
    * Asks a run to stop. A queued one is cancelled at once, with `effects` in
    * the same transaction; a running one when its holder has stopped.

@@ -59,6 +59,7 @@ else {
 Tutelage is ready.
   API    ${stack.url}/v1
   docs   ${stack.url}/docs
+  gRPC   datasets ${stack.addresses.datasets}, campaigns ${stack.addresses.campaigns}
   data   ${stack.home}
   logs   ${stack.logDirectory}
 

@@ -1,4 +1,4 @@
-/** What a generation run may ask for: every rule names the field and the fix. */
+/** What a generation run, and a reader of the ledger, may ask for: every rule names the field and the fix. */
 import { invalidField } from "@tutelage/platform/errors";
 import { requireProject } from "@tutelage/platform/project";
 import { type Row, Split, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
@@ -96,4 +96,22 @@ function checkNumber(field: string, value: number, min: number, max: number): vo
   if (!Number.isInteger(value) || value < min || value > max) {
     throw invalidField(field, `must be ${min} to ${max}, not ${value}`);
   }
+}
+
+/** Without one the calls of everybody in the project would be one ledger. */
+export function requireRunKeyPrefix(prefix: string): void {
+  if (prefix === "") throw invalidField("run_key_prefix", "is empty; give what the runs' idempotency keys begin with.");
+}
+
+export function requirePageSize(pageSize: number): number {
+  if (pageSize === 0) return 100;
+  checkNumber("page_size", pageSize, 1, 1_000);
+  return pageSize;
+}
+
+/** The sequence of the last call that was given out; 0 at first. */
+export function readLedgerCursor(cursor: string): number {
+  if (cursor === "") return 0;
+  if (/^\d{1,15}$/.test(cursor)) return Number(cursor);
+  throw invalidField("cursor", "is not one that this service gave; leave it out to begin at the start.");
 }

@@ -1,13 +1,15 @@
 /** The gRPC handlers. */
 import type { Database } from "@tutelage/platform/database";
+import { notFound } from "@tutelage/platform/errors";
 import { requireProject } from "@tutelage/platform/project";
 import { toRunMessage } from "@tutelage/platform/runmessage";
-import type { RunRow, Runs } from "@tutelage/platform/runs";
+import { isUuid, type RunRow, type Runs } from "@tutelage/platform/runs";
 import type { GenerationRun, TeacherServiceImplementation } from "@tutelage/proto/teacher/v1/teacher";
 import { deleteGenerationRuns } from "./deletion.js";
 import { projectUsage } from "./deletionstore.js";
+import type { Ledger } from "./ledger.js";
 import { scoresLabels } from "./profile.js";
-import { checkStartRequest } from "./request.js";
+import { checkStartRequest, readLedgerCursor, requirePageSize, requireRunKeyPrefix } from "./request.js";
 import type { Store } from "./store.js";
 import type { Teachers } from "./teachers.js";
 import type { GenerationRequest } from "./work.js";
@@ -17,10 +19,11 @@ type GenerationRow = RunRow<GenerationRequest, object>;
 export function teacherService(dependencies: {
   runs: Runs<GenerationRequest, object>;
   store: Store;
+  ledger: Ledger;
   teachers: Teachers;
   database: Database;
 }): TeacherServiceImplementation {
-  const { runs, store, teachers, database } = dependencies;
+  const { runs, store, ledger, teachers, database } = dependencies;
   const toMessage = async (row: GenerationRow): Promise<GenerationRun> => ({
     run: toRunMessage(row),
     teacherProfile: row.request.teacherProfile,
@@ -55,6 +58,25 @@ export function teacherService(dependencies: {
     async *listCalls({ projectId, id }) {
       await runs.get(projectId, id);
       for await (const calls of store.calls(projectId, id)) yield { calls };
+    },
+    async listLedger({ projectId, runKeyPrefix, pageSize, cursor }) {
+      requireProject(projectId);
+      requireRunKeyPrefix(runKeyPrefix);
+      const limit = requirePageSize(pageSize);
+      const page = await ledger.calls(projectId, runKeyPrefix, limit + 1, readLedgerCursor(cursor));
+      const shown = page.slice(0, limit);
+      return {
+        calls: shown.map(({ call, runKey }) => ({ call, runKey })),
+        nextCursor: page.length > limit ? String(shown.at(-1)?.sequence ?? "") : "",
+        runs: cursor === "" ? await ledger.totals(projectId, runKeyPrefix) : [],
+      };
+    },
+    async getCall({ projectId, id, runKeyPrefix }) {
+      requireProject(projectId);
+      requireRunKeyPrefix(runKeyPrefix);
+      const found = isUuid(id) ? await ledger.call(projectId, runKeyPrefix, id) : undefined;
+      if (found === undefined) throw notFound("teacher call", id);
+      return found;
     },
     async listTeacherProfiles({ projectId }) {
       requireProject(projectId);

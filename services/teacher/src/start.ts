@@ -10,6 +10,7 @@ import { type LeaseTiming, Runs } from "@tutelage/platform/runs";
 import { startRunService } from "@tutelage/platform/runservice";
 import { TeacherServiceDefinition } from "@tutelage/proto/teacher/v1/teacher";
 import { z } from "zod";
+import { Ledger } from "./ledger.js";
 import { readProfiles } from "./profile.js";
 import { generate } from "./runs.js";
 import { teacherService } from "./service.js";
@@ -53,7 +54,10 @@ export async function start(
   return await startRunService({
     name: "teacher",
     listen: config.TEACHER_LISTEN,
-    served: served(TeacherServiceDefinition, teacherService({ runs, store, teachers, database })),
+    served: served(
+      TeacherServiceDefinition,
+      teacherService({ runs, store, ledger: new Ledger(database, store), teachers, database }),
+    ),
     runs,
     handler: (lease) => generate(lease, { store, teachers, log, slotClient, shutdown: stopping.signal }),
     worker: { concurrency: concurrentRuns },

@@ -1,0 +1,73 @@
+/** The campaigns service on a free port with a database of its own and no worker: campaigns stay as a test puts them. */
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { FileArtifactStore } from "@tutelage/platform/artifacts";
+import { openDatabase } from "@tutelage/platform/database";
+import { connect, serve, served } from "@tutelage/platform/grpc";
+import { createLog } from "@tutelage/platform/log";
+import { Runs } from "@tutelage/platform/runs";
+import { CampaignsServiceDefinition, Settings, StartCampaignRequest } from "@tutelage/proto/campaigns/v1/campaigns";
+import { testDatabaseUrl } from "../../../tests/support/database.js";
+import type { CampaignState, ResolvedRequest } from "./campaign.js";
+import { connectServices } from "./clients.js";
+import { DeletionStore } from "./deletionstore.js";
+import { NamedTasks } from "./namedtasks.js";
+import { campaignsService } from "./service.js";
+import { defaultSettings } from "./settings.js";
+import { CampaignStore } from "./store.js";
+import { TaskStore } from "./taskstore.js";
+
+export const projectId = "default";
+/** Nobody listens there. */
+const nowhere = "127.0.0.1:9";
+
+export async function startFixture() {
+  const log = createLog("test", "fatal");
+  const database = await openDatabase({ url: await testDatabaseUrl(), schema: "campaigns", log, hasRuns: true });
+  const runs = new Runs<ResolvedRequest, CampaignState>(database, log);
+  const store = new CampaignStore(database);
+  const services = connectServices({ datasets: nowhere, training: nowhere, evaluation: nowhere, teacher: nowhere });
+  const tasks = new NamedTasks(new TaskStore(database));
+  const server = await serve({
+    listen: "127.0.0.1:0",
+    services: [
+      served(
+        CampaignsServiceDefinition,
+        campaignsService({
+          runs,
+          store,
+          tasks,
+          services,
+          deletions: new DeletionStore(database),
+          artifacts: new FileArtifactStore(join(tmpdir(), "nothing-here")),
+          stopping: new AbortController().signal,
+        }),
+      ),
+    ],
+    log,
+  });
+  const client = connect(CampaignsServiceDefinition, server.address);
+  return {
+    client,
+    database,
+    store,
+    /** Stores a campaign as StartCampaign does once everything is resolved; gives its id. */
+    put: async (request: Partial<StartCampaignRequest> = {}, state: Partial<CampaignState> = {}) => {
+      const settings = Settings.fromPartial({ ...defaultSettings, ...request.settings });
+      const resolved = StartCampaignRequest.fromPartial({ projectId, ...request, settings }) as ResolvedRequest;
+      return (await runs.start(resolved.projectId, "", resolved, { state })).id;
+    },
+    end: async (id: string, status: string) => {
+      await database.pool.query("update runs set status = $2, finished_at = now() where id = $1", [id, status]);
+    },
+    stop: async () => {
+      client.close();
+      services.close();
+      await server.stop(0);
+      await runs.signals.close();
+      await database.close();
+    },
+  };
+}
+
+export type Fixture = Awaited<ReturnType<typeof startFixture>>;

@@ -1,0 +1,110 @@
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { startTeacherServer, type TeacherServer } from "../../../tests/support/teacher-server.js";
+import {
+  type Fixture,
+  labelRequest,
+  order,
+  profileYaml,
+  seedRows,
+  startFixture,
+  writeRequest,
+} from "./service.fixture.js";
+
+let server: TeacherServer;
+let fixture: Fixture;
+const owner = { projectId: "p", runKeyPrefix: "mine/" };
+
+beforeAll(async () => {
+  server = await startTeacherServer();
+  fixture = await startFixture([profileYaml("chat", server.url, ["max_retries: 0"])]);
+  const keyed = (key: string, request: ReturnType<typeof writeRequest>) =>
+    fixture.run({ ...request, idempotencyKey: key });
+  await keyed(
+    "mine/write",
+    writeRequest(
+      "chat",
+      seedRows.slice(0, 4).map((seed) => order(seed)),
+    ),
+  );
+  // One of these gets no reply; it is a call all the same.
+  server.options.behave = ({ input }) => (input.includes("rain") ? { kind: "empty-body" } : undefined);
+  await keyed("mine/label", labelRequest("chat", seedRows.slice(3, 6)));
+  server.options.behave = undefined;
+  await keyed(
+    "other/write",
+    writeRequest(
+      "chat",
+      seedRows.slice(0, 5).map((seed) => order(seed)),
+    ),
+  );
+});
+afterAll(async () => {
+  await fixture.stop();
+  await server.stop();
+});
+
+test("the ledger has the calls of all runs of one owner, once each in whatever pages, without their texts", async () => {
+  const whole = await fixture.client.listLedger(owner);
+  expect(whole.calls.map(({ runKey }) => runKey)).toEqual([
+    ...Array(4).fill("mine/write"),
+    ...Array(whole.calls.length - 4).fill("mine/label"),
+  ]);
+  expect(whole.nextCursor).toBe("");
+  for (const { call } of whole.calls) expect(call).toMatchObject({ prompt: "", rawReply: "", model: "test-model" });
+  const paged: string[] = [];
+  let cursor = "";
+  do {
+    const page = await fixture.client.listLedger({ ...owner, pageSize: 2, cursor });
+    expect(page.runs.length > 0).toBe(cursor === "");
+    paged.push(...page.calls.map(({ call }) => call?.id ?? ""));
+    cursor = page.nextCursor;
+  } while (cursor !== "");
+  expect(paged).toEqual(whole.calls.map(({ call }) => call?.id));
+});
+
+test("each run's total is the sum of its calls, failed ones counted", async () => {
+  const { calls, runs } = await fixture.client.listLedger(owner);
+  expect(runs.map(({ runKey }) => runKey)).toEqual(["mine/write", "mine/label"]);
+  for (const { runKey, usage, failedCalls } of runs) {
+    const own = calls.flatMap((one) => (one.runKey === runKey && one.call !== undefined ? [one.call] : []));
+    expect(usage?.calls).toBe(own.length);
+    expect(usage?.costMicroUsd).toBe(own.reduce((sum, call) => sum + call.costMicroUsd, 0));
+    expect(failedCalls).toBe(own.filter((call) => call.status === "failed").length);
+  }
+  expect(runs[1]?.failedCalls).toBeGreaterThan(0);
+});
+
+test("one call has its prompt and raw reply, also for a run that reused it, and for nobody else", async () => {
+  const reused = await fixture.client.listLedger({ projectId: "p", runKeyPrefix: "other/" });
+  expect(reused.runs[0]?.usage).toMatchObject({ calls: 1, reusedCalls: 4 });
+  const { calls } = await fixture.client.listLedger(owner);
+  const id = calls[0]?.call?.id ?? "";
+  const mine = await fixture.client.getCall({ ...owner, id });
+  expect(mine.runKey).toBe("mine/write");
+  expect(mine.call?.prompt).toContain("travel agency");
+  expect(mine.call?.rawReply).toContain("choices");
+  expect(await fixture.client.getCall({ ...owner, runKeyPrefix: "other/", id })).toEqual({
+    ...mine,
+    runKey: "other/write",
+  });
+  for (const which of [
+    { ...owner, projectId: "q", id },
+    { ...owner, runKeyPrefix: "nobody/", id },
+    { ...owner, id: crypto.randomUUID() },
+    { ...owner, id: "7" },
+  ]) {
+    await expect(fixture.client.getCall(which)).rejects.toMatchObject({ reason: "teacher_call_not_found" });
+  }
+});
+
+test.each([
+  [{ runKeyPrefix: "" }, "run_key_prefix"],
+  [{ pageSize: 1_001 }, "page_size"],
+  [{ cursor: "x" }, "cursor"],
+  [{ projectId: "" }, "project_id"],
+])("a listing with %j is refused", async (wrong, field) => {
+  await expect(fixture.client.listLedger({ ...owner, ...wrong })).rejects.toMatchObject({
+    code: "invalid_argument",
+    fields: [{ field }],
+  });
+});
