@@ -4,7 +4,7 @@ import { toRunMessage } from "@tutelage/platform/runmessage";
 import type { RunRow, Runs } from "@tutelage/platform/runs";
 import type { GenerationRun, TeacherServiceImplementation } from "@tutelage/proto/teacher/v1/teacher";
 import { scoresLabels } from "./profile.js";
-import { checkStartRequest } from "./request.js";
+import { checkStartRequest, refuseConversations } from "./request.js";
 import type { Store } from "./store.js";
 import type { Teachers } from "./teachers.js";
 import type { GenerationRequest } from "./work.js";
@@ -25,7 +25,7 @@ export function teacherService(dependencies: {
   return {
     async startGenerationRun({ idempotencyKey, ...request }) {
       checkStartRequest({ idempotencyKey, ...request });
-      teachers.get(request.teacherProfile);
+      refuseConversations(request, teachers.get(request.teacherProfile).profile.prompt_form);
       return await toMessage(await runs.start(request.projectId, idempotencyKey, request));
     },
     async getGenerationRun({ projectId, id }) {
@@ -56,6 +56,7 @@ export function teacherService(dependencies: {
           promptMicroUsdPerMillionTokens: profile.prices.prompt_micro_usd_per_million_tokens,
           completionMicroUsdPerMillionTokens: profile.prices.completion_micro_usd_per_million_tokens,
           scoresLabels: scoresLabels(profile),
+          promptForm: profile.prompt_form,
         })),
       };
     },
