@@ -53,7 +53,8 @@ export async function checkNovelty(
     const novelty = byNumber.get(candidate.number);
     if (novelty === undefined) return candidate;
     // A synthetic row that repeats a dev or test row would make the measurement a lie, whatever max_rouge_l is.
-    const leaks = seed.heldOutTexts.has(normalizedText(rowText(candidate))) || novelty.heldOutMaxRougeL > heldOutMaxRougeL;
+    const leaks =
+      seed.heldOutTexts.has(normalizedText(rowText(candidate))) || novelty.heldOutMaxRougeL > heldOutMaxRougeL;
     const near = novelty.maxRougeL > campaign.settings.maxRougeL;
     return {
       ...candidate,

@@ -120,8 +120,9 @@ function rowFromValues(values: Record<string, unknown>, mapping: Mapping, isJson
 
 function readInput(row: Row, values: Record<string, unknown>, mapping: Mapping, isJson: boolean) {
   const field = mapping.inputColumn;
-  const input = own(values, field);
-  const messages = isJson && field !== messagesKey ? own(values, messagesKey) : undefined;
+  const given = isJson ? own(values, messagesKey) : undefined;
+  const messages = field === messagesKey && typeof given === "string" ? undefined : given;
+  const input = field === messagesKey && messages === given ? undefined : own(values, field);
   if (messages !== undefined && messages !== null) {
     if (input !== undefined && input !== null) {
       return fault("wrong_type", messagesKey, `The row has "${field}" and "messages"; keep one of them.`);

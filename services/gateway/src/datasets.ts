@@ -98,6 +98,8 @@ export const datasetRoutes: Routes = (app, { backends, shutdown, maxImportBytes 
         summary: "Import rows as a new version",
         description:
           "The body is the file: JSON Lines as application/x-ndjson, or CSV with a header row as text/csv. " +
+          'A JSON row has "input", or "messages" (a conversation that ends with the user\'s message), and "output"; or the ' +
+          'usual form of chat fine-tuning, "messages" whose last is the assistant\'s answer. ' +
           "Bad rows are listed and left out, unless strict refuses all.",
         consumes: ["application/x-ndjson", "text/csv"],
         params: datasetRef,
@@ -108,7 +110,7 @@ export const datasetRoutes: Routes = (app, { backends, shutdown, maxImportBytes 
     },
     async (request, reply) => {
       const { id } = await findDataset(backends, request.params.dataset);
-      const { default_split, labels, ...query } = request.query;
+      const { default_split, labels, fields, ...query } = request.query;
       const header: ImportHeader = {
         projectId,
         datasetId: id,
@@ -120,6 +122,7 @@ export const datasetRoutes: Routes = (app, { backends, shutdown, maxImportBytes 
         defaultSplit: default_split,
         strict: query.strict,
         allowedLabels: labels,
+        fields,
         append: query.append,
       };
       const body = request.body as AsyncIterable<Buffer> | undefined;
