@@ -6,7 +6,7 @@
  */
 import { execFileSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
-import { RougeIndex, rougeLF, tokenize } from "../services/datasets/dist/rouge.js";
+import { RougeIndex, rougeLF, tokenize } from "../services/platform/dist/rouge.js";
 
 const rowCount = 10_000;
 const textCount = 20;

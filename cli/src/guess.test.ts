@@ -40,6 +40,67 @@ test.each([
   expect(guess(rows([...data])).kind).toBe(kind);
 });
 
+test("an extraction is told by its objects, with the fields' types and which may be missing", () => {
+  const made = (i: number) => ({ city: `City ${i}`, guests: i, pets: i % 2 === 0, extras: ["cot"] });
+  const data = many(12, (i) => {
+    const { pets, ...rest } = made(i);
+    return { text: `Room ${i}`, json: i < 6 ? { ...rest, pets } : JSON.stringify({ ...rest, pets: null }) };
+  });
+  const found = guess(rows(data));
+  expect(found).toMatchObject({ kind: "extraction", labels: [], conversations: false });
+  expect(found.fields).toEqual([
+    { name: "city", type: "string", optional: false },
+    { name: "guests", type: "number", optional: false },
+    { name: "extras", type: "string_list", optional: false },
+    { name: "pets", type: "boolean", optional: true },
+  ]);
+  const spec = parseSpec(specText("rooms.jsonl", "campaign.yaml", found), "campaign.yaml");
+  expect(spec.task.fields).toMatchObject([{ name: "city" }, {}, {}, { name: "pets", type: "boolean", optional: true }]);
+  // Nested objects and mixed types are no fields that can be declared.
+  expect(guess(rows(many(12, (i) => ({ text: `a ${i}`, output: { deep: { i } } })))).kind).toBe("text");
+  expect(guess(rows(many(12, (i) => ({ text: `a ${i}`, output: { x: i % 2 ? i : `no ${i}` } })))).kind).toBe("text");
+});
+
+test("conversations are told by their messages, the answer in a column or as the last message", () => {
+  const user = (i: number) => ({ role: "user", content: `question ${i}` });
+  const chat = guess(
+    rows(
+      many(9, (i) => ({ messages: [user(i), { role: "assistant", content: `answer ${i}, as ever` }], split: "train" })),
+    ),
+  );
+  expect(chat).toMatchObject({ kind: "text", conversations: true, promptTemplate: "" });
+  expect(chat.columns).toEqual({ input: "messages", output: "output", split: "split" });
+  expect(chat.reasons.columns).toContain("last message");
+  const text = specText("chat.jsonl", "campaign.yaml", chat);
+  expect(text).not.toMatch(/^ *prompt_template/m);
+  expect(parseSpec(text, "campaign.yaml").task.prompt_template).toBeUndefined();
+
+  const labelled = guess(rows(many(12, (i) => ({ messages: [user(i)], label: ["angry", "calm"][i % 2] }))));
+  expect(labelled).toMatchObject({ kind: "classification", labels: ["angry", "calm"], conversations: true });
+  expect(labelled.columns.output).toBe("label");
+  expect(() => guess(rows(many(9, (i) => ({ messages: [user(i)] }))))).toThrow(/"messages" have no answer/);
+});
+
+test("a conversation is held back by what its user says, with or without its answer", () => {
+  const said = [{ role: "user", content: "text number 7" }];
+  const answered = [...said, { role: "assistant", content: "yes" }];
+  const [train, held] = heldBack(
+    {
+      path: "f.jsonl",
+      format: "jsonl",
+      content: "",
+      rows: rows([
+        { messages: said, output: "yes" },
+        { messages: answered },
+        { input: "text number 7", output: "yes" },
+      ]),
+    },
+    "input",
+    0.4,
+  );
+  expect([train?.lines?.length, held?.lines?.length].sort()).toEqual([0, 3]);
+});
+
 test("a file with one column, or with no object in it, is refused with what it has", () => {
   expect(() => guess(rows([{ only: "a" }]))).toThrow(/two columns.*only/);
   expect(() => guess([{ line: 1, fields: undefined, text: "nonsense" }])).toThrow(/no row/);

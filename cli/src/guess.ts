@@ -1,10 +1,16 @@
 /** Guesses from a data file what a campaign on it would look like, and says why. Pure. */
-import type { SourceRow } from "./rows.js";
+import { type GuessedField, guessFields } from "./guessfields.js";
+import { inputOf, messagesOf, type SourceRow } from "./rows.js";
 
 export interface Guess {
   columns: { input: string; output: string; split: string | undefined };
-  kind: "classification" | "multiple_choice" | "math" | "text";
+  kind: "classification" | "multiple_choice" | "math" | "text" | "extraction";
   labels: string[];
+  /** Of an extraction; else empty. */
+  fields: GuessedField[];
+  /** Rows are conversations: the model's chat template is the prompt. */
+  conversations: boolean;
+  /** Empty for conversations. */
   promptTemplate: string;
   /** Why, in the order of the fields. */
   reasons: { columns: string; kind: string; prompt: string };
@@ -25,6 +31,9 @@ const most = 0.9;
 export function guess(rows: readonly SourceRow[]): Guess {
   const known = rows.flatMap(({ fields }) => (fields === undefined ? [] : [fields]));
   if (known.length === 0) throw new Error("it has no row that is a JSON object or a CSV record");
+  if (known.filter((fields) => messagesOf(fields) !== undefined).length >= known.length * most) {
+    return guessConversations(known, rows.length);
+  }
   const names = [...new Set(known.flatMap((fields) => Object.keys(fields)))];
   const values = (name: string) => known.map((fields) => text(fields[name])).filter((value) => value !== "");
   const filled = names.filter((name) => values(name).length >= known.length * most);
@@ -46,14 +55,15 @@ export function guess(rows: readonly SourceRow[]): Guess {
     ([...others].sort((a, b) => variety(a) - variety(b))[0] as string);
   const outputs = values(output);
   const inputs = values(input);
-  const { kind, reason } = kindOf(inputs, outputs);
-  const labels = kind === "classification" ? [...new Set(outputs)].sort() : [];
+  const { kind, reason, labels, fields } = kindOf(inputs, outputs);
   const named = byName(inputNames) === input && byName(outputNames) === output;
   return {
     columns: { input, output, split },
     kind,
     labels,
-    ...promptOf(kind, inputs),
+    fields,
+    conversations: false,
+    promptTemplate: promptOf(kind, inputs).promptTemplate,
     reasons: {
       columns: named
         ? "by their names"
@@ -65,20 +75,67 @@ export function guess(rows: readonly SourceRow[]): Guess {
   };
 }
 
-function kindOf(inputs: readonly string[], outputs: readonly string[]): { kind: Guess["kind"]; reason: string } {
+/** Conversations: the answer is a column of its own, or the last message. */
+function guessConversations(known: readonly Record<string, unknown>[], rows: number): Guess {
+  const names = [...new Set(known.flatMap((fields) => Object.keys(fields)))];
+  const filled = (name: string) => known.filter((fields) => text(fields[name]) !== "").length >= known.length * most;
+  const output = outputNames.find((name) => names.includes(name) && filled(name));
+  const split = names.find(
+    (name) =>
+      isNamed(name, splitNames) &&
+      filled(name) &&
+      known.every((fields) => fields[name] === undefined || splits.has(text(fields[name]))),
+  );
+  const lastOf = (fields: Record<string, unknown>) => messagesOf(fields)?.at(-1);
+  if (
+    output === undefined &&
+    known.filter((fields) => lastOf(fields)?.role === "assistant").length < known.length * most
+  ) {
+    throw new Error('its "messages" have no answer: end them with the assistant\'s, or give a column "output"');
+  }
+  const answers = known.map((fields) =>
+    output === undefined ? (lastOf(fields)?.content ?? "") : text(fields[output]),
+  );
+  const { kind, reason, labels, fields } = kindOf(
+    known.map((one) => inputOf(one, "messages") ?? ""),
+    answers,
+  );
+  return {
+    columns: { input: "messages", output: output ?? "output", split },
+    kind,
+    labels,
+    fields,
+    conversations: true,
+    promptTemplate: "",
+    reasons: {
+      columns: output === undefined ? "the answer is the last message, the assistant's" : "by their names",
+      kind: reason,
+      prompt: "the model's own chat template renders conversations",
+    },
+    rows,
+  };
+}
+
+type KindGuess = Pick<Guess, "kind" | "labels" | "fields"> & { reason: string };
+
+function kindOf(inputs: readonly string[], outputs: readonly string[]): KindGuess {
+  const open = (kind: Guess["kind"], reason: string): KindGuess => ({ kind, reason, labels: [], fields: [] });
+  const fields = guessFields(outputs);
+  if (fields !== undefined) return { ...open("extraction", "the outputs are JSON objects"), fields };
   const share = (matches: (value: string, index: number) => boolean) =>
     outputs.filter((value, index) => matches(value, index)).length / Math.max(1, outputs.length);
   if (share((value, index) => /^\(?[A-J]\)?\.?$/.test(value.trim()) && /\bB[).:]/.test(inputs[index] ?? "")) >= most) {
-    return { kind: "multiple_choice", reason: "the outputs are letters, and the inputs list lettered choices" };
+    return open("multiple_choice", "the outputs are letters, and the inputs list lettered choices");
   }
   const distinct = new Set(outputs).size;
   if (distinct >= 2 && distinct <= mostLabels && outputs.length / distinct >= leastRepeats) {
-    return { kind: "classification", reason: `${distinct} outputs come again and again over ${outputs.length} rows` };
+    const reason = `${distinct} outputs come again and again over ${outputs.length} rows`;
+    return { ...open("classification", reason), labels: [...new Set(outputs)].sort() };
   }
   if (share((value) => /(####\s*|\\boxed\{|=\s*)?-?[$€£]?\d[\d,.]*%?\}?\.?\s*$/.test(value)) >= most) {
-    return { kind: "math", reason: "the outputs end in a number" };
+    return open("math", "the outputs end in a number");
   }
-  return { kind: "text", reason: `${distinct} different outputs over ${outputs.length} rows: no closed set` };
+  return open("text", `${distinct} different outputs over ${outputs.length} rows: no closed set`);
 }
 
 /** A prompt that a base model goes on from with the answer in plain words. */
@@ -91,6 +148,7 @@ function promptOf(kind: Guess["kind"], inputs: readonly string[]): { promptTempl
       reason: "end it where the model would go on with the label in plain words; this matters more than any setting",
     };
   }
+  if (kind === "extraction") return { promptTemplate: `${noun}: {input}\nJSON:`, reason: "a plain form" };
   if (kind === "text") return { promptTemplate: `${noun}: {input}\nAnswer:`, reason: "a plain form" };
   return { promptTemplate: "Question: {input}\nAnswer:", reason: "the usual form" };
 }

@@ -29,7 +29,7 @@ export async function init(dataFile: string, options: { out: string; force: bool
 
 /** The file as a person would write it. Pure. */
 export function specText(dataFile: string, out: string, guessed: Guess): string {
-  const { columns, kind, labels, promptTemplate, reasons, rows } = guessed;
+  const { columns, kind, labels, fields, conversations, promptTemplate, reasons, rows } = guessed;
   const name = basename(dataFile, extname(dataFile));
   const path = relative(dirname(resolve(out)), resolve(dataFile));
   const yaml = (value: unknown) => stringify(value, { lineWidth: 0 }).trimEnd();
@@ -52,18 +52,36 @@ export function specText(dataFile: string, out: string, guessed: Guess): string 
     ...(columns.split === undefined ? [] : [`    split: ${quoted(columns.split)}`]),
     "",
     "student: smollm2-135m # tutelage profiles lists what the server offers",
-    "teacher: gemma3-270m",
+    conversations
+      ? "teacher: my-chat-teacher # write conversations: a chat model, see services/teacher/profiles.yaml"
+      : "teacher: gemma3-270m",
     "",
     "task:",
     `  name: ${quoted(name)}`,
     `  kind: ${kind} # ${reasons.kind}`,
     `  # ${reasons.prompt}`,
-    `  prompt_template: ${JSON.stringify(promptTemplate)}`,
+    ...(conversations ? [] : [`  prompt_template: ${JSON.stringify(promptTemplate)}`]),
     ...(kind === "classification"
       ? [
           "  # Describe each label in plain words: the teacher writes by the description.",
           "  labels:",
           ...labels.map((label) => `    - {name: ${JSON.stringify(label)}, description: ""}`),
+        ]
+      : []),
+    ...(kind === "extraction"
+      ? [
+          "  # What the JSON object holds, in this order. Describe each field in plain words.",
+          "  fields:",
+          ...fields.map(
+            ({ name: field, type, optional }) =>
+              `    - {name: ${JSON.stringify(field)}, type: ${type}${optional ? ", optional: true" : ""}, description: ""}`,
+          ),
+        ]
+      : []),
+    ...(kind === "text"
+      ? [
+          "  # grader: rouge_l        # near is right; normalized_text, the default, wants the same words",
+          "  # rouge_l_threshold: 0.5",
         ]
       : []),
     '  # row_noun: "customer messages" # what rows are called',

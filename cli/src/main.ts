@@ -160,15 +160,17 @@ program
 program
   .command("predict <id> [inputs...]")
   .description("ask a campaign's student; without inputs the lines of standard input are asked")
-  .action(async (id: string, inputs: string[]) => {
+  .option("--conversations", 'each input is a conversation: [{"role": "user", "content": "…"}]', false)
+  .action(async (id: string, inputs: string[], options: { conversations: boolean }) => {
     const asked = inputs.length > 0 ? inputs : await standardInputLines();
+    const questions = options.conversations ? asked.map(conversationOf) : asked;
     const predictions: { text: string; probability: number }[] = [];
     for (let first = 0; first < asked.length; first += mostInputs) {
-      const part = asked.slice(first, first + mostInputs);
+      const part = questions.slice(first, first + mostInputs);
       const reply = await api().json<{ predictions: { text: string; probability: number }[] }>(
         "POST",
         `/v1/campaigns/${id}/predict`,
-        { inputs: part },
+        options.conversations ? { conversations: part } : { inputs: part },
       );
       predictions.push(...reply.predictions);
     }
@@ -317,6 +319,14 @@ async function save(
   });
   await pipeline(Readable.fromWeb(body as ReadableStream), createWriteStream(partial));
   await rename(partial, out);
+}
+
+function conversationOf(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new Stop(`${text.slice(0, 80)} is not JSON; write [{"role": "user", "content": "…"}].`, exitCodes.usage);
+  }
 }
 
 async function standardInputLines(): Promise<string[]> {

@@ -57,6 +57,28 @@ function asObject(text: string): Record<string, unknown> | undefined {
   }
 }
 
+/** What a user says in a row: its input, or all that the user says in a conversation. */
+export function inputOf(fields: Record<string, unknown>, inputColumn: string): string | undefined {
+  const turns = messagesOf(fields);
+  if (turns !== undefined) {
+    return turns
+      .filter(({ role }) => role === "user")
+      .map(({ content }) => content)
+      .join("\n");
+  }
+  const input = fields[inputColumn];
+  return typeof input === "string" ? input : undefined;
+}
+
+/** The messages of a row that is a conversation; undefined when it is none. */
+export function messagesOf(fields: Record<string, unknown>): { role: string; content: string }[] | undefined {
+  const { messages } = fields;
+  if (!Array.isArray(messages) || messages.length === 0) return undefined;
+  const isTurn = (one: unknown) =>
+    typeof (one as { role?: unknown })?.role === "string" && typeof (one as { content?: unknown }).content === "string";
+  return messages.every(isTurn) ? messages : undefined;
+}
+
 /**
  * Whether a row is held back, decided by its input alone: the same text is on
  * the same side in every run and on every machine, however the file grows.

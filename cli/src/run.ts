@@ -2,7 +2,7 @@
 import { createHash, randomUUID } from "node:crypto";
 import type { Api, Campaign } from "./api.js";
 import { exitCodes, Stop } from "./exit.js";
-import { isHeldBack, readSource, type SourceFile } from "./rows.js";
+import { inputOf, isHeldBack, readSource, type SourceFile } from "./rows.js";
 import type { CampaignSpec } from "./spec.js";
 
 interface ImportReply {
@@ -62,6 +62,8 @@ export async function prepare(
   const uploads = await uploadsOf(spec);
   const dataKey = digest([
     JSON.stringify(spec.data.columns),
+    // What outputs must hold decides which rows are taken.
+    ...(spec.task.fields === undefined ? [] : [JSON.stringify(spec.task.fields)]),
     ...uploads.flatMap(({ split, body: text }) => [split, text]),
   ]);
   const dataset = await importAll(api, `${spec.name}-${dataKey.slice(0, 10)}`, uploads, spec, dataKey, options);
@@ -94,8 +96,8 @@ async function uploadsOf({ data }: CampaignSpec): Promise<Upload[]> {
 /** A file's rows as two uploads; lines that are no JSON go with the train rows, where the server names them. */
 export function heldBack(file: SourceFile, inputColumn: string, share: number): Upload[] {
   const isTest = ({ fields }: SourceFile["rows"][number]) => {
-    const input = fields?.[inputColumn];
-    return typeof input === "string" && isHeldBack(input, share);
+    const input = fields === undefined ? undefined : inputOf(fields, inputColumn);
+    return input !== undefined && isHeldBack(input, share);
   };
   const part = (split: Upload["split"], rows: SourceFile["rows"]): Upload => ({
     file,
@@ -140,9 +142,12 @@ async function importAll(
       append: String(index > 0),
       strict: String(strict),
       ...(splitColumn === undefined ? {} : { split_column: splitColumn }),
+      ...(spec.task.fields === undefined ? {} : { fields: JSON.stringify(spec.task.fields) }),
     });
     const path = `/v1/datasets/${existing.id}/import?${query}`;
-    const reply = await api.upload<ImportReply>(path, contentType, body, `cli/${dataKey}/${split}`);
+    // Asked strictly and not is asked twice, even where the rows are the same.
+    const key = `cli/${dataKey}/${split}${strict ? "/strict" : ""}`;
+    const reply = await api.upload<ImportReply>(path, contentType, body, key);
     const rejects = reply.rejects ?? [];
     for (const { line, field, message } of rejects.slice(0, shownRejects)) {
       say(`  ${file.path}:${lines?.[line - 1] ?? line}: ${field === "" ? "" : `${field}: `}${message}`);

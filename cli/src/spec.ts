@@ -9,8 +9,14 @@ const path = z.string().min(1);
 
 const columns = z
   .strictObject({
-    input: z.string().default("input").describe("Column or JSON key of the input"),
-    output: z.string().default("output").describe("Column or JSON key of the expected output"),
+    input: z
+      .string()
+      .default("input")
+      .describe('Column or JSON key of the input; a JSON row with "messages" is a conversation, whatever stands here'),
+    output: z
+      .string()
+      .default("output")
+      .describe("Column or JSON key of the expected output; a conversation may end with it instead"),
     split: z.string().optional().describe("Column or JSON key that says train, dev or test"),
   })
   .describe("Where a row's parts stand");
@@ -43,6 +49,13 @@ const label = z.union([
   z.strictObject({ name: z.string().min(1), description: z.string().default("") }),
 ]);
 
+const extractionField = z.strictObject({
+  name: z.string().min(1).describe("The key in the JSON object"),
+  type: z.enum(["string", "number", "boolean", "string_list"]),
+  optional: z.boolean().optional().describe("May be missing, where the input does not say it"),
+  description: z.string().optional().describe("What it means, in plain words, for the teacher"),
+});
+
 /** The file. Task and settings are the API's own: what is in them is checked there, and documented at /docs. */
 export const campaignSpec = z
   .strictObject({
@@ -53,9 +66,27 @@ export const campaignSpec = z
     task: z
       .looseObject({
         name: z.string().optional(),
-        kind: z.enum(["classification", "multiple_choice", "math", "text"]),
-        prompt_template: z.string().describe('The student\'s prompt; contains "{input}" exactly once'),
+        kind: z.enum(["classification", "multiple_choice", "math", "text", "extraction"]),
+        prompt_template: z
+          .string()
+          .optional()
+          .describe('The student\'s prompt; contains "{input}" exactly once. Conversations need none'),
         labels: z.array(label).optional().describe("The closed label set: names, or names with descriptions"),
+        fields: z
+          .array(extractionField)
+          .min(1)
+          .optional()
+          .describe("The fields of an extraction task's outputs, in their order"),
+        grader: z
+          .enum(["exact", "normalized_text", "label", "choice_letter", "final_number", "json_fields", "rouge_l"])
+          .optional()
+          .describe("How answers are compared; the kind has its own"),
+        rouge_l_threshold: z
+          .number()
+          .min(0)
+          .max(1)
+          .optional()
+          .describe("Least ROUGE-L F of a right answer, for grader rouge_l; 0.5 when left out"),
         row_noun: z.string().optional().describe('What rows are called, plural, e.g. "questions"'),
         teacher_instructions: z.string().optional().describe("What the task is, and what its rows look like"),
       })

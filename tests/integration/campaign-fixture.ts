@@ -3,7 +3,7 @@
  * Postgres, a real two-layer student, a teacher server that speaks OpenAI's
  * protocol and wants its key.
  */
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Stack, startStack } from "@tutelage/standalone/stack";
@@ -49,6 +49,16 @@ export const task = {
 export const quick = { iterations: 2, folds: 2, rows_per_seed_row: 1, attempts_per_row: 1 };
 export const profiles = { studentProfile: "tiny", teacherProfile: "scripted" };
 
+async function withoutTemplate(home: string): Promise<string> {
+  const folder = join(home, "bare");
+  await cp(join(home, "tiny"), folder, { recursive: true });
+  await rm(join(folder, "chat_template.jinja"), { force: true });
+  const config = join(folder, "tokenizer_config.json");
+  const { chat_template: _, ...rest } = JSON.parse(await readFile(config, "utf8"));
+  await writeFile(config, JSON.stringify(rest));
+  return `file:${folder}`;
+}
+
 export interface CampaignFixture {
   home: string;
   databaseUrl: string;
@@ -59,26 +69,37 @@ export interface CampaignFixture {
   stop(): Promise<void>;
 }
 
-export async function startCampaignFixture(environment: NodeJS.ProcessEnv = {}): Promise<CampaignFixture> {
+/** Under which names the tiny student and the scripted teacher are offered, and what the student can read. */
+interface FixtureOptions {
+  student?: string;
+  teachers?: string[];
+  contextTokens?: number;
+  /** The same model again, without its chat template. */
+  bareStudent?: string;
+  /** More variables for every service. */
+  environment?: NodeJS.ProcessEnv;
+}
+
+const recipe = `{ method: lora, lora_rank: 8, lora_alpha: 16, lora_dropout: 0, trained_layers: 1, epochs: 4, min_steps: 20,
+      exact_steps: 0, batch_rows: 8, micro_batch_tokens: 2048, learning_rate: 0.01, warmup_share: 0.1, weight_decay: 0,
+      max_grad_norm: 1, average_share: 0 }`;
+
+export async function startCampaignFixture(options: FixtureOptions = {}): Promise<CampaignFixture> {
+  const { student = "tiny", teachers = ["scripted"], contextTokens = 128 } = options;
   const home = await mkdtemp(join(tmpdir(), "tutelage-campaign-"));
   const teacher = await startTeacherServer({ labelOf });
-  const model = await writeTinyModel(join(home, "tiny"));
+  const model = await writeTinyModel(join(home, "tiny"), contextTokens);
   await mkdir(join(home, "profiles"));
-  await writeFile(
-    join(home, "profiles/students.yaml"),
-    `profiles:
-  tiny:
-    description: Two random layers.
-    model: ${model}
-    recipe: { method: lora, lora_rank: 8, lora_alpha: 16, lora_dropout: 0, trained_layers: 1, epochs: 4, min_steps: 20,
-      exact_steps: 0, batch_rows: 8, micro_batch_tokens: 2048, learning_rate: 0.01, warmup_share: 0.1, weight_decay: 0,
-      max_grad_norm: 1, average_share: 0 }
-`,
-  );
+  const profileOf = (name: string, reference: string) =>
+    `  ${name}:\n    description: Two random layers.\n    model: ${reference}\n    recipe: ${recipe}\n`;
+  const bare = options.bareStudent === undefined ? "" : profileOf(options.bareStudent, await withoutTemplate(home));
+  await writeFile(join(home, "profiles/students.yaml"), `profiles:\n${profileOf(student, model)}${bare}`);
   await writeFile(
     join(home, "profiles/teachers.yaml"),
     `profiles:
-  - name: scripted
+${teachers
+  .map(
+    (name) => `  - name: ${name}
     provider: openai-compatible
     description: The test's own server.
     model: test-model
@@ -89,6 +110,8 @@ export async function startCampaignFixture(environment: NodeJS.ProcessEnv = {}):
     max_retries: 1
     prices: { prompt_micro_usd_per_million_tokens: 1000000, completion_micro_usd_per_million_tokens: 2000000 }
 `,
+  )
+  .join("")}`,
   );
   const databaseUrl = await testDatabaseUrl();
   const stack = await startStack({
@@ -101,7 +124,7 @@ export async function startCampaignFixture(environment: NodeJS.ProcessEnv = {}):
       STUDENT_THREADS: "1",
       SCRIPTED_TEACHER_KEY: teacherKey,
       LOG_LEVEL: "warn",
-      ...environment,
+      ...options.environment,
     },
   });
   return {

@@ -25,7 +25,7 @@ let empty: { tables: Record<string, number>; files: string[] };
 
 beforeAll(async () => {
   // A second after its end a campaign's unnamed checkpoints are past their time; the look comes at the start.
-  fixture = await startCampaignFixture({ CAMPAIGNS_KEEP_CHECKPOINTS_DAYS: "0.00001" });
+  fixture = await startCampaignFixture({ environment: { CAMPAIGNS_KEEP_CHECKPOINTS_DAYS: "0.00001" } });
   ({ stack } = fixture);
   admin = new pg.Client({ connectionString: fixture.databaseUrl });
   await admin.connect();

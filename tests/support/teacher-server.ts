@@ -21,6 +21,15 @@ export interface TeacherCall {
   /** The row that is to be varied or labelled. */
   input: string;
   output: string;
+  /** The same as it stands in a chat prompt that wants a row. */
+  row?: AskedRow;
+}
+
+/** A row that is to be varied: a text or a conversation; the output of an extraction is an object. */
+export interface AskedRow {
+  input?: string;
+  messages?: { role: string; content: string }[];
+  output?: string | object;
 }
 
 /** What the server does with a request. */
@@ -191,13 +200,15 @@ function completion(reply: Extract<TeacherBehaviour, { kind: "reply" }>, call: T
 }
 
 /** What a prompt of the teacher service asks for. */
-function asked(api: TeacherCall["api"], last: string): Pick<TeacherCall, "wants" | "input" | "output"> {
+function asked(api: TeacherCall["api"], last: string): Pick<TeacherCall, "wants" | "input" | "output" | "row"> {
   if (api === "chat") {
     const label = /^Text: (".*")$/ms.exec(last)?.[1];
     if (label !== undefined) return { wants: "label", input: JSON.parse(label) as string, output: "" };
-    const line = last.split("\n").find((text) => text.startsWith('{"input":'));
-    const row = JSON.parse(line ?? "{}") as { input?: string; output?: string };
-    return { wants: "write", input: row.input ?? "", output: row.output ?? "" };
+    const line = last.split("\n").find((text) => /^\{"(input|messages)":/.test(text));
+    const row = JSON.parse(line ?? "{}") as AskedRow;
+    const input = row.input ?? row.messages?.at(-1)?.content ?? "";
+    const output = typeof row.output === "object" ? JSON.stringify(row.output) : (row.output ?? "");
+    return { wants: "write", input, output, row };
   }
   if (!last.startsWith("A list of ")) {
     // Examples in the task's template, "Message: {input}\nIntent:" say, the last one open.
@@ -230,7 +241,10 @@ function goodReply(call: TeacherCall, options: TeacherServerOptions): string {
   const cut = words.length < 3 ? 0 : 1 + (hash % (words.length - 1));
   const turned = [...words.slice(cut), ...words.slice(0, cut)].join(" ");
   const input = `${openings[hash % openings.length]} ${turned} ${closings[(hash >>> 8) % closings.length]} (${hash % 9973})`;
-  return call.api === "chat" ? JSON.stringify({ input, output: call.output }) : ` ${input}`;
+  if (call.api !== "chat") return ` ${input}`;
+  const { messages, output } = call.row ?? {};
+  if (messages === undefined) return JSON.stringify({ input, output });
+  return JSON.stringify({ messages: [...messages.slice(0, -1), { role: "user", content: input }], output });
 }
 
 function labelReply(call: TeacherCall, options: TeacherServerOptions): string {

@@ -1,5 +1,6 @@
 /** What to try next after a campaign. Pure; the most promising first. */
 import type { Iteration, Outcome, Settings } from "@tutelage/proto/campaigns/v1/campaigns";
+import { TaskKind } from "@tutelage/proto/task/v1/task";
 
 /** Below this share of accepted candidates the teacher is the bottleneck. */
 const poorAcceptedShare = 0.4;
@@ -12,6 +13,7 @@ export function advise(
   outcome: Outcome,
   iterations: readonly Iteration[],
   settings: Pick<Settings, "iterations">,
+  kind = TaskKind.CLASSIFICATION,
 ): string[] {
   const advice: string[] = [];
   const { gain, plainReturned, chosenIteration, stopReason } = outcome;
@@ -41,8 +43,8 @@ export function advise(
   if (written > 0 && accepted / written < poorAcceptedShare) {
     const [reason, count] = commonest(iterations);
     advice.push(
-      `Only ${accepted} of ${written} candidates became rows (most often: ${reason}, ${count}). Describe the labels more ` +
-        `plainly in task.labels, or name a stronger teacher.`,
+      `Only ${accepted} of ${written} candidates became rows (most often: ${reason}, ${count}). ${describe(kind)}, or ` +
+        `name a stronger teacher.`,
     );
   }
   if (plainReturned) {
@@ -63,6 +65,12 @@ export function advise(
     );
   }
   return advice;
+}
+
+function describe(kind: TaskKind): string {
+  if (kind === TaskKind.CLASSIFICATION) return "Describe the labels more plainly in task.labels";
+  if (kind === TaskKind.EXTRACTION) return "Describe the fields more plainly in task.fields";
+  return "Say more of what rows and answers are like in task.teacher_instructions";
 }
 
 function commonest(iterations: readonly Iteration[]): [string, number] {

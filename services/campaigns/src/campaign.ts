@@ -5,7 +5,7 @@ import type { Lease } from "@tutelage/platform/runs";
 import type { Outcome, Settings, StartCampaignRequest } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { Version } from "@tutelage/proto/datasets/v1/datasets";
 import type { Recipe } from "@tutelage/proto/student/v1/student";
-import { type Row, type RowSource, Split, type Task } from "@tutelage/proto/task/v1/task";
+import { type Row, type RowSource, Split, Task } from "@tutelage/proto/task/v1/task";
 import type { Usage } from "@tutelage/proto/teacher/v1/teacher";
 import type { ChildRun, Services, Waiting } from "./clients.js";
 import type { CampaignKey, CampaignStore } from "./store.js";
@@ -72,7 +72,8 @@ export class Campaign {
     readonly store: CampaignStore,
   ) {
     this.key = { projectId: lease.run.projectId, campaignId: lease.run.id };
-    this.task = lease.run.request.task;
+    // A run that an earlier release stored lacks the fields that the contract gained since.
+    this.task = Task.fromPartial(lease.run.request.task);
     this.settings = lease.run.request.settings;
     this.caps = this.settings;
   }
@@ -239,9 +240,4 @@ export interface SeedData {
 export function normalizedText(text: string): string {
   const folded = text.normalize("NFKC").toLowerCase().replace(/\s+/g, " ").trim();
   return folded.replace(/[\s.!?…"'”’)]+$/u, "") || folded;
-}
-
-/** A row's input as one text, a conversation's turns included. */
-export function inputText({ input, messages }: Pick<Row, "input" | "messages">): string {
-  return messages.length === 0 ? input : messages.map(({ role, content }) => `${role}: ${content}`).join("\n");
 }

@@ -1,5 +1,6 @@
 /** Checking candidates: novelty, the cross-fitted students, the teacher's second look. */
 
+import { comparedText, rowText } from "@tutelage/platform/conversation";
 import { rowToLine } from "@tutelage/platform/rowfile";
 import { type Candidate, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { Version } from "@tutelage/proto/datasets/v1/datasets";
@@ -41,7 +42,7 @@ export async function checkNovelty(
     if (open.length === 0) return [];
     const reply = await whileAway(campaign.signal, () =>
       campaign.services.datasets.measureNovelty(
-        { projectId: campaign.projectId, versionId: version.id, texts: open.map((one) => one.input) },
+        { projectId: campaign.projectId, versionId: version.id, texts: open.map(comparedText) },
         { signal: campaign.signal, deadline: 600_000 },
       ),
     );
@@ -52,7 +53,8 @@ export async function checkNovelty(
     const novelty = byNumber.get(candidate.number);
     if (novelty === undefined) return candidate;
     // A synthetic row that repeats a dev or test row would make the measurement a lie, whatever max_rouge_l is.
-    const leaks = seed.heldOutTexts.has(normalizedText(candidate.input)) || novelty.heldOutMaxRougeL > heldOutMaxRougeL;
+    const leaks =
+      seed.heldOutTexts.has(normalizedText(rowText(candidate))) || novelty.heldOutMaxRougeL > heldOutMaxRougeL;
     const near = novelty.maxRougeL > campaign.settings.maxRougeL;
     return {
       ...candidate,
@@ -165,7 +167,7 @@ function candidateRow(candidate: Candidate, iteration: number): Row {
   return {
     id: rowIdOf(candidate),
     input: candidate.input,
-    messages: [],
+    messages: candidate.messages,
     output: candidate.output,
     split: Split.TRAIN,
     origin: RowOrigin.SYNTHETIC,

@@ -86,6 +86,7 @@ function candidate(number: number, output: string, probability: number, rejectio
     wrongAnswer: "",
     callId: "",
     input: "x",
+    messages: [],
     verdicts: [],
     maxRougeL: 0,
     rowId: "",

@@ -2,6 +2,7 @@
  * The loop of LLM2LLM (Lee et al. 2024, arXiv 2403.15042), one file to read it
  * in. Each line that has an effect is a step: done once, remembered for ever.
  */
+import { rowText } from "@tutelage/platform/conversation";
 import { TutelageError } from "@tutelage/platform/errors";
 import {
   type Candidate,
@@ -15,7 +16,7 @@ import {
 import type { Version } from "@tutelage/proto/datasets/v1/datasets";
 import { type Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
 import { concludeCampaign } from "./arms.js";
-import { type Campaign, datasetName, inputText, normalizedText, rowSource, type SeedData } from "./campaign.js";
+import { type Campaign, datasetName, normalizedText, rowSource, type SeedData } from "./campaign.js";
 import { checkLabels, checkNovelty } from "./checks.js";
 import { stopReason } from "./choosing.js";
 import { rowsOf, whileAway } from "./clients.js";
@@ -153,7 +154,7 @@ async function openSeed(campaign: Campaign): Promise<SeedData> {
     ...(await rowsOf(services, projectId, version.id, Split.DEV, signal)),
     ...(await rowsOf(services, projectId, version.id, Split.TEST, signal)),
   ];
-  const heldOutTexts = new Set(heldOut.map((row) => normalizedText(inputText(row))));
+  const heldOutTexts = new Set(heldOut.map((row) => normalizedText(rowText(row))));
   return { version, heldOutTexts, seedRows, devRows: version.splits?.dev ?? 0, testRows: version.splits?.test ?? 0 };
 }
 
@@ -263,8 +264,8 @@ async function commit(
         ),
       );
       const rows = await rowsOf(services, projectId, appended.id, Split.TRAIN, signal);
-      const idOf = new Map(rows.filter((row) => row.iteration === number + 1).map((row) => [row.input, row.id]));
-      return { versionId: appended.id, rowIds: newRows.map((row) => idOf.get(row.input) ?? "") };
+      const idOf = new Map(rows.filter((row) => row.iteration === number + 1).map((row) => [rowText(row), row.id]));
+      return { versionId: appended.id, rowIds: newRows.map((row) => idOf.get(rowText(row)) ?? "") };
     },
     (transaction, { rowIds }) => {
       const ids = rowIds.values();
@@ -281,7 +282,7 @@ function newRow(candidate: Candidate, parent: Row | undefined, iteration: number
   return {
     id: "",
     input: candidate.input,
-    messages: [],
+    messages: candidate.messages,
     output: candidate.output,
     split: Split.TRAIN,
     origin: RowOrigin.SYNTHETIC,

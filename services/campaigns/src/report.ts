@@ -59,7 +59,7 @@ export async function gatherReport(
     baselineMetrics,
     finalMetrics,
     lossCurves: curves.filter((curve) => curve !== undefined),
-    advice: advise(outcome, iterations, request.settings),
+    advice: advise(outcome, iterations, request.settings, request.task.kind),
   };
 }
 

@@ -1,9 +1,13 @@
 /** Checks a campaign's request against what is there, and resolves every default. */
+import { rowText } from "@tutelage/platform/conversation";
 import { invalidField, TutelageError } from "@tutelage/platform/errors";
-import { requireTask } from "@tutelage/platform/task";
+import { readFields } from "@tutelage/platform/extraction";
+import { requirePromptFor, requireTask } from "@tutelage/platform/task";
 import type { StartCampaignRequest } from "@tutelage/proto/campaigns/v1/campaigns";
-import { type Row, Split } from "@tutelage/proto/task/v1/task";
-import { inputText, normalizedText, type ResolvedRequest } from "./campaign.js";
+import { Decoding } from "@tutelage/proto/student/v1/student";
+import { type Row, Split, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
+import type { TeacherProfile } from "@tutelage/proto/teacher/v1/teacher";
+import { normalizedText, type ResolvedRequest } from "./campaign.js";
 import { rowsOf, type Services } from "./clients.js";
 import { resolveSettings } from "./settings.js";
 
@@ -29,9 +33,8 @@ export async function resolveRequest(
   const recipe = settings.recipe ?? student.recipe;
   if (recipe === undefined) throw new Error(`Student profile ${student.name} has no recipe.`);
   const { profiles: teachers } = await services.teacher.listTeacherProfiles({ projectId }, { signal });
-  if (!teachers.some((profile) => profile.name === request.teacherProfile)) {
-    throw unknownProfile("teacher_profile", request.teacherProfile, teachers);
-  }
+  const teacher = teachers.find((profile) => profile.name === request.teacherProfile);
+  if (teacher === undefined) throw unknownProfile("teacher_profile", request.teacherProfile, teachers);
 
   const versionId = request.datasetVersionId || (await newestVersion(services, request, signal));
   const version = await services.datasets.getVersion({ projectId, id: versionId }, { signal });
@@ -50,6 +53,13 @@ export async function resolveRequest(
   refuseOverlap(seedRows, heldOut);
   if (task.labels.length > 0) {
     refuseUnknownLabels([...seedRows, ...heldOut], new Set(task.labels.map((label) => label.name)));
+  }
+  const rows = [...seedRows, ...heldOut];
+  requirePromptFor(task, rows);
+  if (task.kind === TaskKind.EXTRACTION) refuseMisfits(rows, task);
+  if (rows.some(isConversation)) {
+    refuseBaseTeacher(teacher, seedRows);
+    await requireChatTemplate(services, { projectId, model: student.model, task }, rows, signal);
   }
   return {
     ...request,
@@ -76,7 +86,7 @@ async function newestVersion(
 
 /** A text that is trained on and measured on makes the measurement a lie. */
 function refuseOverlap(seedRows: readonly Row[], heldOut: readonly Row[]): void {
-  const textOf = (row: Row) => normalizedText(inputText(row));
+  const textOf = (row: Row) => normalizedText(rowText(row));
   const seeds = new Map(seedRows.map((row) => [textOf(row), row]));
   const overlaps = heldOut.filter((row) => seeds.has(textOf(row)));
   const [first] = overlaps;
@@ -100,6 +110,73 @@ function refuseUnknownLabels(rows: readonly Row[], labels: ReadonlySet<string>):
       `Add the label to the task, or import the rows with the allowed labels only.`,
     { reason: "unknown_label", fields: [{ field: "task.labels", description: `does not name "${first.output}".` }] },
   );
+}
+
+/** An output that lacks a field, or has one too many, would teach the student to do so. */
+function refuseMisfits(rows: readonly Row[], { fields }: Task): void {
+  for (const row of rows) {
+    const read = readFields(row.output, fields);
+    if (!("problem" in read)) continue;
+    const { field, message } = read.problem;
+    throw invalidField(
+      "task.fields",
+      `do not fit the output of row ${row.id}: ${field === "" ? "it" : `"${field}"`} ${message} ` +
+        "Import the rows again with the same fields declared, and each that does not fit is named.",
+      "wrong_fields",
+    );
+  }
+}
+
+function isConversation({ messages }: Row): boolean {
+  return messages.length > 0;
+}
+
+/** A base model continues a list: it keeps neither turns nor roles apart. */
+function refuseBaseTeacher({ name, promptForm }: TeacherProfile, seedRows: readonly Row[]): void {
+  if (promptForm === "chat" || !seedRows.some(isConversation)) return;
+  throw invalidField(
+    "teacher_profile",
+    `"${name}" is a base model, which cannot write conversations, and rows of the dataset are conversations; name a ` +
+      "profile with prompt_form chat.",
+    "teacher_cannot_write_conversations",
+  );
+}
+
+/** Roles in their order are what chat templates are particular about; one row of each order is tried. */
+const mostRoleOrders = 32;
+const templateDeadlineMs = 20_000;
+
+/**
+ * Has the student's model read conversations before anything is paid for. A
+ * student that is away or busy is not waited for: its first training says the
+ * same by the same name.
+ */
+async function requireChatTemplate(
+  services: Services,
+  asked: { projectId: string; model: string; task: Task },
+  rows: readonly Row[],
+  signal: AbortSignal,
+): Promise<void> {
+  const byRoles = new Map<string, Row>();
+  for (const row of rows.filter(isConversation)) {
+    const roles = row.messages.map(({ role }) => role).join(" ");
+    if (!byRoles.has(roles) && byRoles.size < mostRoleOrders) byRoles.set(roles, row);
+  }
+  const decoding = Decoding.fromPartial({ maxNewTokens: 1 });
+  try {
+    await services.evaluation.predict(
+      { ...asked, checkpointUri: "", rows: [...byRoles.values()], decoding },
+      { signal, deadline: templateDeadlineMs },
+    );
+  } catch (error) {
+    if (!(error instanceof TutelageError) || !error.reason.startsWith("chat_template_")) return;
+    throw invalidField(
+      "student_profile",
+      `the model cannot be asked in conversations. ${error.message}. Name a student with a chat template that takes ` +
+        "these roles, or give rows with an input instead.",
+      error.reason,
+    );
+  }
 }
 
 function unknownProfile(field: string, name: string, profiles: readonly { name: string }[]): TutelageError {

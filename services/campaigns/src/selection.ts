@@ -1,8 +1,9 @@
 /** Selection: turns mined rows into orders to the teacher. */
+
+import { rowText } from "@tutelage/platform/conversation";
 import { Selection, type Settings } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { Row } from "@tutelage/proto/task/v1/task";
 import type { WriteOrder } from "@tutelage/proto/teacher/v1/teacher";
-import { inputText } from "./campaign.js";
 import { difficulty, type MinedRow } from "./mining.js";
 import { shuffled } from "./random.js";
 
@@ -112,7 +113,7 @@ export function writeOrders(
       wrongAnswer: mined.correct ? "" : mined.answer,
       exampleRows: drawn(shown, "examples").slice(0, exampleRowsPerOrder),
       // Two words give nothing away.
-      openingTexts: drawn(pool, "openings").slice(0, openingTextsPerOrder).map(inputText),
+      openingTexts: drawn(pool, "openings").slice(0, openingTextsPerOrder).map(rowText),
       count: Math.min(rows, maxAttempts),
       maxAttempts,
       firstAttempt: attemptsSoFar.get(mined.row.id) ?? 0,

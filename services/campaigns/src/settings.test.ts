@@ -15,6 +15,8 @@ const task: Task = {
   teacherInstructions: "",
   maxAnswerTokens: 0,
   rowNoun: "",
+  fields: [],
+  rougeLThreshold: 0,
 };
 const given = (settings: Partial<Settings>) => ({ ...defaultSettings, ...settings });
 

@@ -99,6 +99,7 @@ export async function writeCandidates(
     wrongAnswer: orderOf.get(rowId)?.wrongAnswer ?? "",
     callId,
     input: outcome?.$case === "candidate" ? outcome.value.input : "",
+    messages: outcome?.$case === "candidate" ? outcome.value.messages : [],
     output: outcome?.$case === "candidate" ? outcome.value.output : "",
     accepted: false,
     rejection:

@@ -7,6 +7,7 @@
  */
 import { createHash, type Hash } from "node:crypto";
 import { invalidField, notFound, TutelageError } from "@tutelage/platform/errors";
+import { requireFields } from "@tutelage/platform/extraction";
 import { requireProject } from "@tutelage/platform/project";
 import {
   FileFormat,
@@ -119,6 +120,7 @@ function checkHeader(header: ImportHeader): Job {
     if (label.trim() === "")
       throw invalidField(`allowed_labels[${index}]`, "is empty; give the label or leave it out.");
   }
+  requireFields(header.fields, "fields");
   return {
     projectId: requireProject(header.projectId),
     datasetId: requireUuid("dataset_id", header.datasetId),
@@ -130,6 +132,7 @@ function checkHeader(header: ImportHeader): Job {
       splitColumn: header.splitColumn,
       defaultSplit: header.defaultSplit,
       allowedLabels: new Set(header.allowedLabels),
+      fields: header.fields,
     },
     strict: header.strict,
     append: header.append,

@@ -1,12 +1,12 @@
 /** Measures how near texts are to a version's rows and to one another. */
 import { setImmediate as nextTurn } from "node:timers/promises";
 import type { ArtifactStore } from "@tutelage/platform/artifacts";
+import { comparedText } from "@tutelage/platform/conversation";
+import { isNearer, RougeIndex, rougeLF, tokenize } from "@tutelage/platform/rouge";
 import { readRows } from "@tutelage/platform/rowfile";
 import type { Novelty } from "@tutelage/proto/datasets/v1/datasets";
 import { Split } from "@tutelage/proto/task/v1/task";
 import { wholeVersion } from "./draft.js";
-import { isNearer, RougeIndex, rougeLF, tokenize } from "./rouge.js";
-import { comparedText } from "./row.js";
 import type { VersionRecord } from "./store.js";
 
 /** Longest stretch of work before others get a turn. */

@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
 import { expect, test } from "vitest";
-import { checkAppended, comparedText, identify, normalizedInput, VersionDigest } from "./row.js";
+import { checkAppended, identify, normalizedInput, VersionDigest } from "./row.js";
 
 const seed = Row.fromPartial({ input: "hello", output: "greeting", split: Split.TRAIN, origin: RowOrigin.SEED });
 const synthetic = Row.fromPartial({
@@ -52,19 +52,6 @@ test("inputs are the same after NFC and collapsed white space, but not after a c
   const normal = (input: string) => normalizedInput({ input, messages: [] });
   expect(normal(" caf\u0065\u0301 \n  au lait\t")).toBe(normal("caf\u00e9 au lait"));
   expect(normal("US")).not.toBe(normal("us"));
-});
-
-test("novelty compares the input, or the last user message", () => {
-  const messages = [
-    { role: "system", content: "be brief" },
-    { role: "user", content: "first" },
-    { role: "assistant", content: "yes" },
-    { role: "user", content: "second" },
-    { role: "assistant", content: "no" },
-  ];
-  expect(comparedText(seed)).toBe("hello");
-  expect(comparedText({ ...seed, messages })).toBe("second");
-  expect(comparedText({ ...seed, messages: messages.filter(({ role }) => role !== "user") })).toBe("be brief\nyes\nno");
 });
 
 test.each<[string, Row, string]>([

@@ -1,14 +1,14 @@
 /** What a row is: its identity, its normal form, and the rules it keeps. Pure. */
 import { createHash, hash } from "node:crypto";
+import { turnsProblem } from "@tutelage/platform/conversation";
 import { invalidField } from "@tutelage/platform/errors";
 import { rowToLine } from "@tutelage/platform/rowfile";
 import { type Message, type Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
-import { hasNul, shown } from "./fields.js";
+import { hasNul } from "./fields.js";
 
 /** Greatest size of a row, as a line of a file and as JSON. */
 export const maxRowBytes = 1024 * 1024;
 const idLength = 32;
-const roles = new Set(["system", "user", "assistant"]);
 const emptyId = '{"id":"",';
 
 /**
@@ -53,13 +53,6 @@ function normalizedText(text: string): string {
   return text.normalize("NFC").replace(/\s+/g, " ").trim();
 }
 
-/** The text of a row that novelty compares: its input, else the last user message, else the whole conversation. */
-export function comparedText(row: Row): string {
-  if (row.messages.length === 0) return row.input;
-  const lastUser = row.messages.findLast(({ role }) => role === "user");
-  return lastUser?.content ?? row.messages.map(({ content }) => content).join("\n");
-}
-
 /** Why a string cannot be stored or would not come back the same; undefined when it can. */
 export function textProblem(text: string): { code: "wrong_type" | "invalid_utf8"; message: string } | undefined {
   if (hasNul(text)) return { code: "wrong_type", message: "contains the character U+0000; remove it." };
@@ -70,22 +63,13 @@ export function textProblem(text: string): { code: "wrong_type" | "invalid_utf8"
   return undefined;
 }
 
-/** Why messages are not a conversation; undefined when they are one. */
+/** Why messages are not a conversation that can be stored; undefined when they are one. */
 export function messagesProblem(value: unknown): { field: string; code: string; message: string } | undefined {
-  const wrong = (field: string, message: string, code = "wrong_type") => ({ field, code, message });
-  if (!Array.isArray(value)) return wrong("messages", 'must be an array of {"role", "content"} objects.');
-  if (value.length === 0) return wrong("messages", "is empty; give at least one message.", "empty_field");
-  for (const [index, message] of value.entries()) {
-    const { role, content } = (message ?? {}) as Record<string, unknown>;
-    if (typeof role !== "string" || !roles.has(role)) {
-      return wrong(`messages[${index}].role`, `must be "system", "user" or "assistant", not ${shown(role)}.`);
-    }
-    if (typeof content !== "string") return wrong(`messages[${index}].content`, "must be text.");
-    const problem = textProblem(content);
-    if (problem !== undefined) return wrong(`messages[${index}].content`, problem.message, problem.code);
-  }
-  if (!value.some(({ content }) => content.trim() !== "")) {
-    return wrong("messages", "has only blank messages; give at least one with text.", "empty_field");
+  const problem = turnsProblem(value);
+  if (problem !== undefined) return problem;
+  for (const [index, { content }] of (value as Message[]).entries()) {
+    const wrong = textProblem(content);
+    if (wrong !== undefined) return { field: `messages[${index}].content`, ...wrong };
   }
   return undefined;
 }

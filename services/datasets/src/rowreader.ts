@@ -1,6 +1,8 @@
 /** Turns records of a file into seed rows by a column mapping, or says what is wrong with them. Pure. */
+import { readFields } from "@tutelage/platform/extraction";
+import { JsonObject, jsonText, wholeObject } from "@tutelage/platform/jsontext";
 import { splitFromName } from "@tutelage/platform/rowfile";
-import { type Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
+import { type ExtractionField, type Message, type Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
 import { shown } from "./fields.js";
 import { messagesProblem, textProblem } from "./row.js";
 
@@ -14,6 +16,8 @@ export interface Mapping {
   defaultSplit: Split;
   /** Outputs that are allowed; empty allows all. */
   allowedLabels: ReadonlySet<string>;
+  /** Fields that outputs must have; empty checks nothing. */
+  fields: readonly ExtractionField[];
 }
 
 /** Why a record is not a row: a code of the contract, the field, and the fix. */
@@ -50,7 +54,17 @@ export function rowFromJson(text: string, mapping: Mapping): ReadRow {
     const what = json === null ? "null" : Array.isArray(json) ? "an array" : `a ${typeof json}`;
     return refuse("wrong_type", "", `The line is ${what}; write one JSON object a line.`);
   }
-  return rowFromValues(json as Record<string, unknown>, mapping, true);
+  const values = json as Record<string, unknown>;
+  if (mapping.fields.length === 0 || typeof own(values, mapping.outputColumn) !== "object") {
+    return rowFromValues(values, mapping, true);
+  }
+  // Read again with every digit, and with keys that come twice: JSON.parse drops both.
+  const output = wholeObject(text)?.members.get(mapping.outputColumn);
+  const written = output instanceof JsonObject && output.repeated.size === 0 ? jsonText(output) : undefined;
+  if (written !== undefined) return rowFromValues({ ...values, [mapping.outputColumn]: written }, mapping, true);
+  const [twice] = output instanceof JsonObject ? output.repeated : [];
+  if (twice === undefined) return rowFromValues(values, mapping, true);
+  return refuse("wrong_fields", `${mapping.outputColumn}.${twice}`, `"${twice}" is there twice; keep one of them.`);
 }
 
 /** The fields of one CSV record; it is well formed, as records.ts has made sure. */
@@ -98,7 +112,7 @@ function rowFromValues(values: Record<string, unknown>, mapping: Mapping, isJson
   };
   const problem =
     readInput(row, values, mapping, isJson) ??
-    readOutput(row, values, mapping) ??
+    (row.output === "" ? readOutput(row, values, mapping) : readAnswer(row, row.output, mapping)) ??
     readSplit(row, values, mapping) ??
     readMetadata(row, values, mapping, isJson);
   return problem === undefined ? { row } : { problem };
@@ -106,16 +120,14 @@ function rowFromValues(values: Record<string, unknown>, mapping: Mapping, isJson
 
 function readInput(row: Row, values: Record<string, unknown>, mapping: Mapping, isJson: boolean) {
   const field = mapping.inputColumn;
-  const input = own(values, field);
-  const messages = isJson && field !== messagesKey ? own(values, messagesKey) : undefined;
+  const given = isJson ? own(values, messagesKey) : undefined;
+  const messages = field === messagesKey && typeof given === "string" ? undefined : given;
+  const input = field === messagesKey && messages === given ? undefined : own(values, field);
   if (messages !== undefined && messages !== null) {
     if (input !== undefined && input !== null) {
       return fault("wrong_type", messagesKey, `The row has "${field}" and "messages"; keep one of them.`);
     }
-    const problem = messagesProblem(messages);
-    if (problem !== undefined) return fault(problem.code, problem.field, `"${problem.field}" ${problem.message}`);
-    row.messages = (messages as Row["messages"]).map(({ role, content }) => ({ role, content }));
-    return undefined;
+    return readMessages(row, messages, own(values, mapping.outputColumn), mapping);
   }
   if (input === undefined || input === null) {
     return fault("missing_field", field, `"${field}" is missing; give the input text.`);
@@ -130,6 +142,37 @@ function readInput(row: Row, values: Record<string, unknown>, mapping: Mapping, 
   return undefined;
 }
 
+/**
+ * A conversation to continue, with the answer in the output; or the usual form
+ * of chat fine-tuning, in which the answer is the last message, the assistant's.
+ */
+function readMessages(row: Row, messages: unknown, output: unknown, mapping: Mapping): RowProblem | undefined {
+  const last = Array.isArray(messages) ? (messages.at(-1) as Partial<Message> | null | undefined) : undefined;
+  const answered = last?.role === "assistant";
+  const given = output !== undefined && output !== null;
+  if (answered && given) {
+    const message =
+      `"messages" end with the assistant's answer, and there is "${mapping.outputColumn}" too; ` +
+      `leave one of them out.`;
+    return fault("wrong_turns", messagesKey, message);
+  }
+  const turns = answered ? (messages as unknown[]).slice(0, -1) : messages;
+  const problem = messagesProblem(turns);
+  if (problem !== undefined) return fault(problem.code, problem.field, `"${problem.field}" ${problem.message}`);
+  if (!answered && !given) {
+    const message = `"${mapping.outputColumn}" is missing; give the expected answer, there or as the assistant's last message.`;
+    return fault("missing_field", mapping.outputColumn, message);
+  }
+  row.messages = (turns as Message[]).map(({ role, content }) => ({ role, content }));
+  if (!answered) return undefined;
+  const answer = last.content;
+  const field = `messages[${row.messages.length}].content`;
+  if (typeof answer !== "string") return fault("wrong_type", field, `"${field}" must be text.`);
+  if (answer.trim() === "") return fault("empty_field", field, `"${field}" is empty; give the expected answer.`);
+  row.output = answer;
+  return undefined;
+}
+
 /** A number or a boolean becomes its text: 7 is "7", true is "true". */
 function readOutput(row: Row, values: Record<string, unknown>, mapping: Mapping) {
   const field = mapping.outputColumn;
@@ -138,13 +181,20 @@ function readOutput(row: Row, values: Record<string, unknown>, mapping: Mapping)
     return fault("missing_field", field, `"${field}" is missing; give the expected answer.`);
   }
   if (typeof value === "object") {
-    return fault("wrong_type", field, `"${field}" must be text, a number or a boolean, not ${shown(value)}.`);
+    const fix = Array.isArray(value) ? "" : " For an extraction task, declare its fields with the import.";
+    return fault("wrong_type", field, `"${field}" must be text, a number or a boolean, not ${shown(value)}.${fix}`);
   }
   if (typeof value === "number" && Number.isInteger(value) && !Number.isSafeInteger(value)) {
     return fault("wrong_type", field, `"${field}" is a number that JSON does not carry exactly; put it in quotes.`);
   }
   const output = String(value);
   if (output.trim() === "") return fault("empty_field", field, `"${field}" is empty; give the expected answer.`);
+  return readAnswer(row, output, mapping);
+}
+
+/** Checks an expected answer against what the import allows. */
+function readAnswer(row: Row, output: string, mapping: Mapping): RowProblem | undefined {
+  const field = mapping.outputColumn;
   const problem = textProblem(output);
   if (problem !== undefined) return fault(problem.code, field, `"${field}" ${problem.message}`);
   if (mapping.allowedLabels.size > 0 && !mapping.allowedLabels.has(output)) {
@@ -153,7 +203,16 @@ function readOutput(row: Row, values: Record<string, unknown>, mapping: Mapping)
     const fix = near === undefined ? `use one of ${shownList(mapping.allowedLabels)}` : `did you mean ${shown(near)}?`;
     return fault("unknown_label", field, `${shown(output)} is not a label of the task; ${fix}`);
   }
-  row.output = output;
+  if (mapping.fields.length === 0) {
+    row.output = output;
+    return undefined;
+  }
+  const read = readFields(output, mapping.fields);
+  if ("problem" in read) {
+    const place = read.problem.field === "" ? field : `${field}.${read.problem.field}`;
+    return fault("wrong_fields", place, `"${place}" ${read.problem.message}`);
+  }
+  row.output = read.output;
   return undefined;
 }
 

@@ -10,6 +10,7 @@ const defaultMaxTokens: Record<TaskKind, number> = {
   [TaskKind.MULTIPLE_CHOICE]: 8,
   [TaskKind.MATH]: 256,
   [TaskKind.TEXT]: 100,
+  [TaskKind.EXTRACTION]: 256,
 };
 const mostTokens = 32_768;
 

@@ -1,13 +1,17 @@
 /** Graders: pure functions that read an answer from a text and compare it with the expected output. */
+import { rougeL } from "@tutelage/platform/rouge";
+import { defaultRougeLThreshold } from "@tutelage/platform/task";
 import { Grader, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import { readChoiceLetter } from "./choice.js";
+import { gradeFields, readObject } from "./jsonfields.js";
+import { caseFolded, normalizedText } from "./normalizedtext.js";
 import { readFinalNumber } from "./number.js";
 
 export interface Grading {
   /** The answer that a text gives; undefined when there is none. */
   read(text: string, task: Task): string | undefined;
   /** Whether two answers, both from `read`, are the same. */
-  equal(answer: string, expected: string): boolean;
+  equal(answer: string, expected: string, task: Task): boolean;
 }
 
 const same = (answer: string, expected: string) => answer === expected;
@@ -22,6 +26,15 @@ export const graders: Readonly<Record<Exclude<Grader, Grader.UNSPECIFIED>, Gradi
   [Grader.LABEL]: { read: readLabel, equal: same },
   [Grader.CHOICE_LETTER]: { read: readChoiceLetter, equal: same },
   [Grader.FINAL_NUMBER]: { read: readFinalNumber, equal: same },
+  [Grader.JSON_FIELDS]: {
+    read: readObject,
+    equal: (answer, expected, { fields }) => gradeFields(answer, expected, fields).every(({ right }) => right),
+  },
+  [Grader.ROUGE_L]: {
+    read: (text) => (text.trim() === "" ? undefined : text.trim()),
+    equal: (answer, expected, { rougeLThreshold }) =>
+      rougeL(answer, expected) >= (rougeLThreshold || defaultRougeLThreshold),
+  },
 };
 
 const graderOfKind = {
@@ -29,29 +42,13 @@ const graderOfKind = {
   [TaskKind.MULTIPLE_CHOICE]: Grader.CHOICE_LETTER,
   [TaskKind.MATH]: Grader.FINAL_NUMBER,
   [TaskKind.TEXT]: Grader.NORMALIZED_TEXT,
+  [TaskKind.EXTRACTION]: Grader.JSON_FIELDS,
   [TaskKind.UNSPECIFIED]: Grader.EXACT,
 } as const;
 
 /** The task's grader, or its kind's. */
 export function gradingOf(task: Task): Grading {
   return graders[task.grader === Grader.UNSPECIFIED ? graderOfKind[task.kind] : task.grader];
-}
-
-/**
- * Text as it is compared: Unicode NFKC, case folded, without punctuation,
- * English articles and repeated white space (the order of SQuAD's evaluation
- * script, Rajpurkar et al. 2016). A text of nothing but articles keeps them.
- */
-export function normalizedText(text: string): string {
-  const folded = caseFolded(text.normalize("NFKC")).replace(/\p{P}/gu, "");
-  const withoutArticles = folded.replace(/(?<![\p{L}\p{N}])(?:a|an|the)(?![\p{L}\p{N}])/gu, " ");
-  const words = (spaced: string) => spaced.trim().replace(/\s+/gu, " ");
-  return words(withoutArticles) || words(folded);
-}
-
-/** Through upper case, so that "ß" and "ss" are one, and both sigmas. */
-function caseFolded(text: string): string {
-  return text.toUpperCase().toLowerCase();
 }
 
 /** The label that a text names, as the task spells it: the whole text, or its first line. */

@@ -1,7 +1,9 @@
 /** What grades add up to. */
 
 import { proportion } from "@tutelage/platform/interval";
-import type { ConfusionCell, LabelMetrics, Metrics } from "@tutelage/proto/evaluation/v1/evaluation";
+import type { ConfusionCell, ExtractionMetrics, LabelMetrics, Metrics } from "@tutelage/proto/evaluation/v1/evaluation";
+import { type Task, TaskKind } from "@tutelage/proto/task/v1/task";
+import { gradeFields } from "./jsonfields.js";
 
 /** The part of a graded prediction that metrics are made of. */
 export interface Grade {
@@ -11,10 +13,13 @@ export interface Grade {
   answer: string | undefined;
   correct: boolean;
   tooLong: boolean;
+  /** ROUGE-L F of answer and expected output, 0 to 1; free text only. */
+  rougeL?: number | undefined;
 }
 
-/** Metrics over all grades; per label where there is a label set. */
-export function metricsOf(grades: readonly Grade[], labels: readonly string[]): Metrics {
+/** Metrics over all grades; per label where there is a label set, per field where there are fields. */
+export function metricsOf(grades: readonly Grade[], task: Pick<Task, "kind" | "labels" | "fields">): Metrics {
+  const labels = task.labels.map(({ name }) => name);
   const correct = grades.filter((grade) => grade.correct).length;
   const confusion = labels.length === 0 ? [] : confusionOf(grades, labels);
   return {
@@ -23,6 +28,32 @@ export function metricsOf(grades: readonly Grade[], labels: readonly string[]): 
     confusion,
     unreadableRows: grades.filter((grade) => grade.answer === undefined && !grade.tooLong).length,
     tooLongRows: grades.filter((grade) => grade.tooLong).length,
+    extraction: task.kind === TaskKind.EXTRACTION ? extractionMetrics(grades, task.fields) : undefined,
+    meanRougeL:
+      task.kind === TaskKind.TEXT && grades.length > 0
+        ? grades.reduce((sum, grade) => sum + (grade.rougeL ?? 0), 0) / grades.length
+        : undefined,
+  };
+}
+
+/** Micro-averaged over the fields of all rows; an undeclared field counts as a wrong answer. */
+function extractionMetrics(grades: readonly Grade[], fields: Task["fields"]): ExtractionMetrics {
+  const byRow = grades.map(({ answer, expected }) => gradeFields(answer, expected, fields));
+  const all = byRow.flat();
+  const expected = all.filter((one) => one.expected).length;
+  const answered = all.filter((one) => one.answered).length;
+  const right = all.filter((one) => one.right && one.expected).length;
+  return {
+    expectedFields: expected,
+    answeredFields: answered,
+    rightFields: right,
+    precision: answered === 0 ? 0 : right / answered,
+    recall: expected === 0 ? 0 : right / expected,
+    f1: expected + answered === 0 ? 0 : (2 * right) / (expected + answered),
+    fields: fields.map(({ name }, index) => ({
+      field: name,
+      accuracy: proportion(byRow.filter((row) => row[index]?.right).length, grades.length),
+    })),
   };
 }
 

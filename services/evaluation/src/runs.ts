@@ -2,12 +2,14 @@
 import type { ArtifactStore } from "@tutelage/platform/artifacts";
 import { TutelageError } from "@tutelage/platform/errors";
 import { type connect, watchDeadlineMs } from "@tutelage/platform/grpc";
+import { rougeL } from "@tutelage/platform/rouge";
 import { readRows } from "@tutelage/platform/rowfile";
 import type { Lease } from "@tutelage/platform/runs";
 import { studentJob } from "@tutelage/platform/studentjob";
+import { requirePromptFor } from "@tutelage/platform/task";
 import type { GradedPrediction } from "@tutelage/proto/evaluation/v1/evaluation";
 import type { Prediction, StudentServiceDefinition } from "@tutelage/proto/student/v1/student";
-import type { Task } from "@tutelage/proto/task/v1/task";
+import { type Row, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import { decodingFor } from "./decoding.js";
 import type { CheckedRequest, EvaluationState } from "./evaluationrun.js";
 import { gradingOf } from "./grader.js";
@@ -30,13 +32,14 @@ export async function evaluate(
 ): Promise<{ state: Partial<EvaluationState> }> {
   const { id: runId, projectId, request } = lease.run;
   const { task } = request;
-  const rows: { id: string; output: string }[] = [];
-  for await (const { id, output } of readRows(artifacts, request.rows)) rows.push({ id, output });
+  const rows: Pick<Row, "id" | "output" | "messages">[] = [];
+  for await (const { id, output, messages } of readRows(artifacts, request.rows)) rows.push({ id, output, messages });
   if (rows.length === 0) {
     throw new TutelageError("invalid_argument", "rows: no row of the artifact is selected; widen split or row_ids.", {
       reason: "rows_empty",
     });
   }
+  requirePromptFor(task, rows);
 
   const openedAt = performance.now();
   const batches = studentJob(lease, (signal) =>
@@ -92,8 +95,7 @@ export async function evaluate(
   if (grades.length !== rows.length) throw mismatch(rows.length);
   const predictSeconds = (performance.now() - openedAt) / 1_000;
   if (pending.length > 0) await storePending();
-  const labels = task.labels.map(({ name }) => name);
-  return { state: { metrics: metricsOf(grades, labels), predictSeconds } };
+  return { state: { metrics: metricsOf(grades, task), predictSeconds } };
 }
 
 /** One prediction with its grade. The expected output is read by the same grader as the answer. */
@@ -106,7 +108,8 @@ export function gradePrediction(
   const { rowId, text, logProbability, labelScores, tooLong } = prediction;
   const answer = tooLong ? undefined : grading.read(text, task);
   const expected = grading.read(expectedOutput, task);
-  const correct = answer !== undefined && expected !== undefined && grading.equal(answer, expected);
+  const correct = answer !== undefined && expected !== undefined && grading.equal(answer, expected, task);
+  const near = task.kind === TaskKind.TEXT ? rougeL(tooLong ? "" : text, expectedOutput) : undefined;
   return {
     graded: {
       rowId,
@@ -117,8 +120,9 @@ export function gradePrediction(
       logProbability,
       labelScores,
       tooLong,
+      rougeL: near,
     },
-    grade: { expected: expected ?? expectedOutput, answer, correct, tooLong },
+    grade: { expected: expected ?? expectedOutput, answer, correct, tooLong, rougeL: near },
   };
 }
 

@@ -205,7 +205,7 @@ test("a wrong request is refused and the field named", async () => {
     [{ rows: { ...rows, sha256: "abc" } }, "rows.sha256"],
     [{ task: undefined }, "task"],
     [{ task: { ...sentiment, kind: TaskKind.UNSPECIFIED } }, "task.kind"],
-    [{ task: { ...sentiment, promptTemplate: "" } }, "task.prompt_template"],
+    [{ task: { ...sentiment, promptTemplate: "no place for a row" } }, "task.prompt_template"],
     [{ task: { ...sentiment, labels: [] } }, "task.labels"],
     [{ task: { ...sentiment, labels: [sentiment.labels[0], sentiment.labels[0]] as never } }, "task.labels[1].name"],
     [{ decoding: { temperature: -1 } as never }, "decoding.temperature"],

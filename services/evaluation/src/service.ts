@@ -1,11 +1,12 @@
 /** gRPC handlers of the evaluation service. */
+import { turnsProblem } from "@tutelage/platform/conversation";
 import type { Database } from "@tutelage/platform/database";
 import { invalidField, TutelageError } from "@tutelage/platform/errors";
 import type { connect } from "@tutelage/platform/grpc";
 import { requireProject } from "@tutelage/platform/project";
 import type { Runs } from "@tutelage/platform/runs";
 import { namedStudentError } from "@tutelage/platform/studentjob";
-import { requireTask } from "@tutelage/platform/task";
+import { requirePromptFor, requireTask } from "@tutelage/platform/task";
 import type { EvaluationServiceImplementation, PredictRequest } from "@tutelage/proto/evaluation/v1/evaluation";
 import type { Prediction, StudentServiceDefinition } from "@tutelage/proto/student/v1/student";
 import { decodingFor } from "./decoding.js";
@@ -86,8 +87,11 @@ async function answerNow(
     if ((row.input === "") === (row.messages.length === 0)) {
       throw invalidField(`rows[${index}]`, "must have exactly one of input and messages.");
     }
+    const problem = row.messages.length === 0 ? undefined : turnsProblem(row.messages);
+    if (problem !== undefined) throw invalidField(`rows[${index}].${problem.field}`, problem.message, problem.code);
   }
   const task = requireTask(request.task);
+  requirePromptFor(task, rows);
   const decoding = decodingFor(task, request.decoding);
   const predictions: Prediction[] = [];
   try {

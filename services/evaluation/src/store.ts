@@ -45,15 +45,16 @@ export async function insertPredictions(
       logProbability: finite(logProbability),
     })),
     too_long: prediction.tooLong,
+    rouge_l: prediction.rougeL ?? null,
   }));
   await transaction.execute(sql`
     insert into predictions (project_id, run_id, position, row_id, text, answer, expected, correct, log_probability,
-      label_scores, too_long)
+      label_scores, too_long, rouge_l)
     select ${run.projectId}::text, ${run.runId}::uuid, position, row_id, text, answer, expected, correct,
-      log_probability, label_scores, too_long
+      log_probability, label_scores, too_long, rouge_l
     from jsonb_to_recordset(${JSON.stringify(rows)}::jsonb) as batch (position integer, row_id text, text text,
       answer text, expected text, correct boolean, log_probability double precision, label_scores jsonb,
-      too_long boolean)`);
+      too_long boolean, rouge_l double precision)`);
 }
 
 /** A run's predictions in the order of the rows, in batches. */
@@ -74,6 +75,7 @@ export async function* listPredictions(
         logProbability: predictions.logProbability,
         labelScores: predictions.labelScores,
         tooLong: predictions.tooLong,
+        rougeL: predictions.rougeL,
       })
       .from(predictions)
       .where(
@@ -87,7 +89,9 @@ export async function* listPredictions(
       .orderBy(asc(predictions.position))
       .limit(pagePredictions);
     const last = page.at(-1);
-    if (last !== undefined) yield page.map(({ position: _, ...prediction }) => prediction);
+    if (last !== undefined) {
+      yield page.map(({ position: _, rougeL, ...prediction }) => ({ ...prediction, rougeL: rougeL ?? undefined }));
+    }
     if (last === undefined || page.length < pagePredictions) return;
     after = last.position;
   }

@@ -16,6 +16,7 @@ export const predictions = pgSchema("evaluation").table(
     logProbability: doublePrecision("log_probability").notNull(),
     labelScores: jsonb("label_scores").$type<LabelScore[]>().notNull(),
     tooLong: boolean("too_long").notNull(),
+    rougeL: doublePrecision("rouge_l"),
   },
   (table) => [primaryKey({ columns: [table.runId, table.position] })],
 );

@@ -10,7 +10,7 @@ import {
 import { z } from "zod";
 import { rowSchema } from "./dataset-schemas.js";
 import { enumName, nextCursor, pageQuery, proportion, runSchema, wholeNumber } from "./fields.js";
-import { decodingSchema, type Fields, recipeSchema, taskName, taskSchema } from "./task-schemas.js";
+import { decodingSchema, type Fields, messagesSchema, recipeSchema, taskName, taskSchema } from "./task-schemas.js";
 
 /** A switch is true or false ("on" and "off" are understood, too); left out, it takes its default. */
 const switchFlag = z
@@ -239,6 +239,7 @@ export const candidatePage = z.object({
       wrong_answer: z.string(),
       call_id: z.string(),
       input: z.string(),
+      messages: messagesSchema.describe("A conversation instead of input"),
       output: z.string(),
       accepted: z.boolean(),
       rejection: z.string().describe("Why not; empty when accepted"),
@@ -290,6 +291,19 @@ const metrics = z.object({
   confusion: z.array(z.object({ expected: z.string(), answered: z.string(), count: z.number().int() })),
   unreadable_rows: z.number().int(),
   too_long_rows: z.number().int(),
+  extraction: z
+    .object({
+      expected_fields: z.number().int(),
+      answered_fields: z.number().int(),
+      right_fields: z.number().int(),
+      precision: z.number(),
+      recall: z.number(),
+      f1: z.number(),
+      fields: z.array(z.object({ field: z.string(), accuracy: proportion.optional() })),
+    })
+    .optional()
+    .describe("Fields of all rows together, and each by itself; extraction only"),
+  mean_rouge_l: z.number().optional().describe("Mean ROUGE-L F of answers and expected outputs; free text only"),
 });
 
 export const report = z

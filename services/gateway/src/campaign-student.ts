@@ -6,8 +6,9 @@ import { TutelageError } from "@tutelage/platform/errors";
 import type { Campaign } from "@tutelage/proto/campaigns/v1/campaigns";
 import { RunStatus } from "@tutelage/proto/run/v1/run";
 import { type Checkpoint, Decoding } from "@tutelage/proto/student/v1/student";
-import { Row, type Task } from "@tutelage/proto/task/v1/task";
+import { Row, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import tar from "tar-stream";
+import type { z } from "zod";
 import { campaignKey, campaignRef } from "./campaigns.js";
 import { problems, projectId, streamed } from "./fields.js";
 import type { Routes } from "./routes.js";
@@ -47,7 +48,7 @@ export const campaignStudentRoutes: Routes = (app, { backends, artifacts, shutdo
     {
       schema: {
         tags,
-        summary: "Answer a few inputs with the campaign's student",
+        summary: "Answer a few inputs, or conversations, with the campaign's student",
         params: campaignRef,
         body: predictBody,
         response: { 200: predictResult, ...problems },
@@ -63,7 +64,7 @@ export const campaignStudentRoutes: Routes = (app, { backends, artifacts, shutdo
           model,
           checkpointUri: uri,
           task,
-          rows: body.inputs.map((input, index) => Row.fromPartial({ id: String(index), input })),
+          rows: askedRows(body),
           decoding: campaign.request?.settings?.decoding ?? usualDecoding(task),
         },
         { deadline: predictDeadlineMs, signal: clientGone(reply, shutdown) },
@@ -83,6 +84,11 @@ export const campaignStudentRoutes: Routes = (app, { backends, artifacts, shutdo
   );
 };
 
+function askedRows({ inputs = [], conversations = [] }: z.output<typeof predictBody>): Row[] {
+  const asked = [...inputs.map((input) => ({ input })), ...conversations.map((messages) => ({ messages }))];
+  return asked.map((one, index) => Row.fromPartial({ id: String(index), ...one }));
+}
+
 /** The student that the campaign returns. Throws failed_precondition before there is one. */
 function finalCheckpoint({ run, outcome }: Campaign): Checkpoint {
   const checkpoint = outcome?.final?.checkpoint;
@@ -97,7 +103,7 @@ function finalCheckpoint({ run, outcome }: Campaign): Checkpoint {
 
 /** As students are evaluated when the campaign does not say: label scores for a closed set, else greedy. */
 function usualDecoding(task: Task | undefined): Decoding {
-  return Decoding.fromPartial({ scoreLabels: (task?.labels.length ?? 0) > 0 });
+  return Decoding.fromPartial({ scoreLabels: task?.kind === TaskKind.CLASSIFICATION });
 }
 
 function probabilityOf(logProbability: number) {

@@ -3,6 +3,7 @@ import { RowChangeKind } from "@tutelage/proto/datasets/v1/datasets";
 import { RowOrigin, Split } from "@tutelage/proto/task/v1/task";
 import { z } from "zod";
 import { enumName, nextCursor, pageQuery, queryFlag, wholeNumber } from "./fields.js";
+import { extractionFieldSchema, messagesSchema } from "./task-schemas.js";
 
 export const splitName = enumName(Split);
 const columnName = z.string().max(200);
@@ -39,7 +40,7 @@ export const rowSchema = z
   .object({
     id: z.string(),
     input: z.string(),
-    messages: z.array(z.object({ role: z.string(), content: z.string() })).describe("A conversation instead of input"),
+    messages: messagesSchema.describe("A conversation instead of input"),
     output: z.string(),
     split: splitName,
     origin: enumName(RowOrigin),
@@ -110,6 +111,22 @@ export const importQuery = z.strictObject({
     .default("")
     .transform((text) => text.split(",").filter((label) => label !== ""))
     .describe("Allowed outputs, separated by commas; all when left out"),
+  fields: z
+    .string()
+    .default("[]")
+    .transform((text, context) => {
+      try {
+        return JSON.parse(text) as unknown;
+      } catch {
+        context.addIssue({ code: "custom", message: "is not JSON; give a JSON array of fields" });
+        return z.NEVER;
+      }
+    })
+    .pipe(z.array(extractionFieldSchema).max(64))
+    .describe(
+      "Fields that every output must have, as JSON in the form of an extraction task's fields: " +
+        '[{"name": "city", "type": "string"}]. Outputs may then be objects, too',
+    ),
 });
 
 export const importResult = z

@@ -35,7 +35,9 @@ export const importRoutes: Routes = (app, { backends, shutdown, maxImportBytes }
           description:
             "The body is the file: JSON Lines as application/x-ndjson, or CSV with a header row as text/csv; or a " +
             "multipart/form-data with the file as its only part, whose content type or name ending (.jsonl, .ndjson, " +
-            ".csv) says which. Bad rows are listed and left out, unless strict refuses all.",
+            '.csv) says which. A JSON row has "input", or "messages" (a conversation that ends with the user\'s message), and ' +
+            '"output"; or the usual form of chat fine-tuning, "messages" whose last is the assistant\'s answer. ' +
+            "Bad rows are listed and left out, unless strict refuses all.",
           consumes: ["application/x-ndjson", "text/csv", "multipart/form-data"],
           params: datasetRef,
           querystring: schema.importQuery,
@@ -45,7 +47,7 @@ export const importRoutes: Routes = (app, { backends, shutdown, maxImportBytes }
       },
       async (request, reply) => {
         const { id } = await findDataset(backends, request.params.dataset);
-        const { default_split, labels, ...query } = request.query;
+        const { default_split, labels, fields, ...query } = request.query;
         const file = await fileOf(request);
         const header: ImportHeader = {
           projectId,
@@ -58,6 +60,7 @@ export const importRoutes: Routes = (app, { backends, shutdown, maxImportBytes }
           defaultSplit: default_split,
           strict: query.strict,
           allowedLabels: labels,
+          fields,
           append: query.append,
         };
         const result = await datasets.importRows(importParts(header, file.chunks, maxImportBytes), {

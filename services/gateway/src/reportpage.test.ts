@@ -130,3 +130,45 @@ test("a campaign without test rows has a report, too", () => {
   const iterations = report.iterations.map((one) => ({ ...one, testAccuracy: undefined }));
   expect(reportPage({ ...without, iterations }, "http://x")).toContain("no test rows");
 });
+
+test("an extraction says how single fields are answered, a text how near answers come", () => {
+  const withMetrics = (more: object) =>
+    reportPage(
+      Report.fromPartial({
+        ...report,
+        baselineMetrics: { ...metrics(60), ...more },
+        finalMetrics: { ...metrics(70), ...more },
+      }),
+      "http://x",
+    );
+  const extraction = {
+    ...{ expectedFields: 10, answeredFields: 8, rightFields: 6, precision: 0.75, recall: 0.6, f1: 2 / 3 },
+    fields: [{ field: `city${evil}`, accuracy: proportion(60, 100) }],
+  };
+  const fields = withMetrics({ extraction });
+  for (const part of ["F1 of fields", "66.7 %", "75.0 %", "accuracy of &quot;city"]) expect(fields).toContain(part);
+  expect(fields).not.toContain("<script");
+  expect(withMetrics({ meanRougeL: 0.4321 })).toMatch(/mean ROUGE-L F[\s\S]*0\.432/);
+  expect(page).not.toContain("Answers in parts");
+});
+
+test("conversations are shown turn by turn, and how to ask in them", () => {
+  const messages = [
+    { role: "user", content: `hello ${evil}` },
+    { role: "assistant", content: "hi" },
+    { role: "user", content: "my chain fell off" },
+  ];
+  const talks = reportPage(
+    Report.fromPartial({
+      ...report,
+      seedRows: [{ row: { id: "s1", messages, output: "which bike?" }, grades: report.seedRows[0]?.grades ?? [] }],
+      candidates: [{ ...candidate, input: "", messages, accepted: false, rejection: "wrong_turns" }],
+    }),
+    "http://x",
+  );
+  expect(talks.match(/assistant: hi\nuser: my chain fell off/g)?.length).toBeGreaterThanOrEqual(2);
+  expect(talks).toContain("&quot;conversations&quot;");
+  expect(talks).toContain("chat template");
+  expect(talks).toContain("no conversation that ends with the user");
+  expect(talks).not.toContain("<script");
+});

@@ -1,4 +1,5 @@
 /** A campaign's report as one page that needs nothing else: no script, no font, no picture from elsewhere. Pure. */
+import { rowText } from "@tutelage/platform/conversation";
 import {
   type Candidate,
   type Iteration,
@@ -11,6 +12,7 @@ import {
 import { type Row, TaskKind } from "@tutelage/proto/task/v1/task";
 import { type Html, html } from "./html.js";
 import { accuracyChart, confusionTable, lossChart, percent } from "./reportchart.js";
+import { answerMetrics } from "./reportmetrics.js";
 import { reportStyle } from "./reportstyle.js";
 
 /** More labels than this make a matrix that nobody reads; then the commonest confusions are listed. */
@@ -37,7 +39,7 @@ ${section(
   html`${accuracyChart(iterations, outcome)}${iterationTable(report)}${armTable(report)}
 <p class="note">${choiceNote(report)}</p>`,
 )}
-${confusion(report)}
+${confusion(report)}${answerMetrics(report)}
 ${section("What it learnt from", seedRowTable(report.seedRows, iterations))}
 ${section("What the teacher wrote", candidates(report))}
 ${section("Cost and time", costs(report))}
@@ -155,7 +157,7 @@ function seedRowTable(rows: readonly SeedRow[], iterations: readonly Iteration[]
     ({ number }) => html`<th>${number}</th>`,
   )}<th>written</th><th>kept</th></tr></thead><tbody>${ordered.map(
     (row) =>
-      html`<tr><td class="text">${rowText(row.row)}</td><td>${row.row?.output}</td>${mined.map(({ number }) => {
+      html`<tr><td class="text">${textOf(row.row)}</td><td>${row.row?.output}</td>${mined.map(({ number }) => {
         const grade = row.grades.find((one) => one.iteration === number);
         if (grade === undefined) return html`<td></td>`;
         const mark = grade.correct ? "✓" : "✗";
@@ -193,8 +195,8 @@ function candidateTable(title: string, some: readonly Candidate[], seeds: Readon
     .map(
       (
         one,
-      ) => html`<tr><td>${one.iteration}</td><td class="text">${rowText(seeds.get(one.seedRowId))}</td><td>${one.wrongAnswer}</td>
-<td class="text">${one.input}</td><td>${one.output}</td><td>${one.verdicts.map(
+      ) => html`<tr><td>${one.iteration}</td><td class="text">${textOf(seeds.get(one.seedRowId))}</td><td>${one.wrongAnswer}</td>
+<td class="text">${rowText(one)}</td><td>${one.output}</td><td>${one.verdicts.map(
         (verdict) =>
           html`<span class="${verdict.answer === one.output ? "yes" : "no"}">${verdict.checker}: ${verdict.answer}</span> `,
       )}</td><td>${one.verdicts.length === 0 ? "" : percent(one.probability)}</td><td>${one.accepted ? "kept" : reasonText(one.rejection)}</td></tr>`,
@@ -210,6 +212,8 @@ function reasonText(reason: string): string {
     held_out_overlap: "too near to a dev or test row",
     not_needed: "more than was wanted",
     provider_error: "no reply from the teacher",
+    wrong_fields: "fields that do not fit the declared ones",
+    wrong_turns: "no conversation that ends with the user",
   };
   return words[reason] ?? reason.replaceAll("_", " ");
 }
@@ -240,6 +244,7 @@ function asked({ campaign }: Report): Html {
     ["task", `${task?.name} (${nameOf(TaskKind, task?.kind)})`],
     ["prompt", task?.promptTemplate ?? ""],
     ["labels", (task?.labels ?? []).map(({ name }) => name).join(", ")],
+    ["fields", (task?.fields ?? []).map(({ name, optional }) => (optional ? `${name} (optional)` : name)).join(", ")],
     ["student", request?.studentProfile ?? ""],
     ["teacher", request?.teacherProfile ?? ""],
     ["errors found by", nameOf(Mining, settings?.mining)],
@@ -262,20 +267,19 @@ function checks(settings: { checkStudents: Switch; checkTeacher: Switch } | unde
   return on.length === 0 ? "none" : on.join(" and ");
 }
 
-function usage({ campaign }: Report, url: string): Html {
+function usage({ campaign, seedRows }: Report, url: string): Html {
   const path = `${url}/v1/campaigns/${campaign?.run?.id}`;
   const checkpoint = campaign?.outcome?.final?.checkpoint;
-  return html`<pre>curl -s ${path}/predict -H 'content-type: application/json' -d '{"inputs": ["…"]}'
+  const talks = seedRows.some(({ row }) => (row?.messages.length ?? 0) > 0);
+  const asked = talks ? '{"conversations": [[{"role": "user", "content": "…"}]]}' : '{"inputs": ["…"]}';
+  return html`<pre>curl -s ${path}/predict -H 'content-type: application/json' -d '${asked}'
 curl -s ${path}/model &gt; student.tar</pre>
 <p>The archive holds a PEFT adapter for <code>${checkpoint?.model}</code> (weights digest <code>${checkpoint?.modelDigest}</code>), or the whole
-model after full fine-tuning. Ask it with the prompt above, exactly.</p>`;
+model after full fine-tuning. Ask it ${talks ? "through its tokenizer's chat template" : "with the prompt above, exactly"}.</p>`;
 }
 
-function rowText(row: Row | undefined): string {
-  if (row === undefined) return "";
-  return row.messages.length === 0
-    ? row.input
-    : row.messages.map(({ role, content }) => `${role}: ${content}`).join("\n");
+function textOf(row: Row | undefined): string {
+  return row === undefined ? "" : rowText(row);
 }
 
 function interval(one: { ci95Low: number; ci95High: number; n: number } | undefined): string {

@@ -1,6 +1,6 @@
 /** Tasks, recipes, profiles and predictions as JSON. */
 import { type Decoding, type Recipe, TuningMethod } from "@tutelage/proto/student/v1/student";
-import { Grader, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
+import { type ExtractionField, FieldType, Grader, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import { z } from "zod";
 import type { Snaked } from "./cases.js";
 import { enumName } from "./fields.js";
@@ -10,14 +10,26 @@ export type Fields<Message> = Record<keyof Snaked<Message>, z.ZodType>;
 
 const share = z.number().min(0).max(1);
 
+export const extractionFieldSchema = z
+  .strictObject({
+    name: z.string().min(1).describe("The key in the JSON object"),
+    type: enumName(FieldType),
+    optional: z.boolean().default(false).describe("May be missing, where the input does not say it"),
+    description: z.string().default("").describe("What it means, in plain words, for the teacher"),
+  } satisfies Fields<ExtractionField>)
+  .meta({ id: "ExtractionField" });
+
 export const taskSchema = z
   .strictObject({
     name: z.string().min(1).max(100),
     kind: enumName(TaskKind),
     prompt_template: z
       .string()
-      .refine((text) => text.split("{input}").length === 2, { error: 'must contain "{input}" exactly once' })
-      .describe('The student\'s prompt; contains "{input}" exactly once'),
+      .refine((text) => text === "" || text.split("{input}").length === 2, {
+        error: 'must contain "{input}" exactly once',
+      })
+      .default("")
+      .describe('The student\'s prompt; contains "{input}" exactly once. Left out where all rows are conversations'),
     labels: z
       .array(z.strictObject({ name: z.string().min(1), description: z.string().default("") }))
       .default([])
@@ -26,10 +38,16 @@ export const taskSchema = z
     teacher_instructions: z.string().default("").describe("What the task is and what its rows look like"),
     max_answer_tokens: z.number().int().min(0).default(0).describe("0 picks the kind's default"),
     row_noun: z.string().default("").describe('What rows are called, plural: "questions"'),
+    fields: z.array(extractionFieldSchema).max(64).default([]).describe("The fields of an extraction task's outputs"),
+    rouge_l_threshold: share.default(0).describe("Least ROUGE-L F of a right answer, for grader rouge_l; 0 takes 0.5"),
   } satisfies Fields<Task>)
   .refine(({ kind, labels }) => kind !== TaskKind.CLASSIFICATION || labels.length >= 2, {
     error: "a classification task needs at least two labels",
     path: ["labels"],
+  })
+  .refine(({ kind, fields }) => kind !== TaskKind.EXTRACTION || fields.length > 0, {
+    error: "an extraction task needs at least one field",
+    path: ["fields"],
   })
   .meta({ id: "Task" });
 
@@ -84,13 +102,33 @@ export const teacherProfiles = z.object({
       prompt_micro_usd_per_million_tokens: z.number(),
       completion_micro_usd_per_million_tokens: z.number(),
       scores_labels: z.boolean(),
+      prompt_form: z.string().describe("chat, or list_continuation for a base model, which writes no conversations"),
     }),
   ),
 });
 
-export const predictBody = z.strictObject({
-  inputs: z.array(z.string().min(1)).min(1).max(256).describe("Texts to answer, 1 to 256"),
-});
+/** A conversation as JSON; its rules are the contract's, and whoever takes one checks them. */
+export const messagesSchema = z.array(z.object({ role: z.string(), content: z.string() }));
+
+const conversation = z
+  .array(z.strictObject({ role: z.enum(["system", "user", "assistant"]), content: z.string() }))
+  .min(1)
+  .refine((messages) => messages.at(-1)?.role === "user", { error: "must end with a message of the user" });
+
+export const predictBody = z
+  .strictObject({
+    inputs: z.array(z.string().min(1)).min(1).max(256).optional().describe("Texts to answer, 1 to 256"),
+    conversations: z
+      .array(conversation)
+      .min(1)
+      .max(256)
+      .optional()
+      .describe("Or conversations to go on with, 1 to 256"),
+  })
+  .refine(({ inputs, conversations }) => (inputs === undefined) !== (conversations === undefined), {
+    error: "give either inputs or conversations",
+    path: ["inputs"],
+  });
 
 export const predictResult = z.object({
   predictions: z
@@ -103,5 +141,5 @@ export const predictResult = z.object({
         too_long: z.boolean().describe("The input exceeds the model's context and was not answered"),
       }),
     )
-    .describe("In the order of the inputs"),
+    .describe("In the order of the inputs or conversations"),
 });

@@ -114,7 +114,11 @@ export function namedStudentError(error: TutelageError): TutelageError {
 
 /** The student says which field is wrong at the start of its message: "rows: none to train on; …". */
 function defaultReason({ code, message }: TutelageError): string {
-  if (code === "invalid_argument") return /^rows: (none|no rows)/.test(message) ? "rows_empty" : "student_refused";
+  if (code === "invalid_argument") {
+    if (/^rows\.messages: .*has no chat template/.test(message)) return "chat_template_missing";
+    if (/^rows\.messages: .*chat template refuses/.test(message)) return "chat_template_refused";
+    return /^rows: (none|no rows)/.test(message) ? "rows_empty" : "student_refused";
+  }
   if (code === "resource_exhausted") return /memory/i.test(message) ? "out_of_memory" : "student_exhausted";
   if (code === "data_loss") return "artifact_digest_mismatch";
   if (code === "deadline_exceeded") return "student_timed_out";

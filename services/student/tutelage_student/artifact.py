@@ -114,4 +114,8 @@ def make_row(row_id: str, text: str, output: str, turns: list[Message], where: s
     for turn in turns:
         if turn.role not in ("system", "user", "assistant"):
             raise invalid("rows", f"{where}: role {turn.role!r}", "use system, user or assistant")
+    if turns and turns[-1].role != "user":
+        raise invalid(
+            "rows", f"{where}: the last message is not the user's", "put the answer into output"
+        )
     return Row(row_id, text, output, tuple(turns))

@@ -235,10 +235,10 @@ def generate(
 ) -> list[Prediction]:
     """Continues every row's prompt; answers in the rows' order.
 
-    An answer ends with the end of sequence, before a stop text, after `max_new_tokens`, or where
-    the context is full. Each row draws from its own stream, seeded by (decoding.seed, row id), so
-    that the company it is answered in changes nothing. The log-probability is that of the kept
-    tokens, the end of sequence included where the answer ended with it. pause: as in
+    An answer ends with the token that ends answers, before a stop text, after `max_new_tokens`, or
+    where the context is full. Each row draws from its own stream, seeded by (decoding.seed, row
+    id), so that the company it is answered in changes nothing. The log-probability is that of the kept
+    tokens, the one that ended the answer included. pause: as in
     `score_labels`, between tokens.
     """
     decoding = decoding or Decoding()
@@ -335,7 +335,7 @@ def _choose(logits: Tensor, answers: Sequence[_Answer], decoding: Decoding) -> l
 
 
 def _append(answer: _Answer, token: int, encoder: Encoder, decoding: Decoding, most: int) -> None:
-    if token == encoder.eos_id:
+    if encoder.ends(token, bool(answer.question.row.messages)):
         answer.done = True
         return
     answer.ids.append(token)

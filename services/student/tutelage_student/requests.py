@@ -18,6 +18,7 @@ ANSWER_TOKENS = {
     task_pb2.TASK_KIND_MULTIPLE_CHOICE: 8,
     task_pb2.TASK_KIND_MATH: 256,
     task_pb2.TASK_KIND_TEXT: 256,
+    task_pb2.TASK_KIND_EXTRACTION: 256,
 }
 METHODS: dict[int, Literal["lora", "full"]] = {
     student_pb2.TUNING_METHOD_LORA: "lora",

@@ -1,9 +1,10 @@
 /** Prompts that have a teacher label a row, blind to the label it has, and how their replies are read. Pure. */
+import { rowText } from "@tutelage/platform/conversation";
 import { type Row, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import { shuffled } from "./digest.js";
 import { type Outcome, rejection } from "./outcome.js";
-import { labelLines, type PromptForm, plainLabel, rowNoun, rowText } from "./prompt.js";
-import { findLabel, hasAnswer } from "./reply.js";
+import { fieldLines, labelLines, type PromptForm, plainLabel, rowNoun } from "./prompt.js";
+import { findLabel, readAnswer } from "./reply.js";
 import type { Ask, ChatMessage, Reply, Sampling } from "./teacher.js";
 
 /** Examples of each label, when they fit. */
@@ -123,8 +124,9 @@ export function readLabel(plan: LabelPlan, reply: Reply): Outcome {
   if (task.kind !== TaskKind.CLASSIFICATION) {
     if (reply.finish === "length")
       return rejection("truncated", "The answer was cut off at the token limit.", reply.text);
-    if (!hasAnswer(task, text)) return rejection("no_answer", "No answer can be read from the reply.", reply.text);
-    return { $case: "labeling", value: { label: text, likelihoods: [] } };
+    const answer = readAnswer(task, text);
+    if ("code" in answer) return rejection(answer.code, answer.message, reply.text);
+    return { $case: "labeling", value: { label: answer.text, likelihoods: [] } };
   }
   const label = plan.method === "choice" ? letterLabel(task, text) : saidLabel(task, text);
   if (label === undefined) {
@@ -210,6 +212,9 @@ function labelMessages({ task, row, examples, method }: LabelPlan): ChatMessage[
     isLabel ? `You label ${rowNoun(task)}.` : `You answer ${rowNoun(task)}.`,
     ...(task.teacherInstructions.trim() === "" ? [] : [task.teacherInstructions.trim()]),
     ...(isLabel ? ["The labels:", ...(method === "choice" ? letterLines(task) : labelLines(task))] : []),
+    ...(task.kind === TaskKind.EXTRACTION
+      ? ["The answer is a JSON object with exactly these fields:", ...fieldLines(task)]
+      : []),
     method === "choice"
       ? "Reply with the letter of the right label and nothing else."
       : isLabel

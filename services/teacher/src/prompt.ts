@@ -1,4 +1,6 @@
 /** Prompts that have a teacher write a new row. Pure: the same order and attempt give the same prompt. */
+import { rowText } from "@tutelage/platform/conversation";
+import { fieldTypeNames } from "@tutelage/platform/extraction";
 import { type Row, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import type { WriteOrder } from "@tutelage/proto/teacher/v1/teacher";
 import { shuffled } from "./digest.js";
@@ -39,9 +41,12 @@ export function writePlan(
   roomCharacters = Number.POSITIVE_INFINITY,
 ): WritePlan {
   const seedRow = order.seedRow as Row;
+  const isConversation = seedRow.messages.length > 0;
   const others = order.exampleRows.filter(
     (row) =>
       row.id !== seedRow.id &&
+      // A teacher that is shown both forms answers in either.
+      row.messages.length > 0 === isConversation &&
       rowText(row) !== rowText(seedRow) &&
       (task.kind !== TaskKind.CLASSIFICATION || row.output === seedRow.output),
   );
@@ -82,16 +87,10 @@ export function writeAsk(plan: WritePlan, sampling: Sampling): Ask {
   return { kind: "completion", prompt, stop: [stop], sampling };
 }
 
-/** A row's input as one text; a conversation as its turns. */
-export function rowText(row: Row): string {
-  return row.messages.length === 0
-    ? row.input
-    : row.messages.map(({ role, content }) => `${role}: ${content}`).join("\n");
-}
-
 /** What rows are called, plural. */
-export function rowNoun(task: Task): string {
-  return task.rowNoun.trim() === "" ? "examples" : task.rowNoun.trim();
+export function rowNoun(task: Task, row?: Row): string {
+  if (task.rowNoun.trim() !== "") return task.rowNoun.trim();
+  return row !== undefined && row.messages.length > 0 ? "conversations" : "examples";
 }
 
 /** "book_flight" and "BookFlight" as a person would say it. */
@@ -134,7 +133,9 @@ function continuation(plan: WritePlan): { prompt: string; stop: string } {
 }
 
 function questionAndAnswer(task: Task, shown: Row[]): { prompt: string; stop: string } {
-  const heading = `A list of ${rowNoun(task)} with their answers.\n\n`;
+  const names = task.fields.map(({ name }) => name).join(", ");
+  const answers = task.kind === TaskKind.EXTRACTION ? `answers: JSON objects with the fields ${names}` : "answers";
+  const heading = `A list of ${rowNoun(task)} with their ${answers}.\n\n`;
   const blocks = shown.map((row) => `${questionMark} ${rowText(row)}\n${answerMark} ${row.output}\n\n`);
   return { prompt: `${heading}${blocks.join("")}${questionMark}`, stop: `\n${questionMark}` };
 }
@@ -146,11 +147,12 @@ export const answerMark = "Answer:";
 function chatMessages(plan: WritePlan): ChatMessage[] {
   const { task, examples } = plan;
   const lines = [
-    `You write training examples for a small language model. Each example is one of: ${rowNoun(task)}.`,
+    `You write training examples for a small language model. Each example is one of: ${rowNoun(task, plan.seedRow)}.`,
     ...(task.teacherInstructions.trim() === "" ? [] : [task.teacherInstructions.trim()]),
     ...(task.labels.length === 0 ? [] : ["The output is exactly one of these labels:", ...labelLines(task)]),
     outputRule(task),
-    'Reply with one JSON object and nothing else: {"input": "…", "output": "…"}',
+    ...(task.kind === TaskKind.EXTRACTION ? fieldLines(task) : []),
+    ...replyForm(task, plan.seedRow),
   ];
   const [from, to] = examples;
   const worked: ChatMessage[] =
@@ -158,7 +160,7 @@ function chatMessages(plan: WritePlan): ChatMessage[] {
       ? []
       : [
           { role: "user", content: request(task, from, "") },
-          { role: "assistant", content: rowJson(to) },
+          { role: "assistant", content: rowJson(task, to) },
         ];
   return [
     { role: "system", content: lines.join("\n") },
@@ -172,13 +174,35 @@ function request(task: Task, row: Row, wrongAnswer: string): string {
   const same = task.kind === TaskKind.CLASSIFICATION ? " and the same output" : "";
   return [
     "The model got this example wrong:",
-    rowJson(row),
+    rowJson(task, row),
     ...(wrong === "" ? [] : [`The model answered: ${JSON.stringify(wrong)}`]),
     `Write one new example that tests the same skill${same}, with different content and wording.`,
   ].join("\n");
 }
 
+function replyForm(task: Task, row: Row): string[] {
+  const output = task.kind === TaskKind.EXTRACTION ? "{…}" : '"…"';
+  if (row.messages.length === 0) {
+    return [`Reply with one JSON object and nothing else: {"input": "…", "output": ${output}}`];
+  }
+  return [
+    "The messages are a conversation that ends with the user's message; the output is the assistant's answer to it.",
+    `Reply with one JSON object and nothing else: {"messages": [{"role": "user", "content": "…"}, …], "output": ${output}}`,
+  ];
+}
+
+/** The declared fields, one a line. */
+export function fieldLines(task: Task): string[] {
+  return task.fields.map(({ name, type, optional, description }) => {
+    const kind = `${fieldTypeNames[type]}${optional ? ", left out where the input does not say it" : ""}`;
+    return `- ${JSON.stringify(name)} (${kind})${description.trim() === "" ? "" : `: ${description.trim()}`}`;
+  });
+}
+
 function outputRule(task: Task): string {
+  if (task.kind === TaskKind.EXTRACTION) {
+    return "The output is a JSON object with exactly these fields, read from the input and from nothing else:";
+  }
   if (task.kind === TaskKind.MATH) return "The output shows the reasoning and ends with the final number.";
   if (task.kind === TaskKind.MULTIPLE_CHOICE) {
     return "The input ends with the lettered choices; the output is the letter of the right one.";
@@ -190,6 +214,11 @@ export function labelLines(task: Task): string[] {
   return task.labels.map(({ name, description }) => (description === "" ? `- ${name}` : `- ${name}: ${description}`));
 }
 
-function rowJson(row: Row): string {
-  return JSON.stringify({ input: rowText(row), output: row.output });
+/** A row as the teacher is to write one; the output of an extraction is JSON already. */
+function rowJson(task: Task, row: Row): string {
+  const asked =
+    row.messages.length === 0
+      ? `"input":${JSON.stringify(row.input)}`
+      : `"messages":${JSON.stringify(row.messages.map(({ role, content }) => ({ role, content })))}`;
+  return `{${asked},"output":${task.kind === TaskKind.EXTRACTION ? row.output : JSON.stringify(row.output)}}`;
 }

@@ -29,14 +29,14 @@ test.each([
   ["without an output: the seed row's label", '{"input": "a seat to Bern"}'],
   ["with null for an output", '{"input": "a seat to Bern", "output": null}'],
 ])("a JSON reply %s is read", (_, text) => {
-  expect(readWritten(chat, reply(text))).toEqual({ $case: "candidate", value: good });
+  expect(readWritten(chat, reply(text))).toEqual({ $case: "candidate", value: { ...good, messages: [] } });
 });
 
 test("raw line breaks and braces inside strings are mended, and a teacher's own label is kept", () => {
   const text = '{"input": "drop it {now}\nplease \\"quick\\"", "output": "cancel"}';
   expect(readWritten(chat, reply(text))).toEqual({
     $case: "candidate",
-    value: { input: 'drop it {now}\nplease "quick"', output: "cancel" },
+    value: { input: 'drop it {now}\nplease "quick"', output: "cancel", messages: [] },
   });
 });
 
@@ -73,7 +73,10 @@ test("a reply cut at the token limit is truncated whatever it holds", () => {
 
 test("a continued list gives a row with the seed row's label", () => {
   const plan = { ...list, opening: "fly" };
-  expect(code(readWritten(plan, reply(" us to Bern ")))).toEqual({ input: "fly us to Bern", output: "book_flight" });
+  expect(code(readWritten(plan, reply(" us to Bern ")))).toMatchObject({
+    input: "fly us to Bern",
+    output: "book_flight",
+  });
   expect(code(readWritten(plan, reply(" me to Rome for the weekend")))).toBe("copied_seed");
   expect(code(readWritten(plan, reply(" ")))).toBe("empty_reply");
 });
@@ -89,7 +92,7 @@ test("an answer that cannot be read is no answer", () => {
   expect(code(readWritten(asChat, reply('{"input": "Three and one?", "output": "four"}')))).toBe("no_answer");
   expect(code(readWritten(asChat, reply('{"input": "Three and one?"}')))).toBe("no_answer");
   const blocks = writePlan("list_continuation", math, sum, 0, 0);
-  expect(code(readWritten(blocks, reply(" Three and one?\nAnswer: 3 + 1 = 4\n#### 4\n")))).toEqual({
+  expect(code(readWritten(blocks, reply(" Three and one?\nAnswer: 3 + 1 = 4\n#### 4\n")))).toMatchObject({
     input: "Three and one?",
     output: "3 + 1 = 4\n#### 4",
   });

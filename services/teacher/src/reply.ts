@@ -1,15 +1,25 @@
 /** From a teacher's reply to a candidate, or to a rejection with a named reason. Pure. */
-import { type Row, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
+import { rowText, turnsProblem } from "@tutelage/platform/conversation";
+import { fieldProblem, orderedOutput } from "@tutelage/platform/extraction";
+import { JsonNumber, JsonObject, type JsonValue, objectsIn } from "@tutelage/platform/jsontext";
+import { type Message, type Row, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import { candidate, type Outcome, rejection } from "./outcome.js";
-import { answerMark, rowText, type WritePlan } from "./prompt.js";
+import { answerMark, type WritePlan } from "./prompt.js";
 import type { Reply } from "./teacher.js";
 
 /** A new input may be this many times as long as the longest that the teacher was shown … */
 const lengthFactor = 4;
 /** … or this many characters, whichever is more. */
 const lengthFloor = 400;
-/** A reply with more braces than this before its row is rubbish; reading on would take quadratic time. */
-const maxObjects = 64;
+
+/** What a reply holds of a row, before it is checked. */
+interface Parts {
+  input: string;
+  /** As the teacher wrote them. */
+  messages: unknown[];
+  /** An object where an extraction's output is one. */
+  output?: string | JsonObject | undefined;
+}
 
 /** What a write reply is worth. */
 export function readWritten(plan: WritePlan, reply: Reply): Outcome {
@@ -17,24 +27,32 @@ export function readWritten(plan: WritePlan, reply: Reply): Outcome {
   const reject = (code: Parameters<typeof rejection>[0], message: string) => rejection(code, message, text);
   if (text.trim() === "") return reject("empty_reply", "The teacher replied with nothing.");
   if (reply.finish === "length") return reject("truncated", "The reply was cut off at the token limit.");
-  const parts = plan.form === "chat" ? fromJson(text) : fromContinuation(plan.task, plan.opening + text);
+  const isConversation = plan.seedRow.messages.length > 0;
+  const parts =
+    plan.form === "chat" ? fromJson(plan.task, text, isConversation) : fromContinuation(plan.task, plan.opening + text);
   if (parts === undefined)
     return reject("unparseable", "The reply does not hold a row in the form that was asked for.");
-  const input = parts.input.trim();
-  if (input === "") return reject("empty_reply", "The new row's input is empty.");
-  if (isCopy(input, [plan.seedRow, ...plan.examples])) {
+  const turns = isConversation ? turnsProblem(parts.messages) : undefined;
+  if (turns !== undefined) return reject("wrong_turns", `The new conversation's ${turns.field} ${turns.message}`);
+  const row = {
+    input: parts.input.trim(),
+    messages: (parts.messages as Message[]).map(({ role, content }) => ({ role, content: content.trim() })),
+  };
+  const written = rowText(row);
+  if (written === "") return reject("empty_reply", "The new row's input is empty.");
+  const shown = [plan.seedRow, ...plan.examples];
+  if (isCopy(written, shown)) {
     return reject("copied_seed", "The new row repeats a row that the teacher was shown.");
   }
-  const output = readOutput(plan, input, parts.output?.trim());
+  const output = readOutput(plan, written, parts.output);
   if ("code" in output) return reject(output.code, output.message);
-  const shown = [plan.seedRow, ...plan.examples];
   if (
-    input.length > lengthBound(shown.map((row) => rowText(row).length)) ||
-    output.text.length > lengthBound(shown.map((row) => row.output.length))
+    written.length > lengthBound(shown.map((one) => rowText(one).length)) ||
+    output.text.length > lengthBound(shown.map((one) => one.output.length))
   ) {
     return reject("too_long", "The new row is far longer than the rows that the teacher was shown.");
   }
-  return candidate(input, output.text);
+  return candidate(row.input, output.text, row.messages);
 }
 
 /** The label of the set that a text names, however it is dressed; undefined when it names none. */
@@ -43,11 +61,28 @@ export function findLabel(task: Task, text: string): string | undefined {
   return task.labels.find(({ name }) => plain(name) === said)?.name;
 }
 
-/** Whether an answer can be read for the task's grader: a final number, a choice letter, any text. */
-export function hasAnswer(task: Task, output: string): boolean {
-  if (task.kind === TaskKind.MATH) return /\d/.test(output);
-  if (task.kind === TaskKind.MULTIPLE_CHOICE) return choiceLetter(output) !== undefined;
-  return output.trim() !== "";
+type Answer = { text: string } | { code: "no_answer" | "wrong_fields"; message: string };
+
+/** An open answer as it is stored: the object of an extraction, else the text, if the task's grader can read it. */
+export function readAnswer(task: Task, given: string | JsonObject): Answer {
+  if (task.kind === TaskKind.EXTRACTION) return readObject(task, given);
+  const output = given instanceof JsonObject ? "" : given.trim();
+  const readable =
+    task.kind === TaskKind.MATH
+      ? /\d/.test(output)
+      : task.kind === TaskKind.MULTIPLE_CHOICE
+        ? choiceLetter(output) !== undefined
+        : output.trim() !== "";
+  return readable ? { text: output } : { code: "no_answer", message: "No answer can be read from the output." };
+}
+
+/** An object, or the first of a text, which must have exactly the declared fields. */
+function readObject(task: Task, output: string | JsonObject): Answer {
+  const [object] = output instanceof JsonObject ? [output] : objectsIn(output);
+  if (object === undefined) return { code: "no_answer", message: "The output holds no JSON object." };
+  const problem = fieldProblem(object, task.fields);
+  if (problem === undefined) return { text: orderedOutput(object, task.fields) };
+  return { code: "wrong_fields", message: `The output's field "${problem.field}" ${problem.message}` };
 }
 
 /** The choice letter of an answer, upper case: "(B)", "B.", "b", "The answer is B". */
@@ -61,90 +96,69 @@ export function choiceLetter(answer: string): string | undefined {
 function readOutput(
   plan: WritePlan,
   input: string,
-  output: string | undefined,
-): { text: string } | { code: "unknown_label" | "no_answer"; message: string } {
+  output: Parts["output"],
+): Answer | { code: "unknown_label"; message: string } {
   const { task } = plan;
   if (task.kind === TaskKind.CLASSIFICATION) {
     // A teacher that only continues a list does not name labels: the list is of the seed row's.
-    if (output === undefined || output === "") return { text: plan.seedRow.output };
-    const label = findLabel(task, output);
+    const said = typeof output === "string" ? output.trim() : "";
+    if (said === "") return { text: plan.seedRow.output };
+    const label = findLabel(task, said);
     if (label === undefined) {
-      return { code: "unknown_label", message: `"${output.slice(0, 80)}" is not one of the task's labels.` };
+      return { code: "unknown_label", message: `"${said.slice(0, 80)}" is not one of the task's labels.` };
     }
     return { text: label };
   }
-  if (output === undefined || !hasAnswer(task, output)) {
-    return { code: "no_answer", message: "No answer can be read from the new row's output." };
-  }
+  const answer = readAnswer(task, output ?? "");
+  if ("code" in answer) return answer;
   if (task.kind === TaskKind.MULTIPLE_CHOICE) {
-    const letter = choiceLetter(output) as string;
+    const letter = choiceLetter(answer.text) as string;
     if (!new RegExp(`(^|[^A-Za-z])${letter}[).:]`).test(input)) {
       return { code: "no_answer", message: `The new row has no choice ${letter}.` };
     }
   }
-  return { text: output };
+  return answer;
 }
 
-function fromContinuation(task: Task, text: string): { input: string; output?: string } | undefined {
-  if (task.kind === TaskKind.CLASSIFICATION) return { input: text };
+function fromContinuation(task: Task, text: string): Parts | undefined {
+  if (task.kind === TaskKind.CLASSIFICATION) return { input: text, messages: [] };
   const at = text.indexOf(`\n${answerMark}`);
   if (at === -1) return undefined;
-  return { input: text.slice(0, at), output: text.slice(at + 1 + answerMark.length) };
+  return { input: text.slice(0, at), messages: [], output: text.slice(at + 1 + answerMark.length) };
 }
 
-/** The first JSON object in a text that has an input, whatever stands around it: prose, code fences, an array. */
-function fromJson(text: string): { input: string; output?: string } | undefined {
-  let tries = maxObjects;
-  for (let start = text.indexOf("{"); start !== -1 && tries > 0; start = text.indexOf("{", start + 1)) {
-    tries -= 1;
-    const end = objectEnd(text, start);
-    if (end === undefined) continue;
-    const value = parseLenient(text.slice(start, end));
-    if (value === undefined || typeof value.input !== "string") continue;
-    const { output } = value;
-    if (output === undefined || output === null) return { input: value.input };
-    if (typeof output === "object") continue;
-    return { input: value.input, output: String(output) };
-  }
-  return undefined;
-}
-
-/** Index after the brace that closes the object at `start`; undefined when it is never closed. */
-function objectEnd(text: string, start: number): number | undefined {
-  let depth = 0;
-  let quoted = false;
-  for (let index = start; index < text.length; index += 1) {
-    const character = text[index];
-    if (quoted) {
-      if (character === "\\") index += 1;
-      else if (character === '"') quoted = false;
-    } else if (character === '"') quoted = true;
-    else if (character === "{") depth += 1;
-    else if (character === "}") {
-      depth -= 1;
-      if (depth === 0) return index + 1;
+/**
+ * The first JSON object in a text that has an input, or messages, and an output
+ * that can be one; whatever stands around it: prose, code fences, an array.
+ */
+function fromJson(task: Task, text: string, isConversation: boolean): Parts | undefined {
+  for (const { members } of objectsIn(text)) {
+    const output = outputOf(task, members.get("output") ?? null);
+    if (output === "wrong") continue;
+    if (!isConversation) {
+      const input = members.get("input");
+      if (typeof input === "string") return { input, messages: [], output };
+      continue;
     }
+    const messages = members.get("messages");
+    if (!Array.isArray(messages)) continue;
+    const turns = messages.map((turn) => (turn instanceof JsonObject ? Object.fromEntries(turn.members) : turn));
+    const last = turns.at(-1) as Partial<Message> | undefined;
+    // The form of chat fine-tuning, which every model knows: the answer is the last message.
+    if (output === undefined && last?.role === "assistant" && typeof last.content === "string") {
+      return { input: "", messages: turns.slice(0, -1), output: last.content };
+    }
+    return { input: "", messages: turns, output };
   }
   return undefined;
 }
 
-/** JSON as models write it: raw line breaks inside strings and trailing commas are mended. */
-function parseLenient(text: string): Record<string, unknown> | undefined {
-  const mended = () =>
-    text
-      .replace(/"(?:[^"\\]|\\[\s\S])*"/g, (literal) =>
-        literal.replaceAll("\n", "\\n").replaceAll("\r", "").replaceAll("\t", "\\t"),
-      )
-      .replace(/,\s*}/g, "}");
-  for (const attempt of [() => text, mended]) {
-    try {
-      const value: unknown = JSON.parse(attempt());
-      if (value !== null && typeof value === "object" && !Array.isArray(value)) return value as Record<string, unknown>;
-    } catch {
-      // The next form may parse.
-    }
-  }
-  return undefined;
+/** undefined where the teacher left it out, "wrong" where it is nothing that an output can be. */
+function outputOf(task: Task, value: JsonValue): string | JsonObject | undefined | "wrong" {
+  if (value === null) return undefined;
+  if (value instanceof JsonNumber) return value.text;
+  if (typeof value !== "object") return String(value);
+  return value instanceof JsonObject && task.kind === TaskKind.EXTRACTION ? value : "wrong";
 }
 
 function isCopy(input: string, shown: Row[]): boolean {

@@ -1,8 +1,10 @@
 /** What a generation run, and a reader of the ledger, may ask for: every rule names the field and the fix. */
 import { invalidField } from "@tutelage/platform/errors";
+import { readFields, requireFields } from "@tutelage/platform/extraction";
 import { requireProject } from "@tutelage/platform/project";
 import { type Row, Split, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import type { StartGenerationRunRequest, WriteOrder } from "@tutelage/proto/teacher/v1/teacher";
+import type { PromptForm } from "./prompt.js";
 
 const maxItems = 10_000;
 const maxCount = 100;
@@ -37,6 +39,10 @@ function checkTask(task: Task): void {
   if (task.kind === TaskKind.UNSPECIFIED) {
     throw invalidField("task.kind", "must be one of the task kinds");
   }
+  requireFields(task.fields, "task.fields");
+  if (task.kind === TaskKind.EXTRACTION && task.fields.length === 0) {
+    throw invalidField("task.fields", "must declare at least one field for an extraction task");
+  }
   if (task.kind !== TaskKind.CLASSIFICATION) return;
   if (task.labels.length < 2)
     throw invalidField("task.labels", "must hold at least two labels for a classification task");
@@ -60,6 +66,21 @@ function checkOrder(task: Task, order: WriteOrder, field: string): void {
   checkNumber(`${field}.first_attempt`, order.firstAttempt, 0, 1_000_000);
 }
 
+/** A base model continues a list; it keeps neither turns nor roles apart, so it is not asked to. */
+export function refuseConversations(
+  request: Pick<StartGenerationRunRequest, "work" | "teacherProfile">,
+  promptForm: PromptForm,
+): void {
+  if (promptForm === "chat" || request.work?.$case !== "write") return;
+  const index = request.work.value.orders.findIndex(({ seedRow }) => (seedRow?.messages.length ?? 0) > 0);
+  if (index === -1) return;
+  throw invalidField(
+    `write.orders.${index}.seed_row`,
+    `is a conversation, which the base model of profile "${request.teacherProfile}" cannot write; name a profile with prompt_form chat`,
+    "teacher_cannot_write_conversations",
+  );
+}
+
 /** A row that a teacher is shown with its answer. */
 function checkExample(task: Task, row: Row, field: string): void {
   checkText(row, field);
@@ -73,6 +94,12 @@ function checkExample(task: Task, row: Row, field: string): void {
   }
   if (task.kind === TaskKind.CLASSIFICATION && !task.labels.some(({ name }) => name === row.output)) {
     throw invalidField(`${field}.output`, `"${row.output.slice(0, 80)}" is not one of task.labels`);
+  }
+  if (task.kind !== TaskKind.EXTRACTION) return;
+  const read = readFields(row.output, task.fields);
+  if ("problem" in read) {
+    const place = read.problem.field === "" ? `${field}.output` : `${field}.output.${read.problem.field}`;
+    throw invalidField(place, read.problem.message);
   }
 }
 

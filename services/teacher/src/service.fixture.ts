@@ -30,6 +30,8 @@ export const task: Task = {
   teacherInstructions: "Customers write to a travel agency.",
   maxAnswerTokens: 0,
   rowNoun: "messages",
+  fields: [],
+  rougeLThreshold: 0,
 };
 
 export function row(id: string, input: string, output: string): Row {

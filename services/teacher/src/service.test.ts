@@ -57,7 +57,7 @@ test("orders become candidates in the order of the orders, with a ledger that ad
   expect(run.run?.progress).toMatchObject({ done: seedRows.length, total: seedRows.length, unit: "orders" });
   const results = await fixture.results(run);
   expect(results.map(({ rowId }) => rowId)).toEqual(seedRows.map(({ id }) => id));
-  expect(candidates(results)[0]).toEqual({
+  expect(candidates(results)[0]).toMatchObject({
     input: "another way to say I need a plane to Lisbon on Monday",
     output: "book_flight",
   });

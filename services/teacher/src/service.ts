@@ -9,7 +9,13 @@ import { deleteGenerationRuns } from "./deletion.js";
 import { projectUsage } from "./deletionstore.js";
 import type { Ledger } from "./ledger.js";
 import { scoresLabels } from "./profile.js";
-import { checkStartRequest, readLedgerCursor, requirePageSize, requireRunKeyPrefix } from "./request.js";
+import {
+  checkStartRequest,
+  readLedgerCursor,
+  refuseConversations,
+  requirePageSize,
+  requireRunKeyPrefix,
+} from "./request.js";
 import type { Store } from "./store.js";
 import type { Teachers } from "./teachers.js";
 import type { GenerationRequest } from "./work.js";
@@ -32,7 +38,7 @@ export function teacherService(dependencies: {
   return {
     async startGenerationRun({ idempotencyKey, ...request }) {
       checkStartRequest({ idempotencyKey, ...request });
-      teachers.get(request.teacherProfile);
+      refuseConversations(request, teachers.get(request.teacherProfile).profile.prompt_form);
       return await toMessage(await runs.start(request.projectId, idempotencyKey, request));
     },
     async getGenerationRun({ projectId, id }) {
@@ -89,6 +95,7 @@ export function teacherService(dependencies: {
           promptMicroUsdPerMillionTokens: profile.prices.prompt_micro_usd_per_million_tokens,
           completionMicroUsdPerMillionTokens: profile.prices.completion_micro_usd_per_million_tokens,
           scoresLabels: scoresLabels(profile),
+          promptForm: profile.prompt_form,
         })),
       };
     },

@@ -84,6 +84,8 @@ function request(changes: Partial<StartTrainingRunRequest> = {}): StartTrainingR
       teacherInstructions: "",
       maxAnswerTokens: 0,
       rowNoun: "",
+      fields: [],
+      rougeLThreshold: 0,
     },
     seed: 7,
     startCheckpointUri: "",

@@ -33,6 +33,15 @@ export function rougeLF(lcs: number, candidateLength: number, referenceLength: n
   return (2 * precision * recall) / (precision + recall);
 }
 
+/** ROUGE-L F of two texts, 0 to 1. */
+export function rougeL(candidate: string, reference: string): number {
+  const index = new RougeIndex();
+  index.add(tokenize(reference));
+  const tokens = tokenize(candidate);
+  const { lcs, length } = index.nearest(tokens);
+  return rougeLF(lcs, tokens.length, length);
+}
+
 /** The nearest text: F is 2 lcs / (both lengths), kept as integers so that comparing is exact. */
 export interface Nearest {
   /** Number of the text in the index; -1 when no text shares a token. */
