@@ -56,6 +56,7 @@ export function teacherService(dependencies: {
           promptMicroUsdPerMillionTokens: profile.prices.prompt_micro_usd_per_million_tokens,
           completionMicroUsdPerMillionTokens: profile.prices.completion_micro_usd_per_million_tokens,
           scoresLabels: scoresLabels(profile),
+          terms: profile.terms,
         })),
       };
     },

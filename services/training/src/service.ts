@@ -4,12 +4,15 @@ import type { Database } from "@tutelage/platform/database";
 import { invalidField, TutelageError } from "@tutelage/platform/errors";
 import type { Runs } from "@tutelage/platform/runs";
 import type { StudentProfile, TrainingServiceImplementation } from "@tutelage/proto/training/v1/training";
+import type { CheckedExport, ExportState } from "./exportrun.js";
+import { exportHandlers } from "./exportservice.js";
 import { listSteps } from "./store.js";
 import { type CheckedRequest, checkRequest, type TrainingState, toTrainingRun } from "./trainingrun.js";
 
 interface Dependencies {
   database: Database;
   runs: Runs<CheckedRequest, TrainingState>;
+  exports: Runs<CheckedExport, ExportState>;
   profiles: ReadonlyMap<string, StudentProfile>;
   artifacts: Pick<ArtifactStore, "exists">;
   /** Aborts when the service stops; open Watch streams end then. */
@@ -19,6 +22,8 @@ interface Dependencies {
 export function trainingService(dependencies: Dependencies): TrainingServiceImplementation {
   const { database, runs, profiles, artifacts, stopping } = dependencies;
   return {
+    ...exportHandlers({ runs: dependencies.exports, artifacts, stopping }),
+
     async startTrainingRun(message) {
       const { request, state } = checkRequest(message, profiles);
       const { startCheckpointUri } = request;
