@@ -12,6 +12,7 @@ import {
   type ZodTypeProvider,
 } from "fastify-type-provider-zod";
 import { campaignEventRoutes } from "./campaign-events.js";
+import { campaignExportRoutes } from "./campaign-exports.js";
 import { campaignReportRoutes } from "./campaign-reports.js";
 import { campaignStudentRoutes } from "./campaign-student.js";
 import { campaignRoutes } from "./campaigns.js";
@@ -19,6 +20,7 @@ import { datasetRoutes } from "./datasets.js";
 import { guard } from "./guard.js";
 import { healthRoutes } from "./health.js";
 import { handleError, handleNotFound } from "./problem.js";
+import { profileTestRoutes } from "./profile-tests.js";
 import { profileRoutes } from "./profiles.js";
 import type { RouteContext } from "./routes.js";
 
@@ -101,10 +103,12 @@ export async function buildApp(context: Omit<RouteContext, "shutdown"> & { log: 
         for (const routes of [
           datasetRoutes,
           profileRoutes,
+          profileTestRoutes,
           campaignRoutes,
           campaignEventRoutes,
           campaignReportRoutes,
           campaignStudentRoutes,
+          campaignExportRoutes,
         ]) {
           routes(v1, { ...context, shutdown: shutdown.signal });
         }

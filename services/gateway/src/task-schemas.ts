@@ -66,7 +66,13 @@ export const decodingSchema = z
 
 export const studentProfiles = z.object({
   profiles: z.array(
-    z.object({ name: z.string(), model: z.string(), description: z.string(), recipe: recipeSchema.optional() }),
+    z.object({
+      name: z.string(),
+      model: z.string(),
+      description: z.string(),
+      license: z.string().describe("Of the base weights; empty where the operator did not say"),
+      recipe: recipeSchema.optional(),
+    }),
   ),
 });
 
@@ -80,6 +86,7 @@ export const teacherProfiles = z.object({
       prompt_micro_usd_per_million_tokens: z.number(),
       completion_micro_usd_per_million_tokens: z.number(),
       scores_labels: z.boolean(),
+      terms: z.string().describe("Under which its output may be used; empty where the operator did not say"),
     }),
   ),
 });
