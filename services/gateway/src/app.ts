@@ -34,7 +34,7 @@ const securityHeaders = {
   "cache-control": "no-store",
 };
 
-export async function buildApp(context: Omit<RouteContext, "shutdown"> & { log: Logger }) {
+export async function buildApp(context: Omit<RouteContext, "shutdown"> & { log: Logger; token?: string | undefined }) {
   const shutdown = new AbortController();
   const app = Fastify({
     loggerInstance: context.log as FastifyBaseLogger,
@@ -56,7 +56,7 @@ export async function buildApp(context: Omit<RouteContext, "shutdown"> & { log: 
     // Swagger's pages need their own scripts; everything else is data.
     if (!request.url.startsWith("/docs")) reply.header("content-security-policy", "default-src 'none'");
   });
-  app.addHook("onRequest", guard);
+  app.addHook("onRequest", guard(context.token));
   app.addHook("onResponse", async (request, reply) => {
     const { method, url, routeOptions } = request;
     context.log.info(
@@ -83,6 +83,17 @@ export async function buildApp(context: Omit<RouteContext, "shutdown"> & { log: 
         version: "0.1.0",
         description: "LLM2LLM campaigns: a few dozen labelled examples in, a better small language model out.",
       },
+      components: {
+        securitySchemes: {
+          token: {
+            type: "http",
+            scheme: "bearer",
+            description: "The shared token, where the server was started with TUTELAGE_TOKEN or TUTELAGE_TOKEN_FILE",
+          },
+        },
+      },
+      // Without a token there is nothing to send.
+      security: context.token === undefined ? [{ token: [] }, {}] : [{ token: [] }],
     },
     transform: jsonSchemaTransform,
     transformObject: jsonSchemaTransformObject,
