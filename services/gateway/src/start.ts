@@ -13,6 +13,8 @@ import { connectBackends } from "./backends.js";
 export const gatewaySettings = {
   TUTELAGE_HOME: serviceSettings.TUTELAGE_HOME,
   LOG_LEVEL: serviceSettings.LOG_LEVEL,
+  TUTELAGE_TOKEN: serviceSettings.TUTELAGE_TOKEN,
+  TUTELAGE_TOKEN_FILE: serviceSettings.TUTELAGE_TOKEN_FILE,
   GATEWAY_LISTEN: hostPort.default("127.0.0.1:8080"),
   DATASETS_ADDRESS: hostPort.default("127.0.0.1:50051"),
   TRAINING_ADDRESS: hostPort.default("127.0.0.1:50052"),
