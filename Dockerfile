@@ -48,7 +48,6 @@ RUN node tools/setup.mjs --only="postgres binaries"
 
 FROM base AS services
 COPY --from=runtime /app/node_modules node_modules
-COPY --from=runtime /app/cli/node_modules cli/node_modules
 COPY --from=build /app/package.json ./
 COPY --from=build /app/proto proto
 COPY --from=build /app/services services
@@ -94,7 +93,6 @@ CMD ["/app/.venv/bin/python", "-m", "tutelage_student"]
 FROM python AS standalone
 COPY --from=python-packages /app/.venv .venv
 COPY --from=runtime /app/node_modules node_modules
-COPY --from=runtime /app/cli/node_modules cli/node_modules
 COPY --from=build /app/package.json ./
 COPY --from=build /app/proto proto
 COPY --from=build /app/services services

@@ -242,3 +242,41 @@ test("each service starts with exactly its environment, and the whole becomes he
   expect(body.profiles[0].name).toBe("smollm2-135m");
   for (const log of logs.values()) expect(log).not.toContain(token);
 }, 400_000);
+
+test("the standalone image starts only with a token, and then everything in it listens for whoever has it", async () => {
+  const stage = stages.find(({ name }) => name === "standalone") as Stage;
+  const variables = inherited(stages, stage, "ENV").flatMap((text) => text.split(/\s+/).map((pair) => pair.split("=")));
+  const [, ...args] = JSON.parse(inherited(stages, stage, "CMD").at(-1) ?? "[]") as string[];
+  const [port] = await choosePorts(1);
+  const env = {
+    PATH: process.env.PATH,
+    ...Object.fromEntries(variables),
+    TUTELAGE_HOME: join(folder, "standalone"),
+    HF_HOME: join(folder, "hub"),
+    TUTELAGE_PORT: String(port),
+    DATABASE_URL: await testDatabaseUrl(),
+  };
+  expect(env.TUTELAGE_HOST).toBe("0.0.0.0");
+  await expect(run(process.execPath, args, { cwd: root, env })).rejects.toMatchObject({
+    code: 1,
+    stderr: expect.stringContaining("Set TUTELAGE_TOKEN"),
+  });
+  const token = "a-token-of-the-standalone-test";
+  const child = spawn(process.execPath, args, { cwd: root, env: { ...env, TUTELAGE_TOKEN: token }, stdio: "pipe" });
+  children.push(child);
+  let said = "";
+  for (const stream of [child.stdout, child.stderr]) stream.on("data", (chunk: Buffer) => (said += chunk));
+  for (let ready = false; !ready; await sleep(1_000)) {
+    expect(child.exitCode, said).toBeNull();
+    ready = await fetch(`http://127.0.0.1:${port}/ready`).then(
+      ({ ok }) => ok,
+      () => false,
+    );
+  }
+  const students = request(`http://127.0.0.1:${port}`).get("/v1/profiles/students");
+  await students.set("authorization", `Bearer ${token}`).expect(200);
+  await request(`http://127.0.0.1:${port}`).get("/v1/profiles/students").expect(401);
+  child.kill("SIGTERM");
+  expect((await once(child, "exit"))[0]).toBe(0);
+  expect(said).not.toContain(token);
+}, 400_000);

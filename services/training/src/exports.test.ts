@@ -16,6 +16,7 @@ import { startTestStudent, type TestStudent } from "../../../tests/support/tests
 import { gate, until } from "../../../tests/support/waiting.js";
 import { settings, start } from "./start.js";
 
+const checkpoint = "artifacts/default/runs/t-1/2/checkpoint";
 let home: string;
 let url: string;
 let student: TestStudent;
@@ -24,7 +25,7 @@ let client: ReturnType<typeof connect<TrainingServiceDefinition>>;
 
 beforeEach(async () => {
   home = await mkdtemp(join(tmpdir(), "tutelage-exports-"));
-  await mkdir(join(home, "artifacts/checkpoint"), { recursive: true });
+  await mkdir(join(home, checkpoint), { recursive: true });
   url = await testDatabaseUrl();
   student = await startTestStudent();
   await startService();
@@ -53,7 +54,7 @@ function request(changes: Partial<StartExportRunRequest> = {}): StartExportRunRe
   return StartExportRunRequest.fromPartial({
     projectId: "default",
     checkpoint: {
-      uri: pathToFileURL(join(home, "artifacts/checkpoint")).href,
+      uri: pathToFileURL(join(home, checkpoint)).href,
       sha256: "c".repeat(64),
       model: "file:/m",
     },
@@ -70,10 +71,10 @@ async function untilFinal({ run }: ExportRun): Promise<ExportRun> {
   return last as ExportRun;
 }
 
-test("a checkpoint is exported once in each form, below the run's fence", async () => {
+test("a checkpoint is exported once in each form, beside the checkpoint and below the run's fence", async () => {
   const done = await untilFinal(await client.startExportRun(request()));
   expect(done.run).toMatchObject({ status: RunStatus.SUCCEEDED, fence: 1 });
-  expect(done.exported?.uri).toBe(`file://${home}/artifacts/default/runs/${done.run?.id}/1/export`);
+  expect(done.exported?.uri).toBe(`file://${home}/artifacts/default/runs/t-1/2/exports/${done.run?.id}/1/export`);
   expect(student.exported[0]).toMatchObject({ form: ExportForm.MERGED, checkRows: 16, model: "file:/m", fence: 1 });
 
   const again = await client.startExportRun(request({ rows: { ...request().rows, sha256: "b".repeat(64) } as never }));
@@ -141,7 +142,12 @@ test("an export waits for the slot, survives its service, and can be cancelled",
 
 test.each<[string, Partial<StartExportRunRequest>, RegExp]>([
   ["no checkpoint", { checkpoint: undefined }, /^checkpoint: is missing/],
-  ["one that is gone", { checkpoint: Checkpoint.fromPartial({ uri: "file:///gone", model: "m" }) }, /gone/],
+  [
+    "one elsewhere",
+    { checkpoint: Checkpoint.fromPartial({ uri: "file:///gone", model: "m" }) },
+    /no checkpoint of this/,
+  ],
+  ["another project's", { projectId: "other" }, /^checkpoint.uri: .* is no checkpoint of this project/],
   ["no form", { form: ExportForm.UNSPECIFIED }, /^form: is missing/],
   ["the base beside merged weights", { includeBase: true }, /^include_base: is for an adapter/],
   ["no rows", { rows: undefined }, /^rows: must name/],
@@ -149,6 +155,11 @@ test.each<[string, Partial<StartExportRunRequest>, RegExp]>([
 ])("%s is refused and the field named", async (_, changes, message) => {
   await expect(client.startExportRun(request(changes))).rejects.toThrow(message);
   expect(student.exported).toHaveLength(0);
+});
+
+test("a checkpoint that is gone is refused", async () => {
+  await rm(join(home, checkpoint), { recursive: true });
+  await expect(client.startExportRun(request())).rejects.toThrow(/is not there/);
 });
 
 test("another project sees no export", async () => {

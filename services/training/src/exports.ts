@@ -35,7 +35,7 @@ export async function startExport(
 
 interface Dependencies {
   student: Pick<ReturnType<typeof connect<StudentServiceDefinition>>, "exportCheckpoint">;
-  artifacts: Pick<ArtifactStore, "uri" | "remove">;
+  artifacts: Pick<ArtifactStore, "remove">;
 }
 
 /** Exports for one lease; the files become the run's with its final status. */
@@ -44,8 +44,10 @@ export async function exportStudent(
   { student, artifacts }: Dependencies,
 ): Promise<{ state: Partial<ExportState> }> {
   const { id: runId, projectId, request, state } = lease.run;
+  // Below the training run's folder, so that whoever removes a student removes what was made of it.
   // Files of a lost attempt lie elsewhere: the fence is in the path.
-  const folderOf = (fence: number) => artifacts.uri(`${projectId}/runs/${runId}/${fence}`);
+  const beside = request.checkpoint.uri.replace(/\/[^/]+\/?$/, "");
+  const folderOf = (fence: number) => `${beside}/exports/${runId}/${fence}`;
   const earlier = state.attempts ?? [];
   const events = studentJob(lease, (signal) =>
     student.exportCheckpoint(

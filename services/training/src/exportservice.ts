@@ -13,7 +13,7 @@ type ExportHandlers = Pick<
 
 export function exportHandlers(dependencies: {
   runs: Runs<CheckedExport, ExportState>;
-  artifacts: Pick<ArtifactStore, "exists">;
+  artifacts: Pick<ArtifactStore, "exists" | "uri">;
   /** Aborts when the service stops; open Watch streams end then. */
   stopping: AbortSignal;
 }): ExportHandlers {
@@ -21,6 +21,9 @@ export function exportHandlers(dependencies: {
   return {
     async startExportRun(message) {
       const request = checkExportRequest(message);
+      if (!request.checkpoint.uri.startsWith(`${artifacts.uri(`${request.projectId}/runs`)}/`)) {
+        throw invalidField("checkpoint.uri", `${request.checkpoint.uri} is no checkpoint of this project.`);
+      }
       if (!(await artifacts.exists(request.checkpoint.uri))) {
         throw invalidField("checkpoint.uri", `${request.checkpoint.uri} is not there; train again, or name another.`);
       }

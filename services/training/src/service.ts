@@ -14,7 +14,7 @@ interface Dependencies {
   runs: Runs<CheckedRequest, TrainingState>;
   exports: Runs<CheckedExport, ExportState>;
   profiles: ReadonlyMap<string, StudentProfile>;
-  artifacts: Pick<ArtifactStore, "exists">;
+  artifacts: Pick<ArtifactStore, "exists" | "uri">;
   /** Aborts when the service stops; open Watch streams end then. */
   stopping: AbortSignal;
 }
