@@ -69,9 +69,17 @@ const steps = [
   },
   {
     name: "python packages",
-    key: () => digest(read("services/student/requirements.txt")),
+    key: () => digest(read("services/student/requirements.txt"), ...(wantsCpuTorch() ? ["cpu"] : [])),
     made: () => existsSync(venvPython),
-    make: (logFile) => uvInstall(["-r", "services/student/requirements.txt"], logFile),
+    make: async (logFile) => {
+      if (!wantsCpuTorch()) return await uvInstall(["-r", "services/student/requirements.txt"], logFile);
+      const { others, torch } = withoutCuda(read("services/student/requirements.txt").toString());
+      writeFileSync(at(".setup/requirements-cpu.txt"), others);
+      // The list is whole, but for what the CPU build does not need.
+      await uvInstall(["--no-deps", "-r", ".setup/requirements-cpu.txt"], logFile);
+      // PyTorch's own index has the CPU build under the same version, with other digests.
+      await uvInstall(["--no-deps", "--no-require-hashes", "--torch-backend", "cpu", torch], logFile);
+    },
   },
   {
     name: "models",
@@ -111,6 +119,36 @@ const steps = [
     make: (logFile) => must("tsc", ["-b"], { env: withNodeBinaries, logFile }),
   },
 ];
+
+/** The CPU build of PyTorch takes 1 GB instead of 6: TUTELAGE_TORCH=cpu asks for it. */
+function wantsCpuTorch() {
+  const { TUTELAGE_TORCH = "" } = process.env;
+  if (["", "cuda", "cpu"].includes(TUTELAGE_TORCH)) return TUTELAGE_TORCH === "cpu";
+  throw new Error(`TUTELAGE_TORCH is "${TUTELAGE_TORCH}"; use cpu, or cuda (the default).`);
+}
+
+/** A requirements file without PyTorch and what only its CUDA build needs, and PyTorch's own requirement. */
+export function withoutCuda(requirements) {
+  const entries = requirements.split(/\n(?=\S)/);
+  const nameOf = (entry) => entry.match(/^[\w.-]+/)?.[0] ?? "";
+  const isCudas = (name) => /^(torch|triton|nvidia-.*|cuda-.*)$/.test(name);
+  const torch = entries.find((entry) => nameOf(entry) === "torch")?.match(/^\S+/)?.[0];
+  if (torch === undefined) throw new Error("requirements.txt names no torch.");
+  return { others: `${entries.filter((entry) => !isCudas(nameOf(entry))).join("\n")}\n`, torch };
+}
+
+export const stepNames = steps.map(({ name }) => name);
+
+/** The steps that --only=NAME,NAME asks for; undefined for all. */
+export function onlySteps(args) {
+  const only = args
+    .find((arg) => arg.startsWith("--only="))
+    ?.slice("--only=".length)
+    .split(",");
+  const unknown = only?.find((name) => !stepNames.includes(name));
+  if (unknown === undefined) return only;
+  throw new Error(`There is no step "${unknown}"; there are ${stepNames.join(", ")}.`);
+}
 
 /** Whether what is installed is what the lock file says, however it was installed. */
 function nodePackagesMatchLock() {
@@ -154,7 +192,8 @@ function uvInstall(args, logFile) {
   for (const [name, pipName] of Object.entries(fromPip)) {
     if (process.env[name] === undefined && process.env[pipName]) env[name] = process.env[pipName];
   }
-  const command = ["-m", "uv", "pip", "install", "--python", venvPython, "--require-hashes", ...args];
+  const hashes = args.includes("--no-require-hashes") ? [] : ["--require-hashes"];
+  const command = ["-m", "uv", "pip", "install", "--python", venvPython, ...hashes, ...args];
   return must(venvPython, command, { env, logFile });
 }
 
@@ -212,7 +251,9 @@ export function failSetup(error) {
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const started = performance.now();
-  const seconds = await setUp().catch(failSetup);
+  const seconds = await Promise.resolve()
+    .then(() => setUp({ only: onlySteps(process.argv) }))
+    .catch(failSetup);
   const total = Math.round((performance.now() - started) / 10) / 100;
   if (process.argv.includes("--json")) {
     process.stdout.write(`${JSON.stringify({ setup_seconds: total, steps: seconds })}\n`);

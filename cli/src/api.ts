@@ -1,6 +1,7 @@
 /** The REST API as the commands use it. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { exitCodes, Stop } from "./exit.js";
+import { tokenHeaders } from "./token.js";
 
 /** A refusal of the server, as RFC 9457 has it. */
 interface Problem {
@@ -98,8 +99,9 @@ export class Api {
 
   private async fetch(path: string, options: RequestInit): Promise<Response> {
     try {
-      return await fetch(`${this.url}${path}`, options);
-    } catch {
+      return await fetch(`${this.url}${path}`, { ...options, headers: { ...options.headers, ...tokenHeaders() } });
+    } catch (error) {
+      if (error instanceof Stop) throw error;
       throw new Stop(
         `Nobody answers at ${this.url}. Start the server with "tutelage up", or name another with --url or TUTELAGE_URL.`,
         exitCodes.unavailable,
@@ -110,6 +112,10 @@ export class Api {
 
 async function refusal(response: Response): Promise<Stop> {
   const problem = (await response.json().catch(() => ({}))) as Problem;
+  if (response.status === 401) {
+    const how = "Set TUTELAGE_TOKEN, or TUTELAGE_TOKEN_FILE, to the token that the server was started with.";
+    return new Stop(`The server wants its token. ${how}`, exitCodes.refused);
+  }
   const lines = [problem.detail ?? problem.title ?? `The server answered ${response.status}.`];
   for (const { field, message, description } of problem.errors ?? []) {
     const text = message ?? description ?? "";

@@ -3,6 +3,7 @@ import { execFile } from "node:child_process";
 import { statfs } from "node:fs/promises";
 import { freemem, homedir, totalmem } from "node:os";
 import { promisify } from "node:util";
+import { tokenHeaders } from "./token.js";
 
 const run = promisify(execFile);
 
@@ -69,7 +70,8 @@ async function server(url: string): Promise<Finding> {
 
 async function profiles(url: string): Promise<Finding> {
   const names = async (kind: string) => {
-    const response = await fetch(`${url}/v1/profiles/${kind}`, { signal: AbortSignal.timeout(5_000) });
+    const headers = tokenHeaders();
+    const response = await fetch(`${url}/v1/profiles/${kind}`, { headers, signal: AbortSignal.timeout(5_000) });
     return ((await response.json()) as { profiles: { name: string }[] }).profiles.map(({ name }) => name);
   };
   try {

@@ -9,7 +9,9 @@ import { Api, type Campaign, type Iteration } from "./api.js";
 import { removalText, remove } from "./deletion.js";
 import { examine } from "./doctor.js";
 import { exitCodes, Stop } from "./exit.js";
+import { archiveOf, type Form, readyExport, unpack } from "./export.js";
 import { init } from "./init.js";
+import { offered, testProfile } from "./profiles.js";
 import { prepare, start } from "./run.js";
 import { duration, outcomeText, percent, table } from "./show.js";
 import { campaignJsonSchema, readSpec } from "./spec.js";
@@ -43,7 +45,7 @@ Begin:
   tutelage init data.csv         write a commented campaign.yaml
   tutelage run campaign.yaml     import, start, watch
 
-Exit codes: 0 done; 1 the campaign failed or was cancelled, or doctor found something missing; 64 wrong usage;
+Exit codes: 0 done; 1 the campaign failed or was cancelled, or a check (doctor, profiles test) found something wrong; 64 wrong usage;
 65 refused, the message says why; 66 a file cannot be read; 69 nobody answers; 130 interrupted (a campaign goes on).`,
   );
 
@@ -142,19 +144,28 @@ program
 
 program
   .command("export <id>")
-  .description("take the student home as a tar archive, or the enlarged dataset with --dataset")
-  .option("--out <file>", "where to (default student.tar, or rows.jsonl)")
+  .description("take the student home, checked and with its model card; or the enlarged dataset with --dataset")
+  .addOption(new Option("--form <form>", "adapter for PEFT, or all weights").choices(["adapter", "merged"]))
+  .option("--include-base", "with an adapter: the base weights too")
+  .option("--no-include-base", "with an adapter: only its own files")
+  .option("--out <path>", "a folder, or a file that ends in .tar, .tar.gz or .zip (default student.tar, or rows.jsonl)")
   .option("--dataset", "the rows that the returned student was trained on, as JSON Lines", false)
-  .action(async (id: string, options: { out?: string; dataset: boolean }) => {
+  .action(async (id: string, options: { form?: Form; includeBase?: boolean; out?: string; dataset: boolean }) => {
     const out = options.out ?? (options.dataset ? "rows.jsonl" : "student.tar");
-    let path = `/v1/campaigns/${id}/model`;
     if (options.dataset) {
       const { outcome } = await api().json<{ outcome?: { dataset_version_id: string } }>("GET", `/v1/campaigns/${id}`);
       if (outcome === undefined) throw new Stop("The campaign has not succeeded yet.", exitCodes.refused);
-      path = `/v1/versions/${outcome.dataset_version_id}/export`;
+      await save(await api().download(`/v1/versions/${outcome.dataset_version_id}/export`), out);
+      note(`Wrote ${out}.`);
+      return;
     }
-    await save(await api().download(path), out);
-    note(`Wrote ${out}.`);
+    const archive = archiveOf(out);
+    const { path, made } = await readyExport(api(), id, { ...options, archive: archive ?? "tar" }, note);
+    const body = await api().download(path);
+    if (archive === undefined) await unpack(Readable.fromWeb(body as ReadableStream), out);
+    else await save(body, out);
+    note(`Wrote ${out}; ${archive === undefined ? `${out}/README.md` : "README.md in it"} says how to load it.`);
+    if (out !== "-" && program.opts<Common>().json) print({ ...made, out }, () => "");
   });
 
 program
@@ -256,24 +267,29 @@ datasets
     print(removal, () => removalText(removal));
   });
 
-program
+const profiles = program
   .command("profiles")
-  .description("the students and teachers that the server offers")
+  .description("the students and teachers that the server offers; test one")
   .action(async () => {
-    type Profiles = { profiles: { name: string; model: string; description: string }[] };
-    const [students, teachers] = await Promise.all([
-      api().json<Profiles>("GET", "/v1/profiles/students"),
-      api().json<Profiles>("GET", "/v1/profiles/teachers"),
-    ]);
-    print({ students: students.profiles, teachers: teachers.profiles }, () =>
+    const { students, teachers } = await offered(api());
+    print({ students, teachers }, () =>
       table(
         ["", "name", "model", ""],
         [
-          ...students.profiles.map((one) => ["student", one.name, one.model, one.description]),
-          ...teachers.profiles.map((one) => ["teacher", one.name, one.model, one.description]),
+          ...students.map((one) => ["student", one.name, one.model, one.description]),
+          ...teachers.map((one) => ["teacher", one.name, one.model, one.description]),
         ],
       ),
     );
+  });
+profiles
+  .command("test <name>")
+  .description("one small real answer of a teacher or a student: prompt, reply, cost; or why not, and what to do")
+  .option("--campaign <campaign.yaml>", "a teacher is asked for a row of this task instead of a preset one")
+  .action(async (name: string, options: { campaign?: string }) => {
+    const { text, result, ok } = await testProfile(api(), name, options.campaign);
+    print(result, () => text);
+    if (!ok) process.exitCode = exitCodes.failed;
   });
 
 program

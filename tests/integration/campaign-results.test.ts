@@ -9,7 +9,6 @@ import type { Stack } from "@tutelage/standalone/stack";
 import { type CampaignView, call, type Trial } from "@tutelage/standalone/trial";
 import pg from "pg";
 import request from "supertest";
-import { extract } from "tar-stream";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { TeacherServer } from "../support/teacher-server.js";
 import {
@@ -101,28 +100,13 @@ test("the report tells each seed row's way, the confusion before and after, and 
   expect(page.text).toContain(first.outcome.summary);
 });
 
-test("the student can be downloaded and asked", async () => {
-  const { id } = first.campaign.run;
+test("the student can be asked", async () => {
   const reply = await request(stack.url)
-    .post(`/v1/campaigns/${id}/predict`)
+    .post(`/v1/campaigns/${first.campaign.run.id}/predict`)
     .send({ inputs: ["how many legs ?", "which city ?"] });
   expect(reply.status).toBe(200);
   expect(reply.body.predictions).toHaveLength(2);
   for (const one of reply.body.predictions) expect(labels).toContain(one.text);
-  const archive = await request(stack.url)
-    .get(`/v1/campaigns/${id}/model`)
-    .buffer(true)
-    .parse((response, done) => {
-      const names: string[] = [];
-      const tar = extract();
-      tar.on("entry", (header, stream, next) => {
-        names.push(header.name);
-        stream.on("end", next).resume();
-      });
-      tar.on("finish", () => done(null, names));
-      response.pipe(tar as unknown as NodeJS.WritableStream);
-    });
-  expect(archive.body.some((name: string) => name.endsWith("adapter_model.safetensors"))).toBe(true);
 });
 
 test("the ledger holds every call with its prompt and raw reply, and the key is nowhere but in the request", async () => {

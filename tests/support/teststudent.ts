@@ -4,12 +4,14 @@
  * cannot be made to do at a chosen moment; what it learns is tested elsewhere.
  */
 import { EventEmitter, once } from "node:events";
-import { readFile } from "node:fs/promises";
+import { mkdir, readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { TutelageError } from "@tutelage/platform/errors";
 import { type RunningServer, serve, served } from "@tutelage/platform/grpc";
 import { createLog } from "@tutelage/platform/log";
 import {
+  type ExportCheckpointRequest,
+  type ExportedStudent,
   type Prediction,
   type PredictRequest,
   StudentServiceDefinition,
@@ -22,10 +24,13 @@ export interface TestStudent {
   /** Requests in the order of arrival, refused ones too. */
   trained: TrainRequest[];
   predicted: PredictRequest[];
+  exported: ExportCheckpointRequest[];
   /** What is done at each step of a job; a test replaces it to hold, fail or count. */
   onStep: (step: number, signal: AbortSignal) => Promise<void>;
   /** The answer to a row. */
   answer: (rowId: string, input: string) => Partial<Prediction>;
+  /** What an export comes to. */
+  exportOf: (request: ExportCheckpointRequest) => Partial<ExportedStudent>;
   steps: number;
   /** The loss of a step. */
   loss: (step: number) => number;
@@ -86,6 +91,20 @@ export async function startTestStudent(listen = "127.0.0.1:0"): Promise<TestStud
         release(signal.aborted ? "cancelled" : how);
       }
     },
+    async *exportCheckpoint(request, { signal }) {
+      student.exported.push(request);
+      admit(request.runId, request.fence);
+      let how = "failed";
+      try {
+        yield { event: { $case: "stage", value: { name: "writing", number: 1, total: 3 } } };
+        await student.onStep(1, signal);
+        await mkdir(fileURLToPath(request.outputUri), { recursive: true });
+        yield { event: { $case: "exported", value: { uri: request.outputUri, ...student.exportOf(request) } } };
+        how = "done";
+      } finally {
+        release(signal.aborted ? "cancelled" : how);
+      }
+    },
     async *predict(request, { signal }) {
       student.predicted.push(request);
       if (!request.interactive) admit(request.runId, request.fence);
@@ -117,6 +136,8 @@ export async function startTestStudent(listen = "127.0.0.1:0"): Promise<TestStud
     address: server.address,
     trained: [],
     predicted: [],
+    exported: [],
+    exportOf: () => ({ check: { passed: true, rows: 3, comparisons: [] } }),
     onStep: async () => {},
     answer: (rowId) => ({ text: rowId }),
     steps: 3,

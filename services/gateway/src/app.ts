@@ -13,6 +13,7 @@ import {
 } from "fastify-type-provider-zod";
 import { campaignDatasetRoutes } from "./campaign-dataset.js";
 import { campaignEventRoutes } from "./campaign-events.js";
+import { campaignExportRoutes } from "./campaign-exports.js";
 import { campaignLedgerRoutes } from "./campaign-ledger.js";
 import { campaignReportRoutes } from "./campaign-reports.js";
 import { campaignStudentRoutes } from "./campaign-student.js";
@@ -23,6 +24,7 @@ import { guard } from "./guard.js";
 import { healthRoutes } from "./health.js";
 import { importRoutes } from "./imports.js";
 import { handleError, handleNotFound } from "./problem.js";
+import { profileTestRoutes } from "./profile-tests.js";
 import { profileRoutes } from "./profiles.js";
 import type { RouteContext } from "./routes.js";
 import { taskRoutes } from "./tasks.js";
@@ -38,7 +40,7 @@ const securityHeaders = {
   "cache-control": "no-store",
 };
 
-export async function buildApp(context: Omit<RouteContext, "shutdown"> & { log: Logger }) {
+export async function buildApp(context: Omit<RouteContext, "shutdown"> & { log: Logger; token?: string | undefined }) {
   const shutdown = new AbortController();
   const app = Fastify({
     loggerInstance: context.log as FastifyBaseLogger,
@@ -60,7 +62,7 @@ export async function buildApp(context: Omit<RouteContext, "shutdown"> & { log: 
     // Swagger's pages need their own scripts; everything else is data.
     if (!request.url.startsWith("/docs")) reply.header("content-security-policy", "default-src 'none'");
   });
-  app.addHook("onRequest", guard);
+  app.addHook("onRequest", guard(context.token));
   app.addHook("onResponse", async (request, reply) => {
     const { method, url, routeOptions } = request;
     context.log.info(
@@ -87,6 +89,17 @@ export async function buildApp(context: Omit<RouteContext, "shutdown"> & { log: 
         version: "0.1.0",
         description: "LLM2LLM campaigns: a few dozen labelled examples in, a better small language model out.",
       },
+      components: {
+        securitySchemes: {
+          token: {
+            type: "http",
+            scheme: "bearer",
+            description: "The shared token, where the server was started with TUTELAGE_TOKEN or TUTELAGE_TOKEN_FILE",
+          },
+        },
+      },
+      // Without a token there is nothing to send.
+      security: context.token === undefined ? [{ token: [] }, {}] : [{ token: [] }],
     },
     transform: jsonSchemaTransform,
     transformObject: jsonSchemaTransformObject,
@@ -110,6 +123,7 @@ export async function buildApp(context: Omit<RouteContext, "shutdown"> & { log: 
           versionRoutes,
           profileRoutes,
           taskRoutes,
+          profileTestRoutes,
           campaignRoutes,
           campaignDatasetRoutes,
           campaignEventRoutes,
@@ -117,6 +131,7 @@ export async function buildApp(context: Omit<RouteContext, "shutdown"> & { log: 
           campaignReportRoutes,
           campaignStudentRoutes,
           deletionRoutes,
+          campaignExportRoutes,
         ]) {
           routes(v1, { ...context, shutdown: shutdown.signal });
         }

@@ -1,48 +1,21 @@
-/** /v1/campaigns/{id}/model and /predict: the student that a campaign made. */
-import { Readable, type Writable } from "node:stream";
-import { pipeline } from "node:stream/promises";
-import type { ArtifactStore } from "@tutelage/platform/artifacts";
+/** /v1/campaigns/{id}/predict: the student that a campaign made, asked. */
 import { TutelageError } from "@tutelage/platform/errors";
 import type { Campaign } from "@tutelage/proto/campaigns/v1/campaigns";
 import { RunStatus } from "@tutelage/proto/run/v1/run";
 import { type Checkpoint, Decoding } from "@tutelage/proto/student/v1/student";
 import { Row, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
-import tar from "tar-stream";
 import type { z } from "zod";
 import { campaignKey, campaignRef } from "./campaigns.js";
-import { problems, projectId, streamed } from "./fields.js";
+import { problems, projectId } from "./fields.js";
 import type { Routes } from "./routes.js";
-import { byteStream, clientGone } from "./streams.js";
+import { clientGone } from "./streams.js";
 import { predictBody, predictResult } from "./task-schemas.js";
 
 /** A prediction slips in between the steps of a training; a step with long rows takes seconds. */
 const predictDeadlineMs = 120_000;
 const tags = ["campaigns"];
 
-export const campaignStudentRoutes: Routes = (app, { backends, artifacts, shutdown }) => {
-  app.get(
-    "/campaigns/:campaign/model",
-    {
-      schema: {
-        tags,
-        summary: "The campaign's student as a tar file",
-        params: campaignRef,
-        response: {
-          200: streamed("application/x-tar", "The checkpoint's files"),
-          ...problems,
-        },
-      },
-    },
-    async ({ params }, reply) => {
-      const campaign = await backends.campaigns.getCampaign(campaignKey(params.campaign));
-      const { uri } = finalCheckpoint(campaign);
-      const files = await artifacts.list(uri);
-      const folder = campaign.request?.name.replace(/[^\w.-]+/g, "-").replace(/^\.+/, "") || "student";
-      reply.type("application/x-tar").header("content-disposition", `attachment; filename="${folder}.tar"`);
-      return reply.send(byteStream(tarOf(folder, files, artifacts)));
-    },
-  );
-
+export const campaignStudentRoutes: Routes = (app, { backends, shutdown }) => {
   app.post(
     "/campaigns/:campaign/predict",
     {
@@ -90,7 +63,7 @@ function askedRows({ inputs = [], conversations = [] }: z.output<typeof predictB
 }
 
 /** The student that the campaign returns. Throws failed_precondition before there is one. */
-function finalCheckpoint({ run, outcome }: Campaign): Checkpoint {
+export function finalCheckpoint({ run, outcome }: Campaign): Checkpoint {
   const checkpoint = outcome?.final?.checkpoint;
   if (run?.status === RunStatus.SUCCEEDED && checkpoint !== undefined) return checkpoint;
   const ended = run?.status === RunStatus.FAILED || run?.status === RunStatus.CANCELLED;
@@ -108,30 +81,4 @@ function usualDecoding(task: Task | undefined): Decoding {
 
 function probabilityOf(logProbability: number) {
   return { log_probability: logProbability, probability: Math.exp(logProbability) };
-}
-
-/** One file after the other, each read as the client takes it. */
-async function* tarOf(
-  folder: string,
-  files: { name: string; uri: string; sizeBytes: number }[],
-  artifacts: Pick<ArtifactStore, "read">,
-): AsyncGenerator<Uint8Array> {
-  const pack = tar.pack();
-  const written = (async () => {
-    for (const { name, uri, sizeBytes } of files) {
-      await new Promise<void>((done, fail) => {
-        const entry = pack.entry({ name: `${folder}/${name}`, size: sizeBytes }, (error) =>
-          error ? fail(error) : done(),
-        );
-        pipeline(Readable.from(artifacts.read(uri)), entry as unknown as Writable).catch(fail);
-      });
-    }
-    pack.finalize();
-  })().catch((error: Error) => pack.destroy(error));
-  try {
-    yield* pack as AsyncIterable<Uint8Array>;
-    await written;
-  } finally {
-    pack.destroy();
-  }
 }

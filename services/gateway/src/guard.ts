@@ -1,29 +1,51 @@
 /**
- * Keeps web pages out. Without keys, whoever reaches the port may do anything,
+ * Keeps others out. Without a token whoever reaches the port may do anything,
  * so only programs of this machine may: the socket is on loopback, and a
  * browser that was led here by another site's page (its Origin), or by a name
- * that was rebound to 127.0.0.1 (its Host), is refused.
+ * that was rebound to 127.0.0.1 (its Host), is refused. With one, whoever
+ * shows it may call by any name; pages of other sites still may not.
  */
+import { authorizes } from "@tutelage/platform/token";
 import type { FastifyReply, FastifyRequest } from "fastify";
 import { type Problem, sendProblem } from "./problem.js";
 
 /** Why a request is refused; undefined when it may pass. */
-export function refusal(headers: { host?: string | undefined; origin?: string | undefined }): Problem | undefined {
+export function refusal(
+  headers: { host?: string | undefined; origin?: string | undefined },
+  { anyHost = false } = {},
+): Problem | undefined {
   const host = headers.host ?? "";
-  if (!isLoopback(`http://${host}`)) {
+  if (!anyHost && !isLoopback(`http://${host}`)) {
     return refused("host_not_loopback", `The Host header is "${host}"; call this server as 127.0.0.1 or localhost.`);
   }
   const { origin } = headers;
   // Same host and port: another server on this machine is another site.
-  if (origin !== undefined && (!isLoopback(origin) || new URL(origin).host !== new URL(`http://${host}`).host)) {
+  if (origin !== undefined && ((!anyHost && !isLoopback(origin)) || hostOf(origin) !== hostOf(`http://${host}`))) {
     return refused("origin_not_allowed", `Web pages of ${origin} may not call this server.`);
   }
   return undefined;
 }
 
-export async function guard(request: FastifyRequest, reply: FastifyReply) {
-  const problem = refusal(request.headers);
-  if (problem !== undefined) return sendProblem(request, reply, problem);
+/** The check of every request; `token` undefined means that there is none. */
+export function guard(token: string | undefined) {
+  return async (request: FastifyRequest, reply: FastifyReply) => {
+    const problem = refusal(request.headers, { anyHost: token !== undefined });
+    if (problem !== undefined) return sendProblem(request, reply, problem);
+    // Whoever only watches whether we live needs no token, and learns nothing else.
+    if (token === undefined || ["/health", "/ready"].includes(request.url.split("?")[0] ?? "")) return;
+    if (authorizes(request.headers.authorization, token)) return;
+    reply.header("www-authenticate", "Bearer");
+    return sendProblem(request, reply, {
+      status: 401,
+      title: "The token is missing or wrong",
+      detail: "Send the header Authorization: Bearer TOKEN with the token that this server was started with.",
+      reason: "unauthenticated",
+    });
+  };
+}
+
+function hostOf(url: string): string | undefined {
+  return URL.canParse(url) ? new URL(url).host : undefined;
 }
 
 function isLoopback(url: string): boolean {

@@ -18,6 +18,7 @@ const statuses: Record<ErrorCode, [status: number, title: string]> = {
   not_found: [404, "There is no such thing"],
   already_exists: [409, "It is already there"],
   failed_precondition: [409, "Not possible in this state"],
+  unauthenticated: [401, "The token is missing or wrong"],
   resource_exhausted: [429, "Too much at once"],
   aborted: [409, "It was interrupted"],
   cancelled: [499, "The request was cancelled"],

@@ -5,6 +5,7 @@ import { hostPort, serviceSettings } from "@tutelage/platform/config";
 import { requireLoopback } from "@tutelage/platform/grpc";
 import type { Logger } from "@tutelage/platform/log";
 import type { RunningService } from "@tutelage/platform/process";
+import { sharedToken } from "@tutelage/platform/token";
 import { z } from "zod";
 import { buildApp } from "./app.js";
 import { connectBackends } from "./backends.js";
@@ -12,6 +13,8 @@ import { connectBackends } from "./backends.js";
 export const gatewaySettings = {
   TUTELAGE_HOME: serviceSettings.TUTELAGE_HOME,
   LOG_LEVEL: serviceSettings.LOG_LEVEL,
+  TUTELAGE_TOKEN: serviceSettings.TUTELAGE_TOKEN,
+  TUTELAGE_TOKEN_FILE: serviceSettings.TUTELAGE_TOKEN_FILE,
   GATEWAY_LISTEN: hostPort.default("127.0.0.1:8080"),
   DATASETS_ADDRESS: hostPort.default("127.0.0.1:50051"),
   TRAINING_ADDRESS: hostPort.default("127.0.0.1:50052"),
@@ -35,7 +38,8 @@ export const gatewaySettings = {
 export type GatewayConfig = Readonly<z.output<z.ZodObject<typeof gatewaySettings>>>;
 
 export async function start(config: GatewayConfig, log: Logger): Promise<RunningService> {
-  requireLoopback(config.GATEWAY_LISTEN);
+  const token = sharedToken();
+  if (token === undefined) requireLoopback(config.GATEWAY_LISTEN);
   const backends = connectBackends({
     datasets: config.DATASETS_ADDRESS,
     training: config.TRAINING_ADDRESS,
@@ -50,6 +54,7 @@ export async function start(config: GatewayConfig, log: Logger): Promise<Running
     maxImportBytes: config.GATEWAY_MAX_IMPORT_BYTES,
     heartbeatMs: config.GATEWAY_HEARTBEAT_MS,
     log,
+    token,
   });
   const colon = config.GATEWAY_LISTEN.lastIndexOf(":");
   const host = config.GATEWAY_LISTEN.slice(0, colon);

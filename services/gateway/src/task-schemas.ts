@@ -88,7 +88,13 @@ export const decodingSchema = z
 
 export const studentProfiles = z.object({
   profiles: z.array(
-    z.object({ name: z.string(), model: z.string(), description: z.string(), recipe: recipeSchema.optional() }),
+    z.object({
+      name: z.string(),
+      model: z.string(),
+      description: z.string(),
+      license: z.string().describe("Of the base weights; empty where the operator did not say"),
+      recipe: recipeSchema.optional(),
+    }),
   ),
 });
 
@@ -103,6 +109,7 @@ export const teacherProfiles = z.object({
       completion_micro_usd_per_million_tokens: z.number(),
       scores_labels: z.boolean(),
       prompt_form: z.string().describe("chat, or list_continuation for a base model, which writes no conversations"),
+      terms: z.string().describe("Under which its output may be used; empty where the operator did not say"),
     }),
   ),
 });

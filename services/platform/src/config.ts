@@ -14,6 +14,10 @@ export const serviceSettings = {
   DATABASE_URL: z
     .string()
     .regex(/^postgres(ql)?:\/\//, "must be a postgres:// URL, e.g. postgres://user:password@127.0.0.1:5432/tutelage"),
+  /** Shared by every process that listens beyond loopback; token.ts reads and checks it. */
+  TUTELAGE_TOKEN: z.string().optional(),
+  /** A file that holds it, instead. */
+  TUTELAGE_TOKEN_FILE: z.string().optional(),
   LOG_LEVEL: z.enum(["fatal", "error", "warn", "info", "debug", "trace"]).default("info"),
 };
 

@@ -7,6 +7,7 @@ export type ErrorCode =
   | "not_found"
   | "already_exists"
   | "failed_precondition"
+  | "unauthenticated"
   | "resource_exhausted"
   | "aborted"
   | "cancelled"

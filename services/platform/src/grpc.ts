@@ -12,7 +12,7 @@ import {
   Status,
 } from "nice-grpc";
 import { type DeadlineOptions, deadlineMiddleware } from "nice-grpc-client-middleware-deadline";
-import { ClientError, type ClientMiddlewareCall, type ServerMiddlewareCall } from "nice-grpc-common";
+import { ClientError, type ClientMiddlewareCall, Metadata, type ServerMiddlewareCall } from "nice-grpc-common";
 import {
   BadRequest,
   ErrorInfo,
@@ -26,6 +26,7 @@ import { ServerReflection, ServerReflectionService } from "nice-grpc-server-refl
 import { isDatabaseAway } from "./database.js";
 import { asTutelageError, type ErrorCode, TutelageError } from "./errors.js";
 import type { Logger } from "./log.js";
+import { authorization, authorizes, sharedToken } from "./token.js";
 
 /** Deadline of a call that names none. */
 const defaultDeadlineMs = 30_000;
@@ -48,6 +49,7 @@ const codeToStatus: Record<ErrorCode, Status> = {
   not_found: Status.NOT_FOUND,
   already_exists: Status.ALREADY_EXISTS,
   failed_precondition: Status.FAILED_PRECONDITION,
+  unauthenticated: Status.UNAUTHENTICATED,
   resource_exhausted: Status.RESOURCE_EXHAUSTED,
   aborted: Status.ABORTED,
   cancelled: Status.CANCELLED,
@@ -81,13 +83,17 @@ export interface RunningServer {
 }
 
 /**
- * Serves gRPC with health and reflection. Refuses to listen beyond loopback:
- * there is no authentication yet.
+ * Serves gRPC with health and reflection. Beyond loopback only with the shared
+ * token, which then every call but a health check must carry.
  */
 export async function serve(options: { listen: string; services: Served[]; log: Logger }): Promise<RunningServer> {
-  requireLoopback(options.listen);
+  const token = sharedToken();
+  if (token === undefined) requireLoopback(options.listen);
   const health = HealthState();
-  const server = createServer(channelOptions).use(errorDetailsServerMiddleware).use(errorMiddleware(options.log));
+  const server = createServer(channelOptions)
+    .use(errorDetailsServerMiddleware)
+    .use(errorMiddleware(options.log))
+    .use(tokenMiddleware(token));
   for (const { definition, implementation } of options.services) server.add(definition, implementation);
   server.add(HealthDefinition, HealthServiceImpl(health));
   const descriptors = await readFile(fileURLToPath(import.meta.resolve("@tutelage/proto/descriptors.binpb")));
@@ -123,8 +129,28 @@ export function connect<Definition extends CompatServiceDefinition>(
     .use(errorDetailsClientMiddleware)
     .use(deadlineMiddleware)
     .use(clientErrorMiddleware)
-    .create(definition, channel, { "*": { deadline: defaultDeadlineMs } } as never);
+    .create(definition, channel, { "*": { deadline: defaultDeadlineMs, ...credentials() } } as never);
   return Object.assign(client, { close: () => channel.close() }) as never;
+}
+
+/** What every call of a client carries. */
+function credentials(): { metadata?: Metadata } {
+  const token = sharedToken();
+  return token === undefined ? {} : { metadata: new Metadata({ authorization: authorization(token) }) };
+}
+
+/** Refuses calls without the token; whoever only asks for the health needs none. */
+function tokenMiddleware(token: string | undefined) {
+  return async function* <Request, Response>(call: ServerMiddlewareCall<Request, Response>, context: CallContext) {
+    const isOpen = token === undefined || call.method.path.startsWith(`/${HealthDefinition.fullName}/`);
+    if (!isOpen && !authorizes(context.metadata.get("authorization"), token)) {
+      throw new TutelageError(
+        "unauthenticated",
+        "The shared token is missing or wrong: send the metadata authorization: Bearer TOKEN.",
+      );
+    }
+    return yield* call.next(call.request, context);
+  };
 }
 
 /** Turns whatever a handler throws into a status with details; logs what was not foreseen. */
@@ -168,6 +194,14 @@ function fromClientError(thrown: unknown): unknown {
   const extra = thrown instanceof RichClientError ? thrown.extra : [];
   const info = extra.find((detail) => detail.$type === "google.rpc.ErrorInfo") as ErrorInfo | undefined;
   const badRequest = extra.find((detail) => detail.$type === "google.rpc.BadRequest") as BadRequest | undefined;
+  if (thrown.code === Status.UNAUTHENTICATED) {
+    // Between services that is the operator's to mend; whoever asked us has shown his own token.
+    return new TutelageError(
+      "unavailable",
+      `A service refuses our token (${thrown.path}): set the same TUTELAGE_TOKEN for every process.`,
+      { reason: "service_token_refused", cause: thrown },
+    );
+  }
   const code = statusToCode.get(thrown.code) ?? "internal";
   return new TutelageError(code, thrown.details, {
     ...(info === undefined ? {} : { reason: info.reason }),
@@ -182,7 +216,7 @@ export function requireLoopback(listen: string): void {
   if (host === "localhost" || host === "::1" || /^127(\.\d{1,3}){3}$/.test(host)) return;
   throw new TutelageError(
     "failed_precondition",
-    `Refusing to listen on ${listen}: without authentication only loopback addresses are allowed, e.g. 127.0.0.1:50051.`,
+    `Refusing to listen on ${listen}: without a token only loopback addresses are allowed, e.g. 127.0.0.1:50051. Set TUTELAGE_TOKEN or TUTELAGE_TOKEN_FILE to listen beyond.`,
     { reason: "not_loopback" },
   );
 }

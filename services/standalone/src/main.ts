@@ -1,5 +1,7 @@
 /** npm start: everything on this machine, until Ctrl-C. */
 import { parseConfig, serviceSettings } from "@tutelage/platform/config";
+import { requireLoopback } from "@tutelage/platform/grpc";
+import { sharedToken } from "@tutelage/platform/token";
 import { z } from "zod";
 import { HomeInUse } from "./homelock.js";
 import { gemmaNotice } from "./notice.js";
@@ -8,6 +10,8 @@ import { type Stack, startStack } from "./stack.js";
 const settings = {
   TUTELAGE_HOME: serviceSettings.TUTELAGE_HOME,
   TUTELAGE_PORT: z.coerce.number({ error: "must be a port number, e.g. 8080" }).int().min(0).max(65_535).default(8080),
+  /** Address that HTTP is served on. Beyond loopback (0.0.0.0 in a container) TUTELAGE_TOKEN must be set. */
+  TUTELAGE_HOST: z.enum(["127.0.0.1", "0.0.0.0"]).default("127.0.0.1"),
   /** A Postgres of the operator's own; embedded when unset. */
   DATABASE_URL: serviceSettings.DATABASE_URL.optional(),
 };
@@ -38,9 +42,11 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) {
 
 say(`Starting on ${config.TUTELAGE_HOME} …`);
 try {
+  if (sharedToken() === undefined) requireLoopback(`${config.TUTELAGE_HOST}:${config.TUTELAGE_PORT}`);
   stack = await startStack({
     home: config.TUTELAGE_HOME,
     httpPort: config.TUTELAGE_PORT,
+    httpHost: config.TUTELAGE_HOST,
     ...(config.DATABASE_URL === undefined ? {} : { databaseUrl: config.DATABASE_URL }),
     // Process ids are in the logs; what starts and stops on request is no news.
     onEvent: (line, { type }) => {

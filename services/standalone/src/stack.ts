@@ -43,8 +43,9 @@ const ordinary = new RegExp(
   "i",
 );
 
-/** Whether a child that is not the teacher sees a variable: no key of anybody, but a model hub's token for the student. */
+/** Whether a child that is not the teacher sees a variable: no key of anybody, but a model hub's token for the student, and the one that all share. */
 function isFor(name: ServiceName, variable: string): boolean {
+  if (variable === "TUTELAGE_TOKEN") return true;
   if (/(KEY|TOKEN|SECRET|PASSWORD)S?$/i.test(variable)) return name === "student" && variable === "HF_TOKEN";
   return ordinary.test(variable);
 }
@@ -61,6 +62,8 @@ export interface StackOptions {
   environment?: NodeJS.ProcessEnv;
   /** HTTP port; a free one when 0. */
   httpPort?: number;
+  /** Address that HTTP is served on; loopback unless TUTELAGE_TOKEN is set. */
+  httpHost?: string;
   /** Nothing of it is worth keeping: home and Postgres are removed when it stops. */
   temporary?: boolean;
   /** A Postgres to use instead of the embedded one. */
@@ -124,7 +127,7 @@ class RunningStack implements Stack {
   ) {}
 
   async start(): Promise<void> {
-    const { httpPort = 0 } = this.options;
+    const { httpPort = 0, httpHost = "127.0.0.1" } = this.options;
     if (httpPort !== 0 && !(await isFree(httpPort))) {
       throw new Error(
         `Port ${httpPort} is taken. Set TUTELAGE_PORT to another one, e.g. TUTELAGE_PORT=${httpPort + 1}.`,
@@ -135,8 +138,8 @@ class RunningStack implements Stack {
     this.addresses = Object.fromEntries(
       names.map((name, index) => [name, `127.0.0.1:${ports[index]}`]),
     ) as Stack["addresses"];
-    const gateway = `127.0.0.1:${httpPort || gatewayPort}`;
-    this.url = `http://${gateway}`;
+    const gateway = `${httpHost}:${httpPort || gatewayPort}`;
+    this.url = `http://127.0.0.1:${httpPort || gatewayPort}`;
     await this.lock.note({ url: this.url });
 
     // The student needs no database: it imports PyTorch while Postgres starts.

@@ -3,7 +3,9 @@
  * test row's correctness from the evaluation service. The demo and the
  * conformance runs are made of these.
  */
+
 import { connect } from "@tutelage/platform/grpc";
+import { authorization, sharedToken } from "@tutelage/platform/token";
 import { EvaluationServiceDefinition } from "@tutelage/proto/evaluation/v1/evaluation";
 import type { Iteration as IterationView, Proportion } from "tutelage/api";
 
@@ -116,7 +118,7 @@ export async function runTrial(
 async function importRows(where: Where, datasetId: string, rows: readonly LabelledRow[]): Promise<void> {
   const response = await fetch(`${where.url}/v1/datasets/${datasetId}/import?split_column=split&strict=true`, {
     method: "POST",
-    headers: { "content-type": "application/x-ndjson" },
+    headers: { "content-type": "application/x-ndjson", ...tokenHeaders() },
     body: rows.map((row) => `${JSON.stringify(row)}\n`).join(""),
   });
   const body = (await response.json()) as {
@@ -163,13 +165,19 @@ async function correctness(where: Where, outcome: Outcome): Promise<Record<strin
 /** A service that is started again after its process died is away for a few seconds; reads wait for it this long. */
 const patienceMs = 120_000;
 
+function tokenHeaders(): Record<string, string> {
+  const token = sharedToken();
+  return token === undefined ? {} : { authorization: authorization(token) };
+}
+
 /** One REST call. Throws the problem's detail. A read waits while a service is away (503). */
 export async function call<Reply>(where: { url: string }, method: string, path: string, body?: object): Promise<Reply> {
   const until = performance.now() + patienceMs;
   for (;;) {
     const response = await fetch(`${where.url}${path}`, {
       method,
-      ...(body === undefined ? {} : { headers: { "content-type": "application/json" }, body: JSON.stringify(body) }),
+      headers: { ...tokenHeaders(), ...(body === undefined ? {} : { "content-type": "application/json" }) },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
     }).catch(() => undefined);
     const away = response === undefined || response.status === 503;
     if (away && method === "GET" && performance.now() < until) {

@@ -13,6 +13,9 @@ from tutelage_student.settings import SettingsError, read_settings
         ("STUDENT_ALLOW_HUB", "perhaps"),
         ("TUTELAGE_HOME", "relative/path"),
         ("STUDENT_BASE_DTYPE", "int8"),
+        ("TUTELAGE_TOKEN", "short"),
+        ("TUTELAGE_TOKEN", "sixteen letters and spaces"),
+        ("TUTELAGE_TOKEN_FILE", "/no/such/file"),
     ],
 )
 def test_a_wrong_variable_is_named_with_what_it_should_be(monkeypatch, variable, value):
@@ -29,3 +32,18 @@ def test_defaults_and_overrides(monkeypatch, tmp_path):
     assert settings.thread_count == 3
     assert settings.artifacts == tmp_path / "artifacts"
     assert settings.allow_hub is False
+
+
+def test_beyond_loopback_only_with_a_token(monkeypatch, tmp_path):
+    monkeypatch.setenv("STUDENT_LISTEN", "0.0.0.0:50056")
+    secret = tmp_path / "token"
+    secret.write_text("0123456789abcdef\n")
+    monkeypatch.setenv("TUTELAGE_TOKEN_FILE", str(secret))
+    assert read_settings().shared_token == "0123456789abcdef"
+    monkeypatch.setenv("TUTELAGE_TOKEN", "fedcba9876543210")
+    with pytest.raises(SettingsError, match="are both set"):
+        read_settings()
+    monkeypatch.delenv("TUTELAGE_TOKEN_FILE")
+    settings = read_settings()
+    assert settings.shared_token == "fedcba9876543210"
+    assert "fedcba" not in repr(settings)

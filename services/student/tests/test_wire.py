@@ -13,7 +13,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
-from tutelage_student.contract import student_pb2, task_pb2
+from tutelage_student.contract import student_pb2, student_pb2_grpc, task_pb2
 
 LONG = 100_000
 
@@ -258,3 +258,30 @@ def test_a_student_that_is_told_so_ends_with_its_parent(tmp_path):
     assert process.poll() is None
     process.stdin.close()
     assert process.wait(20) == 0
+
+
+def test_every_call_but_health_needs_the_token_where_there_is_one(wire, tmp_path):
+    token = "0123456789abcdef"
+    process, port = start_student(
+        wire.artifacts, tmp_path, TUTELAGE_TOKEN=token, STUDENT_LISTEN="0.0.0.0:0"
+    )
+    channel = grpc.insecure_channel(f"127.0.0.1:{port}")
+    try:
+        stub = student_pb2_grpc.StudentServiceStub(channel)
+        device = student_pb2.GetDeviceRequest()
+        for metadata in [(), (("authorization", "Bearer another-0123456789"),)]:
+            for call in [
+                lambda given=metadata: [stub.GetDevice(device, metadata=given)],
+                lambda given=metadata: stub.Train(wire.train_request("t"), metadata=given),
+            ]:
+                message = refusal(call, grpc.StatusCode.UNAUTHENTICATED)
+                assert "token" in message
+                assert token not in message
+        good = (("authorization", f"Bearer {token}"),)
+        assert stub.GetDevice(device, metadata=good).device == "cpu"
+        health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        assert health.status == health_pb2.HealthCheckResponse.SERVING
+    finally:
+        channel.close()
+        process.terminate()
+        assert process.wait(20) == 0

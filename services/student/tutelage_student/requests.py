@@ -12,6 +12,7 @@ from tutelage_student.recipe import Recipe
 from tutelage_student.task import Message, Row, Task
 
 MOST_INLINE_ROWS = 256
+MOST_CHECK_ROWS = 64
 # Upper bound of an answer in tokens, where neither task nor request gives one.
 ANSWER_TOKENS = {
     task_pb2.TASK_KIND_CLASSIFICATION: 16,
@@ -24,6 +25,12 @@ METHODS: dict[int, Literal["lora", "full"]] = {
     student_pb2.TUNING_METHOD_LORA: "lora",
     student_pb2.TUNING_METHOD_FULL: "full",
 }
+EXPORT_FORMS: dict[int, Literal["adapter", "merged"]] = {
+    student_pb2.EXPORT_FORM_ADAPTER: "adapter",
+    student_pb2.EXPORT_FORM_MERGED: "merged",
+}
+# Whatever names a task and rows in an artifact.
+OfRows = student_pb2.TrainRequest | student_pb2.PredictRequest | student_pb2.ExportCheckpointRequest
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,23 @@ class PredictJob:
     score_labels: bool
     decoding: Decoding
     interactive: bool
+
+
+@dataclass(frozen=True)
+class ExportJob:
+    """A checked ExportCheckpointRequest."""
+
+    run_id: str
+    fence: int
+    model: str
+    checkpoint: Path
+    form: Literal["adapter", "merged"]
+    include_base: bool
+    task: Task
+    rows: RowFile
+    check_rows: int
+    output: Path
+    output_uri: str
 
 
 def train_job(request: student_pb2.TrainRequest, root: Path) -> TrainJob:
@@ -138,6 +162,31 @@ def predict_job(request: student_pb2.PredictRequest, root: Path) -> PredictJob:
     )
 
 
+def export_job(request: student_pb2.ExportCheckpointRequest, root: Path) -> ExportJob:
+    """Checks an ExportCheckpointRequest; INVALID_ARGUMENT names the field."""
+    _required("run_id", request.run_id, "name the export run")
+    _required("model", request.model, "give a model reference")
+    if request.fence < 1:
+        raise invalid("fence", f"{request.fence}", "use the run's fence, 1 or more")
+    if request.form not in EXPORT_FORMS:
+        raise invalid("form", "not set", "use EXPORT_FORM_ADAPTER or EXPORT_FORM_MERGED")
+    if not 1 <= request.check_rows <= MOST_CHECK_ROWS:
+        raise invalid("check_rows", f"{request.check_rows}", f"use 1 to {MOST_CHECK_ROWS}")
+    return ExportJob(
+        request.run_id,
+        request.fence,
+        request.model,
+        local_path(request.checkpoint_uri, root, "checkpoint_uri"),
+        EXPORT_FORMS[request.form],
+        request.include_base,
+        task(request),
+        row_file(request, root),
+        request.check_rows,
+        local_path(request.output_uri, root, "output_uri"),
+        request.output_uri,
+    )
+
+
 def recipe(request: student_pb2.TrainRequest) -> Recipe:
     """The recipe; every field stands in the message, so the core's defaults play no part."""
     given = request.recipe
@@ -162,7 +211,7 @@ def recipe(request: student_pb2.TrainRequest) -> Recipe:
     )
 
 
-def task(request: student_pb2.TrainRequest | student_pb2.PredictRequest) -> Task:
+def task(request: OfRows) -> Task:
     """The part of the task that the student needs."""
     if request.task.max_answer_tokens < 0:
         raise invalid("task.max_answer_tokens", "below 0", "use 0 for the default, or more")
@@ -174,7 +223,7 @@ def task(request: student_pb2.TrainRequest | student_pb2.PredictRequest) -> Task
     )
 
 
-def row_file(request: student_pb2.TrainRequest | student_pb2.PredictRequest, root: Path) -> RowFile:
+def row_file(request: OfRows, root: Path) -> RowFile:
     """Where the rows are and which of them are meant."""
     source = request.rows
     if len(source.sha256) != 64:

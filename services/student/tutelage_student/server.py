@@ -16,6 +16,7 @@ from tutelage_student.contract import student_pb2, student_pb2_grpc
 from tutelage_student.errors import Code, StudentError
 from tutelage_student.service import StudentService
 from tutelage_student.settings import Settings
+from tutelage_student.token import TokenInterceptor
 
 NAME = student_pb2.DESCRIPTOR.services_by_name["StudentService"].full_name
 # A row artifact is read from disk, so requests stay small: 256 inline rows of 64 kB.
@@ -38,7 +39,9 @@ class Server:
     def __init__(self, settings: Settings) -> None:
         torch.set_num_threads(settings.thread_count)
         self.service = StudentService(settings)
-        self._server = grpc.aio.server(options=OPTIONS)
+        token = settings.shared_token
+        interceptors = [] if token is None else [TokenInterceptor(token)]
+        self._server = grpc.aio.server(interceptors=interceptors, options=OPTIONS)
         self._health = health.aio.HealthServicer()
         # Generated code has no annotations.
         add_student: Any = student_pb2_grpc.add_StudentServiceServicer_to_server

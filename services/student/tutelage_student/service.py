@@ -17,7 +17,7 @@ from tutelage_student.errors import StudentError, invalid
 from tutelage_student.fences import Fences
 from tutelage_student.log import logger
 from tutelage_student.model import fastest_base_dtype
-from tutelage_student.requests import predict_job, train_job
+from tutelage_student.requests import export_job, predict_job, train_job
 from tutelage_student.settings import Settings
 from tutelage_student.worker import Worker
 
@@ -102,6 +102,19 @@ class StudentService(student_pb2_grpc.StudentServiceServicer):
                 await asyncio.Event().wait()
             finally:
                 self.device.slot.free()
+
+    async def ExportCheckpoint(
+        self, request: student_pb2.ExportCheckpointRequest, context: Any
+    ) -> AsyncIterator[student_pb2.ExportCheckpointEvent]:
+        """Exports while the stream is open."""
+        async with _statuses(context):
+            job = export_job(request, self.settings.artifacts)
+            self.fences.admit(job.run_id, job.fence)
+            self.device.slot.take(f"export {job.run_id}")
+            async for event in self._stream(
+                lambda cancelled, emit: self.worker.export(job, cancelled, emit), exclusive=True
+            ):
+                yield event
 
     async def _stream(
         self,

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -16,7 +16,20 @@ class Settings(BaseSettings):
         env_prefix="STUDENT_", frozen=True, extra="ignore", env_ignore_empty=True
     )
 
-    listen: str = Field("127.0.0.1:50056", description="loopback address and port, host:port")
+    listen: str = Field(
+        "127.0.0.1:50056",
+        description="host:port; beyond loopback only with TUTELAGE_TOKEN or TUTELAGE_TOKEN_FILE",
+    )
+    token: SecretStr | None = Field(
+        None,
+        validation_alias="TUTELAGE_TOKEN",
+        description="16 or more visible ASCII characters that every call must show",
+    )
+    token_file: Path | None = Field(
+        None,
+        validation_alias="TUTELAGE_TOKEN_FILE",
+        description="a file that holds the token, instead of TUTELAGE_TOKEN",
+    )
     home: Path = Field(
         default=Path.home() / ".tutelage",
         validation_alias="TUTELAGE_HOME",
@@ -44,19 +57,45 @@ class Settings(BaseSettings):
         "info", description="debug, info, warning or error"
     )
 
+    @field_validator("token")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            _check_token(value.get_secret_value())
+        return value
+
+    @field_validator("token_file")
+    @classmethod
+    def _readable(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            try:
+                text = value.read_text(encoding="ascii", errors="replace")
+            except OSError as error:
+                raise ValueError(f"{value} cannot be read ({error.strerror})") from error
+            _check_token(text.strip())
+        return value
+
+    @model_validator(mode="after")
+    def _guarded(self) -> "Settings":
+        if self.token is not None and self.token_file is not None:
+            raise ValueError("TUTELAGE_TOKEN and TUTELAGE_TOKEN_FILE are both set; set one of them")
+        if self.shared_token is None and not _is_loopback(self.listen):
+            raise ValueError(
+                f"STUDENT_LISTEN: {self.listen} is beyond loopback; should be a loopback address, "
+                "or set TUTELAGE_TOKEN or TUTELAGE_TOKEN_FILE"
+            )
+        return self
+
     @field_validator("listen")
     @classmethod
-    def _loopback(cls, value: str) -> str:
-        host, separator, port = value.rpartition(":")
+    def _host_and_port(cls, value: str) -> str:
+        _, separator, port = value.rpartition(":")
         if not separator or not port.isdigit() or int(port) > 65_535:
             raise ValueError("is not host:port")
-        bare = host.strip("[]")
         try:
-            loopback = bare == "localhost" or ipaddress.ip_address(bare).is_loopback
+            _is_loopback(value)
         except ValueError as error:
             raise ValueError("its host is no IP address and not localhost") from error
-        if not loopback:
-            raise ValueError("is not a loopback address, and the student has no keys yet")
         return value
 
     @field_validator("home", "artifact_root")
@@ -65,6 +104,13 @@ class Settings(BaseSettings):
         if value is not None and not value.is_absolute():
             raise ValueError("is not an absolute path")
         return value
+
+    @property
+    def shared_token(self) -> str | None:
+        """What every call must show; None where nobody beyond this machine can call."""
+        if self.token is not None:
+            return self.token.get_secret_value()
+        return self.token_file.read_text().strip() if self.token_file else None
 
     @property
     def artifacts(self) -> Path:
@@ -81,6 +127,16 @@ class Settings(BaseSettings):
         return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
+def _is_loopback(listen: str) -> bool:
+    bare = listen.rpartition(":")[0].strip("[]")
+    return bare == "localhost" or ipaddress.ip_address(bare).is_loopback
+
+
+def _check_token(token: str) -> None:
+    if len(token) < 16 or not all("!" <= character <= "~" for character in token):
+        raise ValueError("is not 16 or more visible ASCII characters without spaces")
+
+
 class SettingsError(Exception):
     """Names each wrong variable and what it should be."""
 
@@ -92,9 +148,14 @@ def read_settings() -> Settings:
     except ValidationError as error:
         lines = []
         for problem in error.errors():
+            if not problem["loc"]:
+                # What several settings say together names them itself.
+                lines.append(problem["msg"].removeprefix("Value error, "))
+                continue
             name = str(problem["loc"][0])
-            key = "home" if name == "TUTELAGE_HOME" else name
-            variable = "TUTELAGE_HOME" if key == "home" else f"STUDENT_{key.upper()}"
+            shared = name.startswith("TUTELAGE_")
+            key = name.removeprefix("TUTELAGE_").lower()
+            variable = name if shared else f"STUDENT_{key.upper()}"
             field = Settings.model_fields.get(key)
             should = field.description if field else "a known setting"
             lines.append(f"{variable}: {problem['msg']}; should be {should}")

@@ -12,11 +12,19 @@ from tutelage_student.activations import ActivationCache
 from tutelage_student.contract import student_pb2
 from tutelage_student.device import Device
 from tutelage_student.errors import Code, StudentError, invalid
+from tutelage_student.export import STAGES, Export, export
+from tutelage_student.exportcheck import sample
 from tutelage_student.fences import Fences
 from tutelage_student.log import info
 from tutelage_student.model import Model, load
 from tutelage_student.predict import Prediction, generate, score_labels
-from tutelage_student.requests import MOST_INLINE_ROWS, PredictJob, RowFile, TrainJob
+from tutelage_student.requests import (
+    MOST_INLINE_ROWS,
+    ExportJob,
+    PredictJob,
+    RowFile,
+    TrainJob,
+)
 from tutelage_student.settings import Settings
 from tutelage_student.train import Start, Step, Weights, fine_tune
 
@@ -207,6 +215,65 @@ class Worker:
                     total_rows=len(rows),
                 )
             )
+
+    def export(
+        self,
+        job: ExportJob,
+        cancelled: threading.Event,
+        emit: Callable[[student_pb2.ExportCheckpointEvent], None],
+    ) -> None:
+        """Writes the student as files for others, and has them checked."""
+        pause = self.pause(job.run_id, job.fence, cancelled)
+        pause()
+        rows = sample(job.rows.read(), job.check_rows)
+        if not rows:
+            raise invalid("rows", "none to check with", "give at least one row")
+        model = self.model(job.model)
+        weights = self.weights(model, job.checkpoint, "checkpoint_uri")
+
+        def stage(number: int) -> None:
+            message = student_pb2.ExportStage(
+                name=STAGES[number - 1], number=number, total=len(STAGES)
+            )
+            emit(student_pb2.ExportCheckpointEvent(stage=message))
+
+        result = export(
+            job.output,
+            model,
+            job.checkpoint,
+            weights,
+            job.form,
+            job.task,
+            rows,
+            include_base=job.include_base,
+            pause=pause,
+            stage=stage,
+        )
+        info("export done", run_id=job.run_id, form=job.form, check_passed=result.check.passed)
+        emit(student_pb2.ExportCheckpointEvent(exported=_exported(job, model, result)))
+
+
+def _exported(job: ExportJob, model: Model, result: Export) -> student_pb2.ExportedStudent:
+    return student_pb2.ExportedStudent(
+        uri=job.output_uri,
+        sha256=result.sha256,
+        size_bytes=result.size_bytes,
+        files=[student_pb2.ExportedFile(**vars(file)) for file in result.files],
+        model=job.model,
+        model_digest=model.source.digest,
+        dtype=result.dtype,
+        includes_base=result.includes_base,
+        labels_end_with_eos=result.labels_end_with_eos,
+        measured_dtype=str(model.dtype).removeprefix("torch."),
+        check=student_pb2.ExportCheck(
+            passed=result.check.passed,
+            rows=result.check.rows,
+            comparisons=[
+                student_pb2.ExportComparison(**vars(comparison))
+                for comparison in result.check.comparisons
+            ],
+        ),
+    )
 
 
 def _message(prediction: Prediction) -> student_pb2.Prediction:

@@ -39,6 +39,10 @@ async function startSlot() {
         predict: async function* () {
           await only();
         },
+        // biome-ignore lint/correctness/useYield: never called
+        exportCheckpoint: async function* () {
+          await only();
+        },
         holdSlot: async function* ({ holder }, { signal }) {
           if (seen.holder !== "") {
             seen.refusals += 1;

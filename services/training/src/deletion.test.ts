@@ -106,6 +106,19 @@ test("the runs of a prefix go with steps and files, the others stay; a second ca
   expect(await left()).toEqual(before);
 });
 
+test("exports of a run's checkpoint go with it, those of others stay", async () => {
+  const [mine, other] = [await trained("c7/train"), await trained("c70/train")];
+  for (const id of [mine, other]) {
+    const { checkpoint } = await client.getTrainingRun({ projectId, id });
+    await admin.query(
+      "insert into exports.runs (project_id, idempotency_key, request, request_sha256) values ($1, $2, $3, '')",
+      [projectId, id, { checkpoint }],
+    );
+  }
+  expect((await remove("c7/")).counts).toMatchObject({ training_runs: 1, export_runs: 1 });
+  expect((await remove("c70/")).counts).toMatchObject({ training_runs: 1, export_runs: 1 });
+});
+
 test("a run that is at work and one that waits are stopped first", async () => {
   const before = await left();
   const { pass } = gate();

@@ -6,22 +6,27 @@ import { RemovalCount } from "@tutelage/platform/removal";
 import { deleteRunRow, hideRuns } from "@tutelage/platform/rundeletion";
 import type { Removal } from "@tutelage/proto/run/v1/removal";
 import type { DeleteTrainingRunsRequest } from "@tutelage/proto/training/v1/training";
-import { deleteSteps, mark, runsWithFiles } from "./store.js";
+import { deleteExports, deleteSteps, mark, runsWithFiles } from "./store.js";
 
 interface Dependencies {
   database: Database;
+  /** Exports have run rows of their own. */
+  exports: { database: Database };
   artifacts: Pick<ArtifactStore, "uri" | "remove">;
 }
 
 /** A run's files go before its row: what lies on the disk always has a row that says so. */
 export async function deleteTrainingRuns(
-  { database, artifacts }: Dependencies,
+  { database, exports, artifacts }: Dependencies,
   { projectId, keyPrefix, keepRunIds, checkpointsOnly }: DeleteTrainingRunsRequest,
   signal: AbortSignal,
 ): Promise<Removal> {
   const count = new RemovalCount();
   const removeFiles = async (id: string) => {
-    const bytes = await artifacts.remove(artifacts.uri(`${projectId}/runs/${id}`));
+    const folder = artifacts.uri(`${projectId}/runs/${id}`);
+    // First, so that one under way loses its lease instead of writing beside what goes.
+    count.add("export_runs", await deleteExports(exports.database, projectId, folder));
+    const bytes = await artifacts.remove(folder);
     count.artifactBytes += bytes;
     return bytes;
   };

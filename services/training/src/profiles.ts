@@ -51,6 +51,8 @@ const fileSchema = z.strictObject({
       z.string().regex(/^[a-z0-9][a-z0-9._-]{0,62}$/, "use lower-case letters, digits, '.', '_' and '-'"),
       z.strictObject({
         description: z.string().default(""),
+        /** Of the base weights, for the model card: an SPDX identifier, or a name. */
+        license: z.string().max(200).default(""),
         model: z
           .string()
           .regex(

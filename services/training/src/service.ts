@@ -6,12 +6,15 @@ import { requireProject } from "@tutelage/platform/project";
 import type { Runs } from "@tutelage/platform/runs";
 import type { StudentProfile, TrainingServiceImplementation } from "@tutelage/proto/training/v1/training";
 import { deleteTrainingRuns } from "./deletion.js";
+import type { CheckedExport, ExportState } from "./exportrun.js";
+import { exportHandlers } from "./exportservice.js";
 import { listSteps } from "./store.js";
 import { type CheckedRequest, checkRequest, type TrainingState, toTrainingRun } from "./trainingrun.js";
 
 interface Dependencies {
   database: Database;
   runs: Runs<CheckedRequest, TrainingState>;
+  exports: Runs<CheckedExport, ExportState>;
   profiles: ReadonlyMap<string, StudentProfile>;
   artifacts: Pick<ArtifactStore, "exists" | "remove" | "uri">;
   /** Aborts when the service stops; open Watch streams end then. */
@@ -21,6 +24,8 @@ interface Dependencies {
 export function trainingService(dependencies: Dependencies): TrainingServiceImplementation {
   const { database, runs, profiles, artifacts, stopping } = dependencies;
   return {
+    ...exportHandlers({ runs: dependencies.exports, artifacts, stopping }),
+
     async startTrainingRun(message) {
       const { request, state } = checkRequest(message, profiles);
       const { startCheckpointUri } = request;
@@ -48,7 +53,7 @@ export function trainingService(dependencies: Dependencies): TrainingServiceImpl
 
     async deleteTrainingRuns(request, { signal }) {
       requireProject(request.projectId);
-      return await deleteTrainingRuns({ database, artifacts }, request, signal);
+      return await deleteTrainingRuns({ database, exports: dependencies.exports, artifacts }, request, signal);
     },
 
     async *listTrainingSteps({ projectId, id }) {

@@ -5,13 +5,16 @@ import { FileArtifactStore } from "@tutelage/platform/artifacts";
 import { hostPort, serviceSettings } from "@tutelage/platform/config";
 import { openDatabase } from "@tutelage/platform/database";
 import { connect, served } from "@tutelage/platform/grpc";
-import { createLog } from "@tutelage/platform/log";
+import { createLog, type Logger } from "@tutelage/platform/log";
 import type { RunningService } from "@tutelage/platform/process";
 import { Runs } from "@tutelage/platform/runs";
 import { startRunService } from "@tutelage/platform/runservice";
+import { work } from "@tutelage/platform/worker";
 import { StudentServiceDefinition } from "@tutelage/proto/student/v1/student";
 import { TrainingServiceDefinition } from "@tutelage/proto/training/v1/training";
 import { z } from "zod";
+import type { CheckedExport, ExportState } from "./exportrun.js";
+import { exportStudent } from "./exports.js";
 import { loadProfiles } from "./profiles.js";
 import { train } from "./runs.js";
 import { trainingService } from "./service.js";
@@ -35,10 +38,19 @@ export async function start(config: Readonly<Config>): Promise<RunningService> {
   const profiles = await loadProfiles(config.STUDENT_PROFILES);
   const database = await openDatabase({ url: config.DATABASE_URL, schema: "training", log, hasRuns: true });
   const runs = new Runs<CheckedRequest, TrainingState>(database, log);
+  const exports = await openExports(config, log).catch(async (error: unknown) => {
+    await database.close();
+    throw error;
+  });
   const artifacts = new FileArtifactStore(config.ARTIFACT_ROOT ?? join(config.TUTELAGE_HOME, "artifacts"));
   const student = connect(StudentServiceDefinition, config.STUDENT_ADDRESS);
   const stopping = new AbortController();
-  const service = trainingService({ database, runs, profiles, artifacts, stopping: stopping.signal });
+  const service = trainingService({ database, runs, exports, profiles, artifacts, stopping: stopping.signal });
+  const listening = exports.signals.listen();
+  const exporting = work(exports, (lease) => exportStudent(lease, { student, artifacts }), {
+    concurrency,
+    signal: stopping.signal,
+  });
   return await startRunService({
     name: "training",
     listen: config.TRAINING_LISTEN,
@@ -47,6 +59,26 @@ export async function start(config: Readonly<Config>): Promise<RunningService> {
     handler: (lease) => train(lease, { student, artifacts }),
     worker: { concurrency },
     stopping,
-    close: () => student.close(),
+    close: async () => {
+      // Where the service could not listen, this is where its second worker learns of it.
+      stopping.abort();
+      await exporting;
+      await exports.signals.close();
+      await listening;
+      await exports.database.close();
+      student.close();
+    },
   });
+}
+
+/** Exports have a schema of their own, so that no worker takes the other kind's runs. */
+async function openExports(config: Readonly<Config>, log: Logger): Promise<Runs<CheckedExport, ExportState>> {
+  const database = await openDatabase({
+    url: config.DATABASE_URL,
+    schema: "exports",
+    log,
+    hasRuns: true,
+    maxConnections: 4,
+  });
+  return new Runs<CheckedExport, ExportState>(database, log);
 }

@@ -42,6 +42,15 @@ export async function mark(
   );
 }
 
+/** Forgets the exports of the checkpoints in a folder. Gives how many. */
+export async function deleteExports(exports: Database, projectId: string, folderUri: string): Promise<number> {
+  const { rowCount } = await exports.pool.query(
+    "delete from runs where project_id = $1 and starts_with(request->'checkpoint'->>'uri', $2)",
+    [projectId, `${folderUri}/`],
+  );
+  return rowCount ?? 0;
+}
+
 /** Stores a batch of steps, at most a few thousand. */
 export async function insertSteps(transaction: Transaction, run: OfRun, steps: TrainStep[]): Promise<void> {
   if (steps.length === 0) return;

@@ -1,0 +1,110 @@
+/** tutelage profiles: what the server offers, and what a profile really answers. */
+import type { Api } from "./api.js";
+import { exitCodes, Stop } from "./exit.js";
+import { readSource } from "./rows.js";
+import { money } from "./show.js";
+import { readSpec } from "./spec.js";
+
+export interface Profile {
+  name: string;
+  model: string;
+  description: string;
+}
+
+export async function offered(api: Api): Promise<{ students: Profile[]; teachers: Profile[] }> {
+  const [students, teachers] = await Promise.all([
+    api.json<{ profiles: Profile[] }>("GET", "/v1/profiles/students"),
+    api.json<{ profiles: Profile[] }>("GET", "/v1/profiles/teachers"),
+  ]);
+  return { students: students.profiles, teachers: teachers.profiles };
+}
+
+interface TeacherTest {
+  ok: boolean;
+  parsed?: { input: string; output: string };
+  error?: { code: string; message: string; fix: string };
+  calls: {
+    prompt: string;
+    raw_reply: string;
+    error_code: string;
+    prompt_tokens: number;
+    completion_tokens: number;
+    cost_micro_usd: number;
+    seconds: number;
+  }[];
+  seconds: number;
+}
+
+interface StudentTest {
+  answers: { input: string; text: string; too_long: boolean }[];
+  seconds: number;
+}
+
+/** Rows beside the one to vary that a teacher is shown. */
+const shownExamples = 8;
+
+/** Asks a profile. `campaignFile`: whose task and rows a teacher is asked with. */
+export async function testProfile(
+  api: Api,
+  name: string,
+  campaignFile: string | undefined,
+): Promise<{ result: unknown; ok: boolean; text: string }> {
+  const { students, teachers } = await offered(api);
+  const path = encodeURIComponent(name);
+  if (teachers.some((one) => one.name === name)) {
+    const body = campaignFile === undefined ? {} : await ownTask(campaignFile);
+    const result = await api.json<TeacherTest>("POST", `/v1/profiles/teachers/${path}/test`, body);
+    return { result, ok: result.ok, text: teacherText(name, result) };
+  }
+  if (students.some((one) => one.name === name)) {
+    const result = await api.json<StudentTest>("POST", `/v1/profiles/students/${path}/test`, {});
+    return { result, ok: true, text: studentText(name, result) };
+  }
+  const names = [...students, ...teachers].map((one) => one.name).join(", ");
+  throw new Stop(`There is no profile "${name}"; there are ${names}.`, exitCodes.refused);
+}
+
+/** The task of a campaign.yaml, with the first row of its train file to vary and some others to show. */
+async function ownTask(file: string): Promise<object> {
+  const { name, data, task } = await readSpec(file);
+  if (data.train === undefined) {
+    throw new Stop(`${file} names no train file, whose rows the teacher could be shown.`, exitCodes.refused);
+  }
+  const source = await readSource(data.train);
+  const rows = source.rows.flatMap(({ fields }) => {
+    const input = String(fields?.[data.columns.input] ?? "").trim();
+    const output = String(fields?.[data.columns.output] ?? "").trim();
+    return input === "" || output === "" ? [] : [{ input, output }];
+  });
+  const [row] = rows;
+  if (row === undefined) {
+    const { input, output } = data.columns;
+    throw new Stop(`${data.train} has no row with both ${input} and ${output}; see data.columns.`, exitCodes.refused);
+  }
+  const labels = task.labels?.map((label) => (typeof label === "string" ? { name: label } : label));
+  const alike = rows.slice(1).filter((one) => one.output === row.output);
+  return {
+    task: { name, ...task, ...(labels === undefined ? {} : { labels }) },
+    row,
+    examples: (alike.length > 0 ? alike : rows.slice(1)).slice(0, shownExamples),
+  };
+}
+
+function teacherText(name: string, { ok, parsed, error, calls, seconds }: TeacherTest): string {
+  const lines = calls.flatMap((call) => [
+    "── prompt",
+    call.prompt,
+    "── reply",
+    call.raw_reply === "" ? `(none: ${call.error_code})` : call.raw_reply,
+    `── ${call.prompt_tokens} + ${call.completion_tokens} tokens, ${money(call.cost_micro_usd)}, ${call.seconds.toFixed(1)} s`,
+  ]);
+  if (parsed !== undefined) lines.push("", `read as  input: ${parsed.input}`, `        output: ${parsed.output}`);
+  if (error !== undefined) lines.push("", `${error.code}: ${error.message}`, error.fix);
+  lines.push("", `${name} ${ok ? "works" : "does not work"} (${seconds.toFixed(1)} s in all)`);
+  return lines.join("\n");
+}
+
+function studentText(name: string, { answers, seconds }: StudentTest): string {
+  const lines = answers.map(({ input, text, too_long }) => `${input} → ${too_long ? "(too long)" : text}`);
+  return [...lines, "", `${name} answers, not yet trained for any task (${seconds.toFixed(1)} s in all)`].join("\n");
+}

@@ -1,0 +1,46 @@
+/** gRPC handlers of exports. */
+import type { ArtifactStore } from "@tutelage/platform/artifacts";
+import { invalidField, TutelageError } from "@tutelage/platform/errors";
+import type { Runs } from "@tutelage/platform/runs";
+import type { TrainingServiceImplementation } from "@tutelage/proto/training/v1/training";
+import { type CheckedExport, checkExportRequest, type ExportState, toExportRun } from "./exportrun.js";
+import { startExport } from "./exports.js";
+
+type ExportHandlers = Pick<
+  TrainingServiceImplementation,
+  "startExportRun" | "getExportRun" | "watchExportRun" | "cancelExportRun"
+>;
+
+export function exportHandlers(dependencies: {
+  runs: Runs<CheckedExport, ExportState>;
+  artifacts: Pick<ArtifactStore, "exists" | "uri">;
+  /** Aborts when the service stops; open Watch streams end then. */
+  stopping: AbortSignal;
+}): ExportHandlers {
+  const { runs, artifacts, stopping } = dependencies;
+  return {
+    async startExportRun(message) {
+      const request = checkExportRequest(message);
+      if (!request.checkpoint.uri.startsWith(`${artifacts.uri(`${request.projectId}/runs`)}/`)) {
+        throw invalidField("checkpoint.uri", `${request.checkpoint.uri} is no checkpoint of this project.`);
+      }
+      if (!(await artifacts.exists(request.checkpoint.uri))) {
+        throw invalidField("checkpoint.uri", `${request.checkpoint.uri} is not there; train again, or name another.`);
+      }
+      return toExportRun(await startExport(runs, artifacts, request));
+    },
+
+    async getExportRun({ projectId, id }) {
+      return toExportRun(await runs.get(projectId, id));
+    },
+
+    async *watchExportRun({ projectId, id }, { signal }) {
+      for await (const run of runs.watch(projectId, id, AbortSignal.any([signal, stopping]))) yield toExportRun(run);
+      if (stopping.aborted) throw new TutelageError("unavailable", "The training service is stopping; watch again.");
+    },
+
+    async cancelExportRun({ projectId, id }) {
+      return toExportRun(await runs.cancel(projectId, id));
+    },
+  };
+}
