@@ -4,7 +4,7 @@
  * in plain words; on TREC "The answer is a" gives plain fine-tuning 9 points
  * more than "Class:".
  */
-import { Grader, type Label, Task, TaskKind } from "@tutelage/proto/task/v1/task";
+import { FieldType, Grader, type Label, Task, TaskKind } from "@tutelage/proto/task/v1/task";
 
 export interface Preset {
   task: Task;
@@ -18,6 +18,13 @@ function preset(description: string, task: Partial<Task> & Pick<Task, "name" | "
 
 const labels = (described: Record<string, string>): Label[] =>
   Object.entries(described).map(([name, description]) => ({ name, description }));
+
+const field = (name: string, type: FieldType, optional: boolean, description: string) => ({
+  name,
+  type,
+  optional,
+  description,
+});
 
 const all: Preset[] = [
   preset("Whether a review is positive or negative (as SST-2).", {
@@ -88,6 +95,23 @@ const all: Preset[] = [
       "Each input is a short problem from everyday life that arithmetic solves. The output works it out in a few short " +
       "sentences and ends with the number that answers it, without a unit. Check every step: the last number must be right.",
     rowNoun: "word problems",
+  }),
+  preset("An order or booking read from a message, as a JSON object.", {
+    name: "order-details",
+    kind: TaskKind.EXTRACTION,
+    grader: Grader.JSON_FIELDS,
+    promptTemplate: "Message: {input}\nThe order as JSON:",
+    fields: [
+      field("item", FieldType.STRING, false, "What is ordered, as the message calls it."),
+      field("quantity", FieldType.NUMBER, false, "How many; 1 where the message does not say."),
+      field("date", FieldType.STRING, true, "The day it is wanted on, as the message says it."),
+      field("extras", FieldType.STRING_LIST, true, "What is wanted besides, one entry each."),
+    ],
+    maxAnswerTokens: 96,
+    teacherInstructions:
+      "Each input is one message in which somebody orders something, as people write: some terse, some chatty, some with a " +
+      "correction halfway, of which the last word counts. The output holds what the message says and nothing that it does not.",
+    rowNoun: "messages that order something",
   }),
   preset("A question with a short answer in free text (as SQuAD without the passage).", {
     name: "short-answer",

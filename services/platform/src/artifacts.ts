@@ -68,13 +68,15 @@ export class FileArtifactStore implements ArtifactStore {
 
   async *read(uri: string, sha256?: string): AsyncGenerator<Buffer> {
     const path = this.path(uri);
-    if (!(await this.exists(uri))) {
-      throw new TutelageError("not_found", `The artifact ${uri} is gone.`, { reason: "artifact_missing" });
-    }
     const hash = createHash("sha256");
-    for await (const chunk of createReadStream(path, { highWaterMark: 256 * 1024 })) {
-      hash.update(chunk);
-      yield chunk;
+    try {
+      for await (const chunk of createReadStream(path, { highWaterMark: 256 * 1024 })) {
+        hash.update(chunk);
+        yield chunk;
+      }
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+      throw new TutelageError("not_found", `The artifact ${uri} is gone.`, { reason: "artifact_missing" });
     }
     if (sha256 !== undefined && hash.digest("hex") !== sha256) {
       throw new TutelageError("data_loss", `The artifact ${uri} was changed: its SHA-256 is not ${sha256}.`, {

@@ -123,7 +123,7 @@ export function isDatabaseAway(error: unknown): boolean {
     // A failure that a service named may quote anything, and so may its cause, e.g. a teacher's ECONNREFUSED.
     if (current instanceof TutelageError) return false;
     if (
-      /ECONNREFUSED|ECONNRESET|ENOENT|EPIPE|Connection terminated|connection timeout|timeout exceeded when trying to connect/i.test(
+      /ECONNREFUSED|ECONNRESET|connect ENOENT|EPIPE|Connection terminated|connection timeout|timeout exceeded when trying to connect/i.test(
         current.message,
       )
     )
