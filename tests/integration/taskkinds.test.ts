@@ -64,6 +64,23 @@ test(
   slow,
 );
 
+test.each([
+  ["extraction", /kind: extraction[\s\S]*name: "diets", type: string_list, optional: true/],
+  ["conversations", /kind: text/],
+])(
+  "what init writes from the rows of %s can be estimated once its profiles are named",
+  async (example, expected) => {
+    const file = join(folder, `init-${example}.yaml`);
+    const { told, code } = await tutelage("init", join(folder, `${example}.jsonl`), "--out", file);
+    expect(code, told).toBe(0);
+    expect(await readFile(file, "utf8")).toMatch(expected);
+    const estimate = await tutelage("estimate", file);
+    expect(estimate.told).toContain("16 rows as train");
+    expect(estimate.code, estimate.told).toBe(0);
+  },
+  slow,
+);
+
 /** Runs an example to its end and gives the report. */
 async function campaignOf(example: string) {
   const file = await changed(
