@@ -78,6 +78,14 @@ test("conversations are told by their messages, the answer in a column or as the
   const labelled = guess(rows(many(12, (i) => ({ messages: [user(i)], label: ["angry", "calm"][i % 2] }))));
   expect(labelled).toMatchObject({ kind: "classification", labels: ["angry", "calm"], conversations: true });
   expect(labelled.columns.output).toBe("label");
+  // A column that has an answer's name beside an answer is the user's own business.
+  const assistant = { role: "assistant", content: "so be it" };
+  const both = guess(rows(many(9, (i) => ({ messages: [user(i), assistant], category: `c${i}` }))));
+  expect(both.columns.output).toBe("output");
+  const mixed = many(12, (i) =>
+    i % 2 ? { messages: [user(i)], output: "so be it" } : { messages: [user(i), assistant] },
+  );
+  expect(guess(rows(mixed)).columns.output).toBe("output");
   expect(() => guess(rows(many(9, (i) => ({ messages: [user(i)] }))))).toThrow(/"messages" have no answer/);
 });
 
