@@ -197,6 +197,25 @@ test(
   slow,
 );
 
+test("rows that were imported without fields are checked by the campaign: the row, the field and the fix are named", async () => {
+  await api().post("/v1/datasets").send({ name: "loose" }).expect(201);
+  const outputs = ['{"city": "Bern"}', '{"city": "Oslo"}', '{"city": "Rome"}', '{"town": "Lima"}'];
+  const lines = outputs.map((output, index) => JSON.stringify({ input: `trip ${index}`, output }));
+  const query = "/v1/datasets/loose/import?default_split=train";
+  await api().post(query).set("content-type", "application/x-ndjson").send(lines.join("\n")).expect(201);
+  const body = {
+    dataset: "loose",
+    student_profile: "smollm2-135m",
+    teacher_profile: "my-chat-teacher",
+    task: { name: "trips", kind: "extraction", prompt_template: "{input}", fields: [{ name: "city", type: "string" }] },
+  };
+  const refused = (await api().post("/v1/campaigns/estimate").send(body).expect(400)).body;
+  expect(refused).toMatchObject({ reason: "wrong_fields", errors: [{ field: "task.fields" }] });
+  expect(refused.detail).toMatch(
+    /output of row [0-9a-f]{32}: "town" is not declared; leave it out, or use one of "city"/,
+  );
+});
+
 test("a base teacher says that it is one, and refuses to be asked for conversations", async () => {
   const { profiles } = (await api().get("/v1/profiles/teachers").expect(200)).body;
   expect(profiles.map((one: { name: string; prompt_form: string }) => [one.name, one.prompt_form])).toEqual([
