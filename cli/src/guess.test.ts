@@ -4,7 +4,7 @@ import { guess } from "./guess.js";
 import { specText } from "./init.js";
 import { isHeldBack, type SourceRow } from "./rows.js";
 import { heldBack } from "./run.js";
-import { parseSpec } from "./spec.js";
+import { campaignJsonSchema, parseSpec } from "./spec.js";
 
 const rows = (fields: Record<string, unknown>[]): SourceRow[] =>
   fields.map((one, index) => ({ line: index + 1, fields: one, text: JSON.stringify(one) }));
@@ -78,6 +78,14 @@ test("conversations are told by their messages, the answer in a column or as the
   const labelled = guess(rows(many(12, (i) => ({ messages: [user(i)], label: ["angry", "calm"][i % 2] }))));
   expect(labelled).toMatchObject({ kind: "classification", labels: ["angry", "calm"], conversations: true });
   expect(labelled.columns.output).toBe("label");
+  // A column that has an answer's name beside an answer is the user's own business.
+  const assistant = { role: "assistant", content: "so be it" };
+  const both = guess(rows(many(9, (i) => ({ messages: [user(i), assistant], category: `c${i}` }))));
+  expect(both.columns.output).toBe("output");
+  const mixed = many(12, (i) =>
+    i % 2 ? { messages: [user(i)], output: "so be it" } : { messages: [user(i), assistant] },
+  );
+  expect(guess(rows(mixed)).columns.output).toBe("output");
   expect(() => guess(rows(many(9, (i) => ({ messages: [user(i)] }))))).toThrow(/"messages" have no answer/);
 });
 
@@ -124,6 +132,23 @@ test("mistakes in a campaign are named with their line", () => {
   expect(() => parseSpec(text, "c.yaml")).toThrow(/c\.yaml:4: data\.trian is not a known field/);
   expect(() => parseSpec(text, "c.yaml")).toThrow(/c\.yaml:6: task\.kind/);
   expect(() => parseSpec("name: [", "c.yaml")).toThrow(/^c\.yaml:1: /);
+});
+
+test("the schema for editors knows each kind, the fields of an extraction and the graders", () => {
+  const { properties } = campaignJsonSchema() as { properties: { task: { properties: Record<string, object> } } };
+  const { kind, fields, grader, rouge_l_threshold } = properties.task.properties;
+  expect(kind).toMatchObject({ enum: ["classification", "multiple_choice", "math", "text", "extraction"] });
+  expect(fields).toMatchObject({
+    items: {
+      required: ["name", "type"],
+      properties: { type: { enum: ["string", "number", "boolean", "string_list"] } },
+    },
+  });
+  expect(grader).toMatchObject({ enum: expect.arrayContaining(["json_fields", "rouge_l"]) });
+  expect(rouge_l_threshold).toMatchObject({ minimum: 0, maximum: 1 });
+  const wrong =
+    "name: a\ndata: {train: x.jsonl}\ntask:\n  kind: extraction\n  fields:\n    - {name: when, type: date}\n";
+  expect(() => parseSpec(wrong, "c.yaml")).toThrow(/c\.yaml:6: task\.fields\.0\.type/);
 });
 
 test("a row that is left out is named by its line in the user's file, held back or not", () => {

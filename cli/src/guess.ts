@@ -75,27 +75,27 @@ export function guess(rows: readonly SourceRow[]): Guess {
   };
 }
 
-/** Conversations: the answer is a column of its own, or the last message. */
+/** Conversations: the answer is the last message, or a column of its own where the last message is the user's. */
 function guessConversations(known: readonly Record<string, unknown>[], rows: number): Guess {
   const names = [...new Set(known.flatMap((fields) => Object.keys(fields)))];
-  const filled = (name: string) => known.filter((fields) => text(fields[name]) !== "").length >= known.length * most;
-  const output = outputNames.find((name) => names.includes(name) && filled(name));
+  const filled = (name: string, among: typeof known) =>
+    among.filter((fields) => text(fields[name]) !== "").length >= among.length * most;
   const split = names.find(
     (name) =>
       isNamed(name, splitNames) &&
-      filled(name) &&
+      filled(name, known) &&
       known.every((fields) => fields[name] === undefined || splits.has(text(fields[name]))),
   );
   const lastOf = (fields: Record<string, unknown>) => messagesOf(fields)?.at(-1);
-  if (
-    output === undefined &&
-    known.filter((fields) => lastOf(fields)?.role === "assistant").length < known.length * most
-  ) {
+  const open = known.filter((fields) => lastOf(fields)?.role !== "assistant");
+  const output = open.length === 0 ? undefined : outputNames.find((name) => names.includes(name) && filled(name, open));
+  if (output === undefined && open.length > known.length * (1 - most)) {
     throw new Error('its "messages" have no answer: end them with the assistant\'s, or give a column "output"');
   }
-  const answers = known.map((fields) =>
-    output === undefined ? (lastOf(fields)?.content ?? "") : text(fields[output]),
-  );
+  const answers = known.map((fields) => {
+    const last = lastOf(fields);
+    return last?.role === "assistant" ? last.content : output === undefined ? "" : text(fields[output]);
+  });
   const { kind, reason, labels, fields } = kindOf(
     known.map((one) => inputOf(one, "messages") ?? ""),
     answers,
@@ -108,7 +108,10 @@ function guessConversations(known: readonly Record<string, unknown>[], rows: num
     conversations: true,
     promptTemplate: "",
     reasons: {
-      columns: output === undefined ? "the answer is the last message, the assistant's" : "by their names",
+      columns:
+        output === undefined
+          ? "the answer is the last message, the assistant's"
+          : `the answer is in "${output}" where the last message is not the assistant's`,
       kind: reason,
       prompt: "the model's own chat template renders conversations",
     },

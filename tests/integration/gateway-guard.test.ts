@@ -65,7 +65,13 @@ test("the documentation is OpenAPI 3.1, names every route and shows the names of
     ]),
   );
   const schemas = body.components.schemas;
-  expect(schemas.Task.properties.kind.enum).toEqual(["classification", "multiple_choice", "math", "text"]);
+  expect(schemas.Task.properties.kind.enum).toEqual([
+    "classification",
+    "multiple_choice",
+    "math",
+    "text",
+    "extraction",
+  ]);
   expect(schemas.TaskInput.properties.kind.enum).toEqual(schemas.Task.properties.kind.enum);
   expect(schemas.CampaignSettingsInput.properties.check_teacher.type).toBe("boolean");
   expect(schemas.Dataset.properties.created_at.format).toBe("date-time");

@@ -134,3 +134,16 @@ test("conversations to go on with reach the student as conversations", async () 
     decoding: { scoreLabels: false },
   });
 });
+
+test("the documentation shows fields, thresholds and conversations", async () => {
+  const { paths, components } = (await api().get("/docs/json").expect(200)).body;
+  const { fields: declared, rouge_l_threshold } = components.schemas.TaskInput.properties;
+  expect(declared).toMatchObject({ type: "array", maxItems: 64 });
+  expect(rouge_l_threshold).toMatchObject({ type: "number", maximum: 1 });
+  const { parameters } = paths["/v1/datasets/{dataset}/import"].post;
+  const query = parameters.find((one: { name: string }) => one.name === "fields");
+  expect(query).toMatchObject({ in: "query", schema: { type: "string" } });
+  expect(query.required).not.toBe(true);
+  const body = paths["/v1/campaigns/{campaign}/predict"].post.requestBody.content["application/json"].schema;
+  expect(Object.keys(body.properties)).toEqual(["inputs", "conversations"]);
+});

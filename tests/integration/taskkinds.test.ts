@@ -3,6 +3,10 @@ import { execFile } from "node:child_process";
 import { cp, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { connect } from "@tutelage/platform/grpc";
+import { EvaluationServiceDefinition } from "@tutelage/proto/evaluation/v1/evaluation";
+import { Row, Task, TaskKind } from "@tutelage/proto/task/v1/task";
+import { TeacherServiceDefinition } from "@tutelage/proto/teacher/v1/teacher";
 import request from "supertest";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type CampaignFixture, slow, startCampaignFixture } from "./campaign-fixture.js";
@@ -60,6 +64,23 @@ test(
       const page = (await api().get(`/v1/versions/${asked.dataset_version_id}/rows`).expect(200)).body;
       expect(page.rows.filter((row: { split: string }) => row.split === "test")).toHaveLength(4);
     }
+  },
+  slow,
+);
+
+test.each([
+  ["extraction", /kind: extraction[\s\S]*name: "diets", type: string_list, optional: true/],
+  ["conversations", /kind: text/],
+])(
+  "what init writes from the rows of %s can be estimated once its profiles are named",
+  async (example, expected) => {
+    const file = join(folder, `init-${example}.yaml`);
+    const { told, code } = await tutelage("init", join(folder, `${example}.jsonl`), "--out", file);
+    expect(code, told).toBe(0);
+    expect(await readFile(file, "utf8")).toMatch(expected);
+    const estimate = await tutelage("estimate", file);
+    expect(estimate.told).toContain("16 rows as train");
+    expect(estimate.code, estimate.told).toBe(0);
   },
   slow,
 );
@@ -138,6 +159,17 @@ test(
     const grown = rows.find((row) => row.id === accepted[0].row_id);
     expect(grown).toMatchObject({ origin: "synthetic", messages: accepted[0].messages, output: accepted[0].output });
 
+    // What is stored of each answer adds up to what is reported.
+    const near: number[] = [];
+    const evaluation = connect(EvaluationServiceDefinition, fixture.stack.addresses.evaluation);
+    const which = { projectId: "default", id: report.campaign.outcome.final.test_evaluation_run_id };
+    for await (const { predictions } of evaluation.listPredictions(which)) {
+      near.push(...predictions.map((one) => one.rougeL ?? Number.NaN));
+    }
+    evaluation.close();
+    expect(near).toHaveLength(4);
+    expect(near.reduce((sum, one) => sum + one, 0) / 4).toBeCloseTo(report.final_metrics.mean_rouge_l, 9);
+
     const talk = [
       { role: "system", content: "You answer for a bike shop." },
       { role: "user", content: "do you sell bells" },
@@ -164,6 +196,49 @@ test(
   },
   slow,
 );
+
+test("rows that were imported without fields are checked by the campaign: the row, the field and the fix are named", async () => {
+  await api().post("/v1/datasets").send({ name: "loose" }).expect(201);
+  const outputs = ['{"city": "Bern"}', '{"city": "Oslo"}', '{"city": "Rome"}', '{"town": "Lima"}'];
+  const lines = outputs.map((output, index) => JSON.stringify({ input: `trip ${index}`, output }));
+  const query = "/v1/datasets/loose/import?default_split=train";
+  await api().post(query).set("content-type", "application/x-ndjson").send(lines.join("\n")).expect(201);
+  const body = {
+    dataset: "loose",
+    student_profile: "smollm2-135m",
+    teacher_profile: "my-chat-teacher",
+    task: { name: "trips", kind: "extraction", prompt_template: "{input}", fields: [{ name: "city", type: "string" }] },
+  };
+  const refused = (await api().post("/v1/campaigns/estimate").send(body).expect(400)).body;
+  expect(refused).toMatchObject({ reason: "wrong_fields", errors: [{ field: "task.fields" }] });
+  expect(refused.detail).toMatch(
+    /output of row [0-9a-f]{32}: "town" is not declared; leave it out, or use one of "city"/,
+  );
+});
+
+test("a base teacher says that it is one, and refuses to be asked for conversations", async () => {
+  const { profiles } = (await api().get("/v1/profiles/teachers").expect(200)).body;
+  expect(profiles.map((one: { name: string; prompt_form: string }) => [one.name, one.prompt_form])).toEqual([
+    ["gemma3-270m", "list_continuation"],
+    ["my-chat-teacher", "chat"],
+  ]);
+  const teacher = connect(TeacherServiceDefinition, fixture.stack.addresses.teacher);
+  const seedRow = Row.fromPartial({ id: "a", messages: [{ role: "user", content: "hi" }], output: "hello" });
+  const asked = (teacherProfile: string) =>
+    teacher.startGenerationRun({
+      projectId: "default",
+      teacherProfile,
+      task: Task.fromPartial({ name: "chat", kind: TaskKind.TEXT }),
+      work: { $case: "write", value: { orders: [{ seedRow, count: 1, maxAttempts: 1 }] } },
+    });
+  await expect(asked("gemma3-270m")).rejects.toMatchObject({
+    code: "invalid_argument",
+    reason: "teacher_cannot_write_conversations",
+    fields: [{ field: "write.orders.0.seed_row" }],
+  });
+  expect((await asked("my-chat-teacher")).run?.id).toMatch(/\w/);
+  teacher.close();
+});
 
 test.each<[string, object, RegExp]>([
   ["nothing", {}, /either inputs or conversations/],

@@ -1,4 +1,5 @@
 import { Iteration, Outcome } from "@tutelage/proto/campaigns/v1/campaigns";
+import { TaskKind } from "@tutelage/proto/task/v1/task";
 import { expect, test } from "vitest";
 import { advise } from "./advice.js";
 import { thinned } from "./report.js";
@@ -33,6 +34,15 @@ test("a teacher whose rows are mostly rejected, few errors, and more seed rows t
   expect(advice).toContain("label_doubted, 90");
   expect(advice).toContain("nearly all seed rows right");
   expect(advice).toContain("80.0 % against 70.0 %");
+});
+
+test("what is to be described more plainly depends on the kind of task", () => {
+  const poor = [Iteration.fromPartial({ trainRows: 60, errors: 30, candidates: 100, accepted: 10 })];
+  const outcome = Outcome.fromPartial({ gain: sure, chosenIteration: 1 });
+  const told = (kind: TaskKind) => advise(outcome, poor, settings, kind).join("\n");
+  expect(told(TaskKind.CLASSIFICATION)).toContain("task.labels");
+  expect(told(TaskKind.EXTRACTION)).toContain("task.fields");
+  expect(told(TaskKind.TEXT)).toContain("task.teacher_instructions");
 });
 
 test("a loss curve is thinned to means that cover every step", () => {

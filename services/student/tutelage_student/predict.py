@@ -237,9 +237,9 @@ def generate(
 
     An answer ends with the token that ends answers, before a stop text, after `max_new_tokens`, or
     where the context is full. Each row draws from its own stream, seeded by (decoding.seed, row
-    id), so that the company it is answered in changes nothing. The log-probability is that of the kept
-    tokens, the one that ended the answer included. pause: as in
-    `score_labels`, between tokens.
+    id), so that the company it is answered in changes nothing. The log-probability is that of the
+    kept tokens, the one that ended the answer included. pause: as in `score_labels`, between
+    tokens.
     """
     decoding = decoding or Decoding()
     most = decoding.max_new_tokens or task.max_answer_tokens or DEFAULT_ANSWER_TOKENS
