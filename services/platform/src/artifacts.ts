@@ -109,7 +109,8 @@ export class FileArtifactStore implements ArtifactStore {
   async remove(uri: string): Promise<number> {
     const path = this.path(uri);
     const sizeBytes = await filesBytes(path);
-    await rm(path, { recursive: true, force: true });
+    // A late writer may add a file to a folder that is being emptied.
+    await rm(path, { recursive: true, force: true, maxRetries: 5 });
     return sizeBytes;
   }
 
@@ -135,14 +136,16 @@ export class FileArtifactStore implements ArtifactStore {
 
 /** Bytes of a file, or of all files in a directory; 0 when nothing is there. */
 async function filesBytes(path: string): Promise<number> {
-  const status = await lstat(path).catch((error: NodeJS.ErrnoException) => {
+  // Another removal may be at it.
+  const orGone = (error: NodeJS.ErrnoException) => {
     if (error.code === "ENOENT") return undefined;
     throw error;
-  });
+  };
+  const status = await lstat(path).catch(orGone);
   if (status === undefined) return 0;
   if (!status.isDirectory()) return status.size;
   let bytes = 0;
-  for (const name of await readdir(path)) bytes += await filesBytes(join(path, name));
+  for (const name of (await readdir(path).catch(orGone)) ?? []) bytes += await filesBytes(join(path, name));
   return bytes;
 }
 
