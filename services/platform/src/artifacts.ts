@@ -1,6 +1,5 @@
 /** Immutable files behind one interface: dataset versions, candidates, checkpoints. */
 import { createHash, randomUUID } from "node:crypto";
-import { createReadStream } from "node:fs";
 import { access, lstat, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { dirname, join, relative, resolve, sep } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
@@ -68,11 +67,13 @@ export class FileArtifactStore implements ArtifactStore {
 
   async *read(uri: string, sha256?: string): AsyncGenerator<Buffer> {
     const path = this.path(uri);
-    if (!(await this.exists(uri))) {
+    // Opened, it is read to its end, also when it is removed meanwhile.
+    const file = await open(path).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== "ENOENT") throw error;
       throw new TutelageError("not_found", `The artifact ${uri} is gone.`, { reason: "artifact_missing" });
-    }
+    });
     const hash = createHash("sha256");
-    for await (const chunk of createReadStream(path, { highWaterMark: 256 * 1024 })) {
+    for await (const chunk of file.createReadStream({ highWaterMark: 256 * 1024 })) {
       hash.update(chunk);
       yield chunk;
     }
