@@ -2,6 +2,12 @@
 -- any more, and its row goes last, so that whoever goes on knows what is left.
 alter table datasets add column deleting_at timestamptz;
 
+-- Who made it for itself, "campaign/<id>": only the owner deletes it. Empty for
+-- a dataset of the project.
+alter table datasets add column owner text not null default '';
+update datasets set owner = 'campaign/' || substr(name, 10)
+  where name ~ '^campaign-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$';
+
 -- Who else needs a version: its dataset cannot be deleted meanwhile.
 create table holds (
   project_id text not null,

@@ -97,6 +97,9 @@ test(
       detail: expect.stringContaining(`campaign/${id}; dataset "campaign-${id}"`),
     });
     expect(body.errors.map((one: { field: string }) => one.field)).toEqual(["dataset", "dataset"]);
+    // The campaign's own goes with the campaign, not alone.
+    const own = await api().delete(`/v1/datasets/campaign-${id}`).expect(409);
+    expect(own.body.errors[0].message).toBe(`belongs to campaign/${id}; it goes when that is deleted.`);
     const told = await cli("datasets", "delete", "first");
     expect(told.code).toBe(65);
     expect(told.stderr.split("\n")[0]).toContain(`campaign/${id}`);

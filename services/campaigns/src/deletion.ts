@@ -73,7 +73,7 @@ async function deleteDataset(
   { projectId, campaignId }: CampaignKey,
   { checkOnly, signal }: { checkOnly: boolean; signal: AbortSignal },
 ): Promise<Removal> {
-  const which = { projectId, id: "", name: datasetName(campaignId), checkOnly };
+  const which = { projectId, id: "", name: datasetName(campaignId), checkOnly, owner: holderOf(campaignId) };
   return await services.datasets.deleteDataset(which, { signal, deadline: childDeadlineMs }).catch((error: unknown) => {
     if (error instanceof TutelageError && error.code === "not_found") return new RemovalCount().removal;
     throw error;

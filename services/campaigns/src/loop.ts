@@ -20,6 +20,7 @@ import { type Campaign, datasetName, normalizedText, rowSource, type SeedData } 
 import { checkLabels, checkNovelty } from "./checks.js";
 import { stopReason } from "./choosing.js";
 import { rowsOf, whileAway } from "./clients.js";
+import { holderOf } from "./holds.js";
 import { decide } from "./judging.js";
 import { type MinedRow, mine } from "./mining.js";
 import { wantedRows, writeOrders } from "./selection.js";
@@ -136,12 +137,14 @@ async function openSeed(campaign: Campaign): Promise<SeedData> {
   const datasetId = await campaign.step("open", async () => {
     const name = datasetName(campaign.key.campaignId);
     const dataset = await whileAway(signal, () =>
-      services.datasets.createDataset({ projectId, name }, { signal }).catch((error: unknown) => {
-        // Made by a holder that died before it could say so.
-        if (error instanceof TutelageError && error.code === "already_exists")
-          return services.datasets.getDataset({ projectId, name, id: "" }, { signal });
-        throw error;
-      }),
+      services.datasets
+        .createDataset({ projectId, name, owner: holderOf(campaign.key.campaignId) }, { signal })
+        .catch((error: unknown) => {
+          // Made by a holder that died before it could say so.
+          if (error instanceof TutelageError && error.code === "already_exists")
+            return services.datasets.getDataset({ projectId, name, id: "" }, { signal });
+          throw error;
+        }),
     );
     return dataset.id;
   });

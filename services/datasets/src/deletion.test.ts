@@ -245,6 +245,26 @@ test("an append to another dataset and the deletion of its parent exclude one an
   expect(await left()).toEqual(before);
 });
 
+test("a dataset that somebody made for itself goes by its owner's hand only, empty or not", async () => {
+  const before = await left();
+  const which = { projectId: project, name: "own" };
+  const { id } = await client.createDataset({ ...which, owner: "campaign/4" });
+  const others = [
+    { projectId: project, id },
+    { ...which, owner: "campaign/40" },
+  ];
+  for (const other of others) {
+    await expect(client.deleteDataset(other)).rejects.toMatchObject({
+      reason: "dataset_in_use",
+      message: expect.stringContaining("campaign/4, whose own it is"),
+      fields: [{ field: "dataset", description: "belongs to campaign/4; it goes when that is deleted." }],
+    });
+  }
+  await importFile(client, id, lines(0));
+  await client.deleteDataset({ ...which, owner: "campaign/4" });
+  expect(await left()).toEqual(before);
+});
+
 test("another project's dataset is not found", async () => {
   const datasetId = await newDataset(client, "other");
   await expect(client.deleteDataset({ projectId: project, id: datasetId })).rejects.toMatchObject({

@@ -26,12 +26,12 @@ const maxExpireSeconds = 604_800;
 
 export async function deleteDataset(
   dependencies: DeletionDependencies,
-  { projectId, id, name, checkOnly }: DeleteDatasetRequest,
+  { projectId, id, name, checkOnly, owner }: DeleteDatasetRequest,
 ): Promise<Removal> {
   requireProject(projectId);
   if ((id === "") === (name === "")) throw invalidField("id", "give the id or the name, one of them.");
   const ref = { projectId, id: id === "" ? "" : requireUuid("id", id), name: id === "" ? requireName(name) : "" };
-  const begun = await dependencies.deletions.begin(ref, checkOnly);
+  const begun = await dependencies.deletions.begin(ref, { checkOnly, owner });
   if (begun === undefined) throw notFound("dataset", id === "" ? name : id);
   if (begun.users.length > 0) throw inUse(begun.dataset, begun.users);
   if (checkOnly) return new RemovalCount().removal;
@@ -78,14 +78,17 @@ export async function holdVersion(
   if (!(await deletions.hold(projectId, id, requireHolder(holder), expireSeconds))) throw notFound("version", id);
 }
 
-export function requireHolder(holder: string): string {
+export function requireHolder(holder: string, field = "holder"): string {
   if (holder !== "" && holder.length <= maxHolderLength && !hasNul(holder)) return holder;
-  throw invalidField("holder", `must be 1 to ${maxHolderLength} characters, without U+0000, e.g. "campaign/<id>".`);
+  throw invalidField(field, `must be 1 to ${maxHolderLength} characters, without U+0000, e.g. "campaign/<id>".`);
 }
 
 /** Names what must go first. */
 function inUse(dataset: DatasetRecord, users: readonly User[]): TutelageError {
-  const named = users.map(({ kind, name }) => (kind === "holder" ? name : `dataset "${name}", which grew from it`));
+  const named = users.map(({ kind, name }) => {
+    if (kind === "dataset") return `dataset "${name}", which grew from it`;
+    return kind === "owner" ? `${name}, whose own it is` : name;
+  });
   return new TutelageError(
     "failed_precondition",
     `Dataset "${dataset.name}" is in use by ${named.join("; ")}. Delete what uses it first.`,
@@ -93,10 +96,11 @@ function inUse(dataset: DatasetRecord, users: readonly User[]): TutelageError {
       reason: "dataset_in_use",
       fields: users.map(({ kind, name, versionId }) => ({
         field: "dataset",
-        description:
-          kind === "holder"
-            ? `version ${versionId} is held by ${name}; delete that first.`
-            : `version ${versionId} of dataset "${name}" grew from it; delete that dataset first.`,
+        description: {
+          owner: `belongs to ${name}; it goes when that is deleted.`,
+          holder: `version ${versionId} is held by ${name}; delete that first.`,
+          dataset: `version ${versionId} of dataset "${name}" grew from it; delete that dataset first.`,
+        }[kind],
       })),
     },
   );

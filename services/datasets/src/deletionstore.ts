@@ -12,10 +12,11 @@ export interface DatasetRef {
   name: string;
 }
 
-/** What keeps a dataset from being deleted: a holder of a version, or a dataset with a version that grew from one. */
+/** What keeps a dataset from being deleted: its owner, a holder of a version, or a dataset with one that grew from it. */
 export interface User {
-  kind: "holder" | "dataset";
+  kind: "owner" | "holder" | "dataset";
   name: string;
+  /** Empty for an owner. */
   versionId: string;
 }
 
@@ -52,10 +53,13 @@ export class DeletionStore {
   }
 
   /**
-   * Marks a dataset as being deleted, unless something needs it or `checkOnly`.
+   * Marks a dataset as being deleted, unless something but `owner` needs it, or `checkOnly`.
    * Undefined when there is none; one that is marked already is given again.
    */
-  async begin(ref: DatasetRef, checkOnly: boolean): Promise<{ dataset: DatasetRecord; users: User[] } | undefined> {
+  async begin(
+    ref: DatasetRef,
+    { checkOnly, owner }: { checkOnly: boolean; owner: string },
+  ): Promise<{ dataset: DatasetRecord; users: User[] } | undefined> {
     return await this.database.drizzle.transaction(async (transaction) => {
       // Against holds and commits, which take a key share of it.
       const [dataset] = await transaction
@@ -71,6 +75,9 @@ export class DeletionStore {
       if (dataset === undefined) return undefined;
       if (dataset.deletingAt !== null) return { dataset, users: [] };
       const users = await this.users(transaction, dataset);
+      if (dataset.owner !== "" && dataset.owner !== owner) {
+        users.unshift({ kind: "owner", name: dataset.owner, versionId: "" });
+      }
       if (users.length === 0 && !checkOnly) {
         await transaction
           .update(datasets)

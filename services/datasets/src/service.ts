@@ -41,7 +41,9 @@ export function datasetsService(
 
   return {
     async createDataset(request) {
-      return datasetMessage(await store.createDataset(requireProject(request.projectId), requireName(request.name)));
+      const owner = request.owner === "" ? "" : requireHolder(request.owner, "owner");
+      const [projectId, name] = [requireProject(request.projectId), requireName(request.name)];
+      return datasetMessage(await store.createDataset(projectId, name, owner));
     },
 
     async getDataset({ projectId, id, name }) {

@@ -66,8 +66,8 @@ export class DatasetStore {
     return this.database.drizzle;
   }
 
-  async createDataset(projectId: string, name: string): Promise<DatasetRecord> {
-    const made = await this.db.insert(datasets).values({ projectId, name }).onConflictDoNothing().returning();
+  async createDataset(projectId: string, name: string, owner: string): Promise<DatasetRecord> {
+    const made = await this.db.insert(datasets).values({ projectId, name, owner }).onConflictDoNothing().returning();
     if (made[0] !== undefined) return made[0];
     if ((await this.datasetByName(projectId, name)) === undefined) {
       throw new TutelageError("already_exists", `The dataset "${name}" is being deleted; try again in a moment.`, {

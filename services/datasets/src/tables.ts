@@ -13,6 +13,7 @@ export const datasets = schema.table("datasets", {
   latestVersionId: uuid("latest_version_id"),
   createdAt: timestamp("created_at", { withTimezone: true }).notNull().defaultNow(),
   deletingAt: timestamp("deleting_at", { withTimezone: true }),
+  owner: text("owner").notNull().default(""),
 });
 
 export const versions = schema.table("versions", {

@@ -1,6 +1,5 @@
 /** Immutable files behind one interface: dataset versions, candidates, checkpoints. */
 import { createHash, randomUUID } from "node:crypto";
-import { createReadStream } from "node:fs";
 import { access, lstat, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { dirname, join, relative, resolve, sep } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
@@ -68,15 +67,15 @@ export class FileArtifactStore implements ArtifactStore {
 
   async *read(uri: string, sha256?: string): AsyncGenerator<Buffer> {
     const path = this.path(uri);
-    const hash = createHash("sha256");
-    try {
-      for await (const chunk of createReadStream(path, { highWaterMark: 256 * 1024 })) {
-        hash.update(chunk);
-        yield chunk;
-      }
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    // Opened, it is read to its end, also when it is removed meanwhile.
+    const file = await open(path).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== "ENOENT") throw error;
       throw new TutelageError("not_found", `The artifact ${uri} is gone.`, { reason: "artifact_missing" });
+    });
+    const hash = createHash("sha256");
+    for await (const chunk of file.createReadStream({ highWaterMark: 256 * 1024 })) {
+      hash.update(chunk);
+      yield chunk;
     }
     if (sha256 !== undefined && hash.digest("hex") !== sha256) {
       throw new TutelageError("data_loss", `The artifact ${uri} was changed: its SHA-256 is not ${sha256}.`, {
@@ -111,7 +110,8 @@ export class FileArtifactStore implements ArtifactStore {
   async remove(uri: string): Promise<number> {
     const path = this.path(uri);
     const sizeBytes = await filesBytes(path);
-    await rm(path, { recursive: true, force: true });
+    // A late writer may add a file to a folder that is being emptied.
+    await rm(path, { recursive: true, force: true, maxRetries: 5 });
     return sizeBytes;
   }
 
@@ -137,14 +137,16 @@ export class FileArtifactStore implements ArtifactStore {
 
 /** Bytes of a file, or of all files in a directory; 0 when nothing is there. */
 async function filesBytes(path: string): Promise<number> {
-  const status = await lstat(path).catch((error: NodeJS.ErrnoException) => {
+  // Another removal may be at it.
+  const orGone = (error: NodeJS.ErrnoException) => {
     if (error.code === "ENOENT") return undefined;
     throw error;
-  });
+  };
+  const status = await lstat(path).catch(orGone);
   if (status === undefined) return 0;
   if (!status.isDirectory()) return status.size;
   let bytes = 0;
-  for (const name of await readdir(path)) bytes += await filesBytes(join(path, name));
+  for (const name of (await readdir(path).catch(orGone)) ?? []) bytes += await filesBytes(join(path, name));
   return bytes;
 }
 

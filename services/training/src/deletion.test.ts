@@ -129,7 +129,14 @@ test("a run that is at work and one that waits are stopped first", async () => {
     async () => (await client.getTrainingRun({ projectId, id: run?.id ?? "" })).run?.status === "RUN_STATUS_RUNNING",
   );
   const ended = student.nextEnd();
-  expect((await remove("c2/")).counts).toMatchObject({ training_runs: 2 });
+  // As a student does that was just saving: its files come seconds after it was told to stop.
+  const saved = ended.then(async () => {
+    await new Promise((resolve) => setTimeout(resolve, 2_000));
+    await mkdir(join(folder(run?.id ?? ""), "1"), { recursive: true });
+    await writeFile(join(folder(run?.id ?? ""), "1", "late.safetensors"), "0123456789");
+  });
+  expect(await remove("c2/")).toMatchObject({ counts: { training_runs: 2 }, artifactBytes: 10 });
+  await saved;
   expect(await ended).toBe("cancelled");
   expect(await left()).toEqual(before);
 });

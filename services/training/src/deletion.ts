@@ -1,4 +1,5 @@
 /** Removes training runs with their steps and files, or their files alone. */
+import { setTimeout as sleep } from "node:timers/promises";
 import type { ArtifactStore } from "@tutelage/platform/artifacts";
 import type { Database } from "@tutelage/platform/database";
 import { invalidField } from "@tutelage/platform/errors";
@@ -6,7 +7,7 @@ import { RemovalCount } from "@tutelage/platform/removal";
 import { deleteRunRow, hideRuns } from "@tutelage/platform/rundeletion";
 import type { Removal } from "@tutelage/proto/run/v1/removal";
 import type { DeleteTrainingRunsRequest } from "@tutelage/proto/training/v1/training";
-import { deleteExports, deleteSteps, mark, runsWithFiles } from "./store.js";
+import { deleteExports, deleteSteps, mark, msUntilQuiet, runsWithFiles } from "./store.js";
 
 interface Dependencies {
   database: Database;
@@ -14,6 +15,9 @@ interface Dependencies {
   exports: { database: Database };
   artifacts: Pick<ArtifactStore, "uri" | "remove">;
 }
+
+/** A student that is told to stop while it saves a checkpoint ends the saving first; its files must not come after us. */
+const quietMs = 5_000;
 
 /** A run's files go before its row: what lies on the disk always has a row that says so. */
 export async function deleteTrainingRuns(
@@ -45,7 +49,9 @@ export async function deleteTrainingRuns(
   if (keepRunIds.length > 0) {
     throw invalidField("keep_run_ids", "goes with checkpoints_only; leave it empty to delete whole runs.");
   }
-  for (const runId of await hideRuns(database, projectId, keyPrefix, signal)) {
+  const hidden = await hideRuns(database, projectId, keyPrefix, signal);
+  await sleep(await msUntilQuiet(database, projectId, hidden, quietMs), undefined, { signal });
+  for (const runId of hidden) {
     await removeFiles(runId);
     await database.drizzle.transaction(async (transaction) => {
       count.add("training_steps", await deleteSteps(transaction, { projectId, runId }));

@@ -30,6 +30,21 @@ export async function runsWithFiles(database: Database, projectId: string, keyPr
   return rows.map(({ id }) => id);
 }
 
+/** Milliseconds until the last of these runs that was stopped at work has been so for `quietMs`; 0 when it has. */
+export async function msUntilQuiet(
+  database: Database,
+  projectId: string,
+  runIds: readonly string[],
+  quietMs: number,
+): Promise<number> {
+  const { rows } = await database.pool.query(
+    `select $3 - extract(epoch from now() - max(finished_at)) * 1000 as ms from runs
+     where project_id = $1 and id = any($2::uuid[]) and status = 'CANCELLED' and fence > 0`,
+    [projectId, runIds, quietMs],
+  );
+  return Math.max(0, Number(rows[0].ms ?? 0));
+}
+
 /** Says of a run that its checkpoint's files are going, or that they are gone. */
 export async function mark(
   database: Database,
