@@ -6,12 +6,16 @@ import { pipeline } from "node:stream/promises";
 import type { ReadableStream } from "node:stream/web";
 import { Command, CommanderError, Option } from "commander";
 import { Api, type Campaign, type Iteration } from "./api.js";
+import { addCampaignCommands } from "./campaigns.js";
+import { query } from "./context.js";
+import { addDatasetCommands } from "./datasets.js";
 import { examine } from "./doctor.js";
 import { exitCodes, Stop } from "./exit.js";
 import { init } from "./init.js";
 import { prepare, start } from "./run.js";
 import { duration, outcomeText, percent, table } from "./show.js";
 import { campaignJsonSchema, readSpec } from "./spec.js";
+import { addTaskCommands } from "./tasks.js";
 import { up } from "./up.js";
 import { type Screen, watch } from "./watch.js";
 
@@ -179,12 +183,20 @@ program
     );
   });
 
-const campaigns = program.command("campaigns").description("list, show, cancel");
+const campaigns = program
+  .command("campaigns")
+  .description("list, show, change, cancel; their candidates, ledger, dataset");
 campaigns
   .command("list")
   .option("--limit <count>", "most campaigns to list", "20")
-  .action(async ({ limit }: { limit: string }) => {
-    const page = await api().json<{ campaigns: Campaign[] }>("GET", `/v1/campaigns?limit=${encodeURIComponent(limit)}`);
+  .option("--status <statuses>", "only these, separated by commas: queued, running, succeeded, failed, cancelled")
+  .option("--name <text>", "only those whose name contains it")
+  .option("--dataset <dataset>", "only those on this dataset's rows")
+  .option("--since <time>", "only those started since a time or day, e.g. 2026-01-31")
+  .option("--before <time>", "only those started before it")
+  .option("--tag <tag>", "only those with this tag")
+  .action(async (given: Record<string, string | undefined>) => {
+    const page = await api().json<{ campaigns: Campaign[] }>("GET", `/v1/campaigns${query(given)}`);
     print(page.campaigns, () =>
       table(
         ["id", "status", "started", "name", "gain"],
@@ -209,7 +221,9 @@ campaigns.command("cancel <id>").action(async (id: string) => {
   print(campaign, () => `${id}: ${campaign.run.status === "cancelled" ? "cancelled" : "will stop within seconds"}`);
 });
 
-const datasets = program.command("datasets").description("list, versions");
+addCampaignCommands(campaigns, { api, print, note });
+
+const datasets = program.command("datasets").description("list, versions, rows, diff, lineage");
 datasets.command("list").action(async () => {
   const page = await api().json<{ datasets: { id: string; name: string; created_at?: string }[] }>(
     "GET",
@@ -238,6 +252,9 @@ datasets.command("versions <dataset>").action(async (dataset: string) => {
     ),
   );
 });
+
+addDatasetCommands(datasets, { api, print, note });
+addTaskCommands(program, { api, print, note });
 
 program
   .command("profiles")

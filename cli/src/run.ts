@@ -41,13 +41,7 @@ export async function prepare(
   spec: CampaignSpec,
   options: { strict: boolean; say: (line: string) => void },
 ): Promise<Prepared> {
-  const task = {
-    name: spec.name,
-    ...spec.task,
-    ...(spec.task.labels === undefined
-      ? {}
-      : { labels: spec.task.labels.map((label) => (typeof label === "string" ? { name: label } : label)) }),
-  };
+  const task = taskOf(spec);
   const body = {
     name: spec.name,
     student_profile: spec.student,
@@ -67,6 +61,14 @@ export async function prepare(
   const dataset = await importAll(api, `${spec.name}-${dataKey.slice(0, 10)}`, uploads, spec, dataKey, options);
   const asked = { ...body, dataset_version_id: dataset };
   return { body: asked, key: digest([JSON.stringify(asked)]) };
+}
+
+/** The task as the server is asked: by its name, or whole. */
+function taskOf({ name, task }: CampaignSpec): string | object {
+  if (typeof task === "string") return task;
+  const { labels, ...rest } = task;
+  if (labels === undefined) return { name, ...rest };
+  return { name, ...rest, labels: labels.map((label) => (typeof label === "string" ? { name: label } : label)) };
 }
 
 /** Starts the campaign, or finds the one that the same files started before. */

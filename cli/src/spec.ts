@@ -43,6 +43,17 @@ const label = z.union([
   z.strictObject({ name: z.string().min(1), description: z.string().default("") }),
 ]);
 
+const taskName = z.string().regex(/^[A-Za-z0-9._-]{1,100}$/, 'a name is 1 to 100 letters, digits, ".", "_" or "-"');
+
+const taskObject = z.looseObject({
+  name: z.string().optional(),
+  kind: z.enum(["classification", "multiple_choice", "math", "text"]),
+  prompt_template: z.string().describe('The student\'s prompt; contains "{input}" exactly once'),
+  labels: z.array(label).optional().describe("The closed label set: names, or names with descriptions"),
+  row_noun: z.string().optional().describe('What rows are called, plural, e.g. "questions"'),
+  teacher_instructions: z.string().optional().describe("What the task is, and what its rows look like"),
+});
+
 /** The file. Task and settings are the API's own: what is in them is checked there, and documented at /docs. */
 export const campaignSpec = z
   .strictObject({
@@ -51,15 +62,8 @@ export const campaignSpec = z
     student: z.string().default("smollm2-135m").describe("Student profile"),
     teacher: z.string().default("gemma3-270m").describe("Teacher profile"),
     task: z
-      .looseObject({
-        name: z.string().optional(),
-        kind: z.enum(["classification", "multiple_choice", "math", "text"]),
-        prompt_template: z.string().describe('The student\'s prompt; contains "{input}" exactly once'),
-        labels: z.array(label).optional().describe("The closed label set: names, or names with descriptions"),
-        row_noun: z.string().optional().describe('What rows are called, plural, e.g. "questions"'),
-        teacher_instructions: z.string().optional().describe("What the task is, and what its rows look like"),
-      })
-      .describe("What is learnt"),
+      .union([taskName, taskObject])
+      .describe("What is learnt: a task, or the name of one that the server has (tutelage tasks list)"),
     settings: z
       .record(z.string(), z.unknown())
       .default({})
@@ -96,7 +100,7 @@ export function parseSpec(text: string, file: string): CampaignSpec {
   }
   const parsed = campaignSpec.safeParse(document.toJS() ?? {});
   if (parsed.success) return parsed.data;
-  const told = parsed.error.issues.map((issue) => {
+  const told = parsed.error.issues.flatMap(meant).map((issue) => {
     const keys = issue.code === "unrecognized_keys" ? [...issue.path, issue.keys[0] ?? ""] : issue.path;
     const place = lineOf(document, keys, at);
     const what =
@@ -106,6 +110,19 @@ export function parseSpec(text: string, file: string): CampaignSpec {
     return `${place ?? file}: ${what}`;
   });
   throw new Stop(told.join("\n"), exitCodes.refused);
+}
+
+type Issue = z.core.$ZodIssue;
+
+/** Of a value that may be one of several things, what is wrong with the one that was meant: whose form fits. */
+function meant(issue: Issue): Issue[] {
+  if (issue.code !== "invalid_union") return [issue];
+  const inside = issue.errors.find((issues) =>
+    issues.some(({ code, path }) => path.length > 0 || code === "unrecognized_keys"),
+  );
+  return inside === undefined
+    ? [issue]
+    : inside.flatMap((one) => meant({ ...one, path: [...issue.path, ...one.path] } as Issue));
 }
 
 /** Where a field, or the nearest one above it that is there, stands. */
