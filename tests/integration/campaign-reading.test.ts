@@ -122,6 +122,29 @@ test("the dataset of the returned student is linked, and its synthetic rows lead
   expect(seed.made_by).toBeUndefined();
 });
 
+test("a client that comes back with its Last-Event-ID gets a snapshot and what it has not seen, or nothing at all", async () => {
+  const events = async (headers: Record<string, string>) => {
+    const { text } = await api().get(`/v1/campaigns/${id}/events`).set(headers).buffer(true).expect(200);
+    return text.split("\n\n").flatMap((block) => {
+      const field = (name: string) => new RegExp(`^${name}: (.*)$`, "m").exec(block)?.[1];
+      return field("event") === undefined
+        ? []
+        : [{ id: field("id"), event: field("event"), data: field("data") ?? "" }];
+    });
+  };
+  const all = await events({});
+  const campaign = (await api().get(`/v1/campaigns/${id}`).expect(200)).body;
+  expect(all[0]).toMatchObject({ id: undefined, event: "campaign.snapshot" });
+  expect(JSON.parse(all[0]?.data ?? "")).toEqual(campaign);
+  const stored = all.filter((one) => one.id !== undefined);
+  expect(stored.map((one) => Number(one.id))).toEqual(stored.map((_, index) => index + 1));
+  expect([stored[0]?.event, stored.at(-1)?.event]).toEqual(["campaign.started", "campaign.finished"]);
+  const rest = await events({ "last-event-id": "3" });
+  expect(rest[0]?.event).toBe("campaign.snapshot");
+  expect(rest.filter((one) => one.id !== undefined)).toEqual(stored.slice(3));
+  await api().get(`/v1/campaigns/${id}/events`).set("last-event-id", String(stored.length)).expect(204);
+});
+
 test("candidates are narrowed by what became of them and by seed row", async () => {
   type Page = { candidates: { accepted: boolean; rejection: string; seed_row_id: string }[] };
   const list = async (query: string) =>
