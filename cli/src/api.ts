@@ -90,6 +90,12 @@ export class Api {
     throw await refusal(response);
   }
 
+  /** Deletes what has no answer but that it is gone. */
+  async delete(path: string): Promise<void> {
+    const response = await this.fetch(path, { method: "DELETE" });
+    if (!response.ok) throw await refusal(response);
+  }
+
   /** The bytes of an answer. */
   async download(path: string): Promise<ReadableStream<Uint8Array>> {
     const response = await this.fetch(path, { method: "GET" });

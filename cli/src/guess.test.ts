@@ -119,7 +119,8 @@ test("the file that init writes is a campaign that can be read, whatever the lab
   const found = guess(rows(many(90, (i) => ({ text: `${i} is it so?`, label: labels[i % 3] }))));
   const text = specText("data/my file.jsonl", "campaign.yaml", found);
   const spec = parseSpec(text, "campaign.yaml");
-  expect(spec.task.labels?.map((label) => (typeof label === "string" ? label : label.name)).sort()).toEqual(
+  const task = spec.task as Exclude<typeof spec.task, string>;
+  expect(task.labels?.map((label) => (typeof label === "string" ? label : label.name)).sort()).toEqual(
     [...labels].sort(),
   );
   expect(spec.data).toMatchObject({ train: "data/my file.jsonl", hold_back: 0.4 });
@@ -131,6 +132,10 @@ test("mistakes in a campaign are named with their line", () => {
     "name: a\ndata:\n  train: x.jsonl\n  trian: y.jsonl\ntask:\n  kind: sorting\n  prompt_template: '{input}'\n";
   expect(() => parseSpec(text, "c.yaml")).toThrow(/c\.yaml:4: data\.trian is not a known field/);
   expect(() => parseSpec(text, "c.yaml")).toThrow(/c\.yaml:6: task\.kind/);
+  const spec = (task: string) => `name: x\ndata: {train: a}\ntask: ${task}`;
+  expect(parseSpec(spec("sentiment"), "c.yaml").task).toBe("sentiment");
+  expect(() => parseSpec(spec("two words"), "c.yaml")).toThrow(/c\.yaml:3: task: .*1 to 100 letters/);
+  expect(() => parseSpec(spec("{kind: text}"), "c.yaml")).toThrow(/c\.yaml:3: task\.prompt_template/);
   expect(() => parseSpec("name: [", "c.yaml")).toThrow(/^c\.yaml:1: /);
 });
 

@@ -6,6 +6,9 @@ import { pipeline } from "node:stream/promises";
 import type { ReadableStream } from "node:stream/web";
 import { Command, CommanderError, Option } from "commander";
 import { Api, type Campaign, type Iteration } from "./api.js";
+import { addCampaignCommands } from "./campaigns.js";
+import { query } from "./context.js";
+import { addDatasetCommands } from "./datasets.js";
 import { removalText, remove } from "./deletion.js";
 import { examine } from "./doctor.js";
 import { exitCodes, Stop } from "./exit.js";
@@ -15,6 +18,7 @@ import { offered, testProfile } from "./profiles.js";
 import { prepare, start } from "./run.js";
 import { duration, outcomeText, percent, table } from "./show.js";
 import { campaignJsonSchema, readSpec } from "./spec.js";
+import { addTaskCommands } from "./tasks.js";
 import { up } from "./up.js";
 import { type Screen, watch } from "./watch.js";
 
@@ -193,12 +197,20 @@ program
     );
   });
 
-const campaigns = program.command("campaigns").description("list, show, cancel, delete");
+const campaigns = program
+  .command("campaigns")
+  .description("list, show, change, cancel, delete; their candidates, ledger, dataset");
 campaigns
   .command("list")
   .option("--limit <count>", "most campaigns to list", "20")
-  .action(async ({ limit }: { limit: string }) => {
-    const page = await api().json<{ campaigns: Campaign[] }>("GET", `/v1/campaigns?limit=${encodeURIComponent(limit)}`);
+  .option("--status <statuses>", "only these, separated by commas: queued, running, succeeded, failed, cancelled")
+  .option("--name <text>", "only those whose name contains it")
+  .option("--dataset <dataset>", "only those on this dataset's rows")
+  .option("--since <time>", "only those started since a time or day, e.g. 2026-01-31")
+  .option("--before <time>", "only those started before it")
+  .option("--tag <tag>", "only those with this tag")
+  .action(async (given: Record<string, string | undefined>) => {
+    const page = await api().json<{ campaigns: Campaign[] }>("GET", `/v1/campaigns${query(given)}`);
     print(page.campaigns, () =>
       table(
         ["id", "status", "started", "name", "gain"],
@@ -230,7 +242,9 @@ campaigns
     print(removal, () => removalText(removal));
   });
 
-const datasets = program.command("datasets").description("list, versions, delete");
+addCampaignCommands(campaigns, { api, print, note });
+
+const datasets = program.command("datasets").description("list, versions, rows, diff, lineage, delete");
 datasets.command("list").action(async () => {
   const page = await api().json<{ datasets: { id: string; name: string; created_at?: string }[] }>(
     "GET",
@@ -266,6 +280,9 @@ datasets
     const removal = await remove(api(), `/v1/datasets/${encodeURIComponent(dataset)}`);
     print(removal, () => removalText(removal));
   });
+
+addDatasetCommands(datasets, { api, print, note });
+addTaskCommands(program, { api, print, note });
 
 const profiles = program
   .command("profiles")

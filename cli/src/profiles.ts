@@ -2,6 +2,7 @@
 import type { Api } from "./api.js";
 import { exitCodes, Stop } from "./exit.js";
 import { readSource } from "./rows.js";
+import { taskOf } from "./run.js";
 import { money } from "./show.js";
 import { readSpec } from "./spec.js";
 
@@ -52,7 +53,7 @@ export async function testProfile(
   const { students, teachers } = await offered(api);
   const path = encodeURIComponent(name);
   if (teachers.some((one) => one.name === name)) {
-    const body = campaignFile === undefined ? {} : await ownTask(campaignFile);
+    const body = campaignFile === undefined ? {} : await ownTask(api, campaignFile);
     const result = await api.json<TeacherTest>("POST", `/v1/profiles/teachers/${path}/test`, body);
     return { result, ok: result.ok, text: teacherText(name, result) };
   }
@@ -65,7 +66,7 @@ export async function testProfile(
 }
 
 /** The task of a campaign.yaml, with the first row of its train file to vary and some others to show. */
-async function ownTask(file: string): Promise<object> {
+async function ownTask(api: Api, file: string): Promise<object> {
   const { name, data, task } = await readSpec(file);
   if (data.train === undefined) {
     throw new Stop(`${file} names no train file, whose rows the teacher could be shown.`, exitCodes.refused);
@@ -81,13 +82,17 @@ async function ownTask(file: string): Promise<object> {
     const { input, output } = data.columns;
     throw new Stop(`${data.train} has no row with both ${input} and ${output}; see data.columns.`, exitCodes.refused);
   }
-  const labels = task.labels?.map((label) => (typeof label === "string" ? { name: label } : label));
   const alike = rows.slice(1).filter((one) => one.output === row.output);
   return {
-    task: { name, ...task, ...(labels === undefined ? {} : { labels }) },
+    task: typeof task === "string" ? await storedTask(api, task) : taskOf({ name, task }),
     row,
     examples: (alike.length > 0 ? alike : rows.slice(1)).slice(0, shownExamples),
   };
+}
+
+/** A task that the server knows by its name. */
+async function storedTask(api: Api, name: string): Promise<object> {
+  return (await api.json<{ task: object }>("GET", `/v1/tasks/${encodeURIComponent(name)}`)).task;
 }
 
 function teacherText(name: string, { ok, parsed, error, calls, seconds }: TeacherTest): string {

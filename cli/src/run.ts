@@ -41,13 +41,7 @@ export async function prepare(
   spec: CampaignSpec,
   options: { strict: boolean; say: (line: string) => void },
 ): Promise<Prepared> {
-  const task = {
-    name: spec.name,
-    ...spec.task,
-    ...(spec.task.labels === undefined
-      ? {}
-      : { labels: spec.task.labels.map((label) => (typeof label === "string" ? { name: label } : label)) }),
-  };
+  const task = taskOf(spec);
   const body = {
     name: spec.name,
     student_profile: spec.student,
@@ -63,12 +57,25 @@ export async function prepare(
   const dataKey = digest([
     JSON.stringify(spec.data.columns),
     // What outputs must hold decides which rows are taken.
-    ...(spec.task.fields === undefined ? [] : [JSON.stringify(spec.task.fields)]),
+    ...(fieldsOf(spec) === undefined ? [] : [JSON.stringify(fieldsOf(spec))]),
     ...uploads.flatMap(({ split, body: text }) => [split, text]),
   ]);
   const dataset = await importAll(api, `${spec.name}-${dataKey.slice(0, 10)}`, uploads, spec, dataKey, options);
   const asked = { ...body, dataset_version_id: dataset };
   return { body: asked, key: digest([JSON.stringify(asked)]) };
+}
+
+/** The task as the server is asked: by its name, or whole. */
+export function taskOf({ name, task }: Pick<CampaignSpec, "name" | "task">): string | object {
+  if (typeof task === "string") return task;
+  const { labels, ...rest } = task;
+  if (labels === undefined) return { name, ...rest };
+  return { name, ...rest, labels: labels.map((label) => (typeof label === "string" ? { name: label } : label)) };
+}
+
+/** The fields that an extraction task declares; a task that is only named has its own on the server. */
+function fieldsOf({ task }: CampaignSpec): object[] | undefined {
+  return typeof task === "string" ? undefined : task.fields;
 }
 
 /** Starts the campaign, or finds the one that the same files started before. */
@@ -142,7 +149,7 @@ async function importAll(
       append: String(index > 0),
       strict: String(strict),
       ...(splitColumn === undefined ? {} : { split_column: splitColumn }),
-      ...(spec.task.fields === undefined ? {} : { fields: JSON.stringify(spec.task.fields) }),
+      ...(fieldsOf(spec) === undefined ? {} : { fields: JSON.stringify(fieldsOf(spec)) }),
     });
     const path = `/v1/datasets/${existing.id}/import?${query}`;
     // Asked strictly and not is asked twice, even where the rows are the same.

@@ -56,6 +56,35 @@ const extractionField = z.strictObject({
   description: z.string().optional().describe("What it means, in plain words, for the teacher"),
 });
 
+const taskName = z.string().regex(/^[A-Za-z0-9._-]{1,100}$/, 'a name is 1 to 100 letters, digits, ".", "_" or "-"');
+
+const taskObject = z.looseObject({
+  name: z.string().optional(),
+  kind: z.enum(["classification", "multiple_choice", "math", "text", "extraction"]),
+  prompt_template: z
+    .string()
+    .optional()
+    .describe('The student\'s prompt; contains "{input}" exactly once. Conversations need none'),
+  labels: z.array(label).optional().describe("The closed label set: names, or names with descriptions"),
+  fields: z
+    .array(extractionField)
+    .min(1)
+    .optional()
+    .describe("The fields of an extraction task's outputs, in their order"),
+  grader: z
+    .enum(["exact", "normalized_text", "label", "choice_letter", "final_number", "json_fields", "rouge_l"])
+    .optional()
+    .describe("How answers are compared; the kind has its own"),
+  rouge_l_threshold: z
+    .number()
+    .min(0)
+    .max(1)
+    .optional()
+    .describe("Least ROUGE-L F of a right answer, for grader rouge_l; 0.5 when left out"),
+  row_noun: z.string().optional().describe('What rows are called, plural, e.g. "questions"'),
+  teacher_instructions: z.string().optional().describe("What the task is, and what its rows look like"),
+});
+
 /** The file. Task and settings are the API's own: what is in them is checked there, and documented at /docs. */
 export const campaignSpec = z
   .strictObject({
@@ -64,33 +93,8 @@ export const campaignSpec = z
     student: z.string().default("smollm2-135m").describe("Student profile"),
     teacher: z.string().default("gemma3-270m").describe("Teacher profile"),
     task: z
-      .looseObject({
-        name: z.string().optional(),
-        kind: z.enum(["classification", "multiple_choice", "math", "text", "extraction"]),
-        prompt_template: z
-          .string()
-          .optional()
-          .describe('The student\'s prompt; contains "{input}" exactly once. Conversations need none'),
-        labels: z.array(label).optional().describe("The closed label set: names, or names with descriptions"),
-        fields: z
-          .array(extractionField)
-          .min(1)
-          .optional()
-          .describe("The fields of an extraction task's outputs, in their order"),
-        grader: z
-          .enum(["exact", "normalized_text", "label", "choice_letter", "final_number", "json_fields", "rouge_l"])
-          .optional()
-          .describe("How answers are compared; the kind has its own"),
-        rouge_l_threshold: z
-          .number()
-          .min(0)
-          .max(1)
-          .optional()
-          .describe("Least ROUGE-L F of a right answer, for grader rouge_l; 0.5 when left out"),
-        row_noun: z.string().optional().describe('What rows are called, plural, e.g. "questions"'),
-        teacher_instructions: z.string().optional().describe("What the task is, and what its rows look like"),
-      })
-      .describe("What is learnt"),
+      .union([taskName, taskObject])
+      .describe("What is learnt: a task, or the name of one that the server has (tutelage tasks list)"),
     settings: z
       .record(z.string(), z.unknown())
       .default({})
@@ -127,7 +131,7 @@ export function parseSpec(text: string, file: string): CampaignSpec {
   }
   const parsed = campaignSpec.safeParse(document.toJS() ?? {});
   if (parsed.success) return parsed.data;
-  const told = parsed.error.issues.map((issue) => {
+  const told = parsed.error.issues.flatMap(meant).map((issue) => {
     const keys = issue.code === "unrecognized_keys" ? [...issue.path, issue.keys[0] ?? ""] : issue.path;
     const place = lineOf(document, keys, at);
     const what =
@@ -137,6 +141,19 @@ export function parseSpec(text: string, file: string): CampaignSpec {
     return `${place ?? file}: ${what}`;
   });
   throw new Stop(told.join("\n"), exitCodes.refused);
+}
+
+type Issue = z.core.$ZodIssue;
+
+/** Of a value that may be one of several things, what is wrong with the one that was meant: whose form fits. */
+function meant(issue: Issue): Issue[] {
+  if (issue.code !== "invalid_union") return [issue];
+  const inside = issue.errors.find((issues) =>
+    issues.some(({ code, path }) => path.length > 0 || code === "unrecognized_keys"),
+  );
+  return inside === undefined
+    ? [issue]
+    : inside.flatMap((one) => meant({ ...one, path: [...issue.path, ...one.path] } as Issue));
 }
 
 /** Where a field, or the nearest one above it that is there, stands. */

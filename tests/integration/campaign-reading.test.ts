@@ -1,4 +1,9 @@
 /** Reading and annotating what a campaign did, over REST, against a whole stack. */
+import { execFile } from "node:child_process";
+import { mkdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 import type { Stack } from "@tutelage/standalone/stack";
 import { type CampaignView, call, type Trial } from "@tutelage/standalone/trial";
 import request from "supertest";
@@ -117,6 +122,29 @@ test("the dataset of the returned student is linked, and its synthetic rows lead
   expect(seed.made_by).toBeUndefined();
 });
 
+test("a client that comes back with its Last-Event-ID gets a snapshot and what it has not seen, or nothing at all", async () => {
+  const events = async (headers: Record<string, string>) => {
+    const { text } = await api().get(`/v1/campaigns/${id}/events`).set(headers).buffer(true).expect(200);
+    return text.split("\n\n").flatMap((block) => {
+      const field = (name: string) => new RegExp(`^${name}: (.*)$`, "m").exec(block)?.[1];
+      return field("event") === undefined
+        ? []
+        : [{ id: field("id"), event: field("event"), data: field("data") ?? "" }];
+    });
+  };
+  const all = await events({});
+  const campaign = (await api().get(`/v1/campaigns/${id}`).expect(200)).body;
+  expect(all[0]).toMatchObject({ id: undefined, event: "campaign.snapshot" });
+  expect(JSON.parse(all[0]?.data ?? "")).toEqual(campaign);
+  const stored = all.filter((one) => one.id !== undefined);
+  expect(stored.map((one) => Number(one.id))).toEqual(stored.map((_, index) => index + 1));
+  expect([stored[0]?.event, stored.at(-1)?.event]).toEqual(["campaign.started", "campaign.finished"]);
+  const rest = await events({ "last-event-id": "3" });
+  expect(rest[0]?.event).toBe("campaign.snapshot");
+  expect(rest.filter((one) => one.id !== undefined)).toEqual(stored.slice(3));
+  await api().get(`/v1/campaigns/${id}/events`).set("last-event-id", String(stored.length)).expect(204);
+});
+
 test("candidates are narrowed by what became of them and by seed row", async () => {
   type Page = { candidates: { accepted: boolean; rejection: string; seed_row_id: string }[] };
   const list = async (query: string) =>
@@ -216,6 +244,62 @@ test(
   },
   slow,
 );
+
+test("the command line shows the same, narrows the same, and changes the same", async () => {
+  const folder = join(fixture.home, "cli");
+  await mkdir(folder);
+  const main = fileURLToPath(new URL("../../cli/dist/main.js", import.meta.url));
+  const run = (...args: string[]) =>
+    promisify(execFile)(process.execPath, [main, "--url", stack.url, ...args], { cwd: folder }).then(
+      ({ stdout }) => ({ code: 0, text: stdout }),
+      ({ code, stderr }: { code: number; stderr: string }) => ({ code, text: stderr }),
+    );
+  const json = async (...args: string[]) => JSON.parse((await run("--json", ...args)).text);
+
+  expect((await run("campaigns", "update", id, "--note", "from a shell", "--tag", "a", "b")).code).toBe(0);
+  expect(await json("campaigns", "get", id)).toMatchObject({ note: "from a shell", tags: ["a", "b"] });
+  expect((await run("campaigns", "update", id)).code).toBe(64);
+  expect(await run("campaigns", "update", id, "--max-teacher-calls", "9")).toEqual({
+    code: 65,
+    text: expect.stringContaining("has ended"),
+  });
+  expect((await json("campaigns", "list", "--tag", "b", "--status", "succeeded")).length).toBe(1);
+  expect(await json("campaigns", "list", "--before", "2026-01-01")).toEqual([]);
+
+  const ledger = await run("campaigns", "ledger", id);
+  expect(ledger.text).toMatch(/^purpose +calls/);
+  expect(ledger.text).toContain("check_record");
+  const { calls } = await json("campaigns", "ledger", id, "--limit", "3");
+  expect(calls).toHaveLength(3);
+  expect((await run("campaigns", "ledger", id, calls[0].id)).text).toMatch(/Prompt[\s\S]+Reply/);
+  const rejected = await json("campaigns", "candidates", id, "--rejected");
+  expect(rejected.every((one: { accepted: boolean }) => !one.accepted)).toBe(true);
+  expect((await run("campaigns", "candidates", id, "--accepted", "--rejected")).code).toBe(64);
+
+  const { seed_version_id: seed } = await json("campaigns", "dataset", id);
+  const newest = (first.iterations.at(-1) as unknown as { dataset_version_id: string }).dataset_version_id;
+  const diff = await run("datasets", "diff", newest, "--against", seed);
+  expect(diff.text).toMatch(/^\d+ added, 0 removed, 44 unchanged\n/);
+  const [synthetic] = await json("datasets", "rows", newest, "--origin", "synthetic", "--limit", "1");
+  const lineage = await run("datasets", "lineage", newest, synthetic.id);
+  for (const part of ["from  ", "this  ", `made by campaign ${id}`, "students says", "teacher says"]) {
+    expect(lineage.text).toContain(part);
+  }
+  expect(await json("datasets", "rows", newest, "--contains", "TRAIN", "--split", "test")).toEqual([]);
+
+  await writeFile(join(folder, "task.yaml"), `name: from-shell\nkind: text\nprompt_template: "Q: {input}\\nA:"\n`);
+  expect((await run("tasks", "put", "task.yaml")).text).toContain("task: from-shell");
+  expect((await run("tasks", "get", "from-shell")).text).toContain("kind: text");
+  expect((await run("tasks", "list")).text).toMatch(/from-shell +text +your own/);
+  const named = `name: named\ndata: {dataset: first}\nstudent: tiny\nteacher: scripted\ntask: `;
+  await writeFile(join(folder, "named.yaml"), `${named}from-shell\n`);
+  expect((await run("estimate", "named.yaml")).text).toContain("teacher_calls");
+  expect((await run("tasks", "delete", "from-shell")).code).toBe(0);
+  const gone = await run("estimate", "named.yaml");
+  expect([gone.code, gone.text]).toEqual([65, expect.stringContaining('there is no task "from-shell"')]);
+  await writeFile(join(folder, "task.yaml"), "kind: text\n");
+  expect((await run("tasks", "put", "task.yaml")).code).toBe(65);
+}, 120_000);
 
 test(
   "without a raise the same cap stops the campaign",

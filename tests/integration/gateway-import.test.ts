@@ -55,19 +55,34 @@ test.runIf(process.platform === "linux")(
   240_000,
 );
 
+test.runIf(process.platform === "linux")(
+  "and as a form",
+  async () => {
+    await create("warm-up-form");
+    await importRows("warm-up-form", 100, true);
+    await create("large-form");
+    await writeFile(`/proc/${gateway.pid}/clear_refs`, "5");
+    const before = await peakBytes();
+    expect(await importRows("large-form", rowCount, true)).toMatchObject({ imported_rows: rowCount, rejected_rows: 0 });
+    expect((await peakBytes()) - before).toBeLessThan(180 * mebibyte);
+  },
+  240_000,
+);
+
 async function create(name: string): Promise<void> {
   const headers = { "content-type": "application/json" };
   const response = await fetch(`${url}/v1/datasets`, { method: "POST", headers, body: JSON.stringify({ name }) });
   expect(response.status).toBe(201);
 }
 
-async function importRows(name: string, count: number) {
+async function importRows(name: string, count: number, asForm = false) {
+  const contentType = asForm ? "multipart/form-data; boundary=line" : "application/x-ndjson";
   const call = request(`${url}/v1/datasets/${name}/import`, {
     method: "POST",
-    headers: { "content-type": "application/x-ndjson" },
+    headers: { "content-type": contentType },
   });
   const answered = once(call, "response") as Promise<[NodeJS.ReadableStream]>;
-  await pipeline(Readable.from(lines(count)), call);
+  await pipeline(Readable.from(asForm ? form(lines(count)) : lines(count)), call);
   const [response] = await answered;
   let text = "";
   for await (const chunk of response) text += chunk.toString();
@@ -77,6 +92,12 @@ async function importRows(name: string, count: number) {
 function* lines(count: number): Generator<string> {
   const filler = "word ".repeat(390);
   for (let row = 0; row < count; row++) yield `${JSON.stringify({ input: `row ${row} ${filler}`, output: "a" })}\n`;
+}
+
+function* form(file: Iterable<string>): Generator<string> {
+  yield '--line\r\nContent-Disposition: form-data; name="file"; filename="rows.jsonl"\r\n\r\n';
+  yield* file;
+  yield "\r\n--line--\r\n";
 }
 
 async function peakBytes(): Promise<number> {

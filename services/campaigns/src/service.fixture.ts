@@ -6,9 +6,10 @@ import { openDatabase } from "@tutelage/platform/database";
 import { connect, serve, served } from "@tutelage/platform/grpc";
 import { createLog } from "@tutelage/platform/log";
 import { Runs } from "@tutelage/platform/runs";
+import { openLease } from "@tutelage/platform/worker";
 import { CampaignsServiceDefinition, Settings, StartCampaignRequest } from "@tutelage/proto/campaigns/v1/campaigns";
 import { testDatabaseUrl } from "../../../tests/support/database.js";
-import type { CampaignState, ResolvedRequest } from "./campaign.js";
+import { Campaign, type CampaignState, type ResolvedRequest } from "./campaign.js";
 import { connectServices } from "./clients.js";
 import { DeletionStore } from "./deletionstore.js";
 import { NamedTasks } from "./namedtasks.js";
@@ -56,6 +57,12 @@ export async function startFixture() {
       const settings = Settings.fromPartial({ ...defaultSettings, ...request.settings });
       const resolved = StartCampaignRequest.fromPartial({ projectId, ...request, settings }) as ResolvedRequest;
       return (await runs.start(resolved.projectId, "", resolved, { state })).id;
+    },
+    /** Claims a campaign as a worker does, and gives what its loop works with; the holder before it has lost it. */
+    hold: async (id: string) => {
+      await database.pool.query("update runs set status = 'RUNNING', fence = fence + 1 where id = $1", [id]);
+      const lease = openLease(database, await runs.get(projectId, id), new AbortController().signal);
+      return new Campaign(lease, services, new FileArtifactStore("/nowhere"), store);
     },
     end: async (id: string, status: string) => {
       await database.pool.query("update runs set status = $2, finished_at = now() where id = $1", [id, status]);

@@ -1,5 +1,5 @@
 /** /v1/campaigns/{id}/ledger: every teacher call that a campaign made, and what it cost. */
-import type { LedgerEntry } from "@tutelage/proto/campaigns/v1/campaigns";
+import type { LedgerEntry, LedgerTotal } from "@tutelage/proto/campaigns/v1/campaigns";
 import { z } from "zod";
 import { campaignKey, campaignRef } from "./campaigns.js";
 import { snake } from "./cases.js";
@@ -70,10 +70,8 @@ export const campaignLedgerRoutes: Routes = (app, { backends }) => {
       return {
         calls: ledger.entries.map(callJson),
         next_cursor: ledger.nextCursor,
-        ...(query.cursor !== ""
-          ? {}
-          : { totals: ledger.totals.map(({ usage, ...total }) => snake({ ...total, ...usage })) }),
-      } as z.output<typeof ledgerPage>;
+        totals: query.cursor === "" ? ledger.totals.flatMap(totalJson) : undefined,
+      };
     },
   );
 
@@ -101,6 +99,10 @@ export const campaignLedgerRoutes: Routes = (app, { backends }) => {
     },
   );
 };
+
+function totalJson({ purpose, failedCalls, usage }: LedgerTotal) {
+  return usage === undefined ? [] : [snake({ purpose, failedCalls, ...usage })];
+}
 
 /** Without prompt and reply: those are for whoever asks for one call. */
 function callJson({ purpose, iteration, call }: LedgerEntry): z.output<typeof ledgerCall> {

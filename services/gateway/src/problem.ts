@@ -2,6 +2,7 @@
 import { asTutelageError, type ErrorCode, type FieldViolation } from "@tutelage/platform/errors";
 import type { FastifyError, FastifyReply, FastifyRequest } from "fastify";
 import { hasZodFastifySchemaValidationErrors } from "fastify-type-provider-zod";
+import { meantIssues, type UnionIssue } from "./unions.js";
 
 export interface Problem {
   status: number;
@@ -101,15 +102,12 @@ interface Issue {
     expected?: string;
     values?: unknown[];
     keys?: string[];
-    /** What each alternative of a union has against the value. */
-    errors?: NestedIssue[][];
+    errors?: UnionIssue["params"]["errors"];
   };
 }
 
-type NestedIssue = { code: string; path: PropertyKey[]; message: string } & Issue["params"];
-
 function invalidRequest(issues: Issue[]): Problem {
-  const errors = issues.flatMap(explain);
+  const errors = issues.flatMap(meantIssues).flatMap(explain);
   return {
     status: 400,
     title: "The request is not valid",
@@ -129,15 +127,6 @@ function explain({ keyword, instancePath, message, params }: Issue): FieldViolat
     }));
   }
   if (keyword === "invalid_union") {
-    // The alternative that was meant is the one whose form fits, so that what is wrong lies within it.
-    const meant = params.errors?.find((issues) =>
-      issues.some(({ code, path }) => path.length > 0 || code === "unrecognized_keys"),
-    );
-    if (meant !== undefined) {
-      return meant.flatMap(({ code, path, message: why, ...rest }) =>
-        explain({ keyword: code, instancePath: [instancePath, ...path].join("/"), message: why, params: rest }),
-      );
-    }
     const expected = (params.errors ?? []).flatMap((one) => one.flatMap((issue) => issue.expected ?? []));
     if (expected.length > 0) return [{ field, description: `must be ${expected.map(article).join(" or ")}.` }];
   }

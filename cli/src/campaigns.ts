@@ -1,0 +1,186 @@
+/** tutelage campaigns …: what a campaign did, and what it is called. */
+import { type Command, InvalidArgumentError, Option } from "commander";
+import type { Campaign } from "./api.js";
+import { type CommandContext, query } from "./context.js";
+import { exitCodes, Stop } from "./exit.js";
+import { duration, money, percent, table } from "./show.js";
+
+interface Candidate {
+  number: number;
+  iteration: number;
+  accepted: boolean;
+  rejection: string;
+  output: string;
+  input: string;
+  probability: number;
+}
+
+interface LedgerCall {
+  id: string;
+  purpose: string;
+  iteration?: number;
+  finished_at: string;
+  prompt_tokens: number;
+  completion_tokens: number;
+  cost_micro_usd: number;
+  seconds: number;
+  outcome: string;
+  error_code: string;
+}
+
+interface LedgerTotal {
+  purpose: string;
+  calls: number;
+  failed_calls: number;
+  reused_calls: number;
+  prompt_tokens: number;
+  completion_tokens: number;
+  cost_micro_usd: number;
+  teacher_seconds: number;
+}
+
+/** Adds to `campaigns` the commands that look closer, or change what may change. */
+export function addCampaignCommands(campaigns: Command, { api, print }: CommandContext): void {
+  campaigns
+    .command("update <id>")
+    .description("rename or annotate a campaign, or raise a cap of a running one; what is left out stays")
+    .option("--name <name>", "a name for people")
+    .option("--note <text>", "whatever is worth remembering; empty removes it")
+    .option("--tag <tag...>", "instead of the tags it has")
+    .option("--max-teacher-calls <count>", "a higher cap, from the next iteration on; 0 for none", wholeNumber)
+    .option("--max-cost-micro-usd <amount>", "a higher cap, from the next iteration on; 0 for none", wholeNumber)
+    .action(
+      async (
+        id: string,
+        given: { name?: string; note?: string; tag?: string[]; maxTeacherCalls?: number; maxCostMicroUsd?: number },
+      ) => {
+        const change = {
+          name: given.name,
+          note: given.note,
+          tags: given.tag,
+          max_teacher_calls: given.maxTeacherCalls,
+          max_cost_micro_usd: given.maxCostMicroUsd,
+        };
+        if (Object.values(change).every((value) => value === undefined)) {
+          throw new Stop("Say what to change: --name, --note, --tag, or a cap; see --help.", exitCodes.usage);
+        }
+        const campaign = await api().json<Campaign>("PATCH", `/v1/campaigns/${id}`, change);
+        print(campaign, () => `${id}: changed`);
+      },
+    );
+
+  campaigns
+    .command("candidates <id>")
+    .description("what the teacher wrote, and what became of it")
+    .addOption(new Option("--accepted", "only those that became rows").conflicts("rejected"))
+    .option("--rejected", "only those that did not")
+    .option("--reason <reason>", "only those rejected for this reason, e.g. near_duplicate")
+    .option("--seed-row <row>", "only those written from this seed row")
+    .option("--iteration <number>", "only this iteration")
+    .option("--limit <count>", "most candidates to list", "100")
+    .action(
+      async (
+        id: string,
+        given: Record<"reason" | "seedRow" | "iteration" | "limit", string | undefined> &
+          Record<"accepted" | "rejected", true | undefined>,
+      ) => {
+        const asked = query({
+          accepted: given.accepted ? "true" : given.rejected ? "false" : undefined,
+          rejection: given.reason,
+          seed_row: given.seedRow,
+          iteration: given.iteration,
+          limit: given.limit,
+        });
+        const path = `/v1/campaigns/${id}/candidates${asked}`;
+        const { candidates } = await api().json<{ candidates: Candidate[] }>("GET", path);
+        print(candidates, () =>
+          table(
+            ["iteration", "", "sure", "output", "input"],
+            candidates.map((one) => [
+              String(one.iteration),
+              one.accepted ? "kept" : one.rejection,
+              percent(one.probability),
+              one.output,
+              one.input.replaceAll("\n", " "),
+            ]),
+          ),
+        );
+      },
+    );
+
+  campaigns
+    .command("ledger <id> [call]")
+    .description("every teacher call and what it cost; or one call with its prompt and raw reply")
+    .option("--limit <count>", "most calls to list; the totals are over all", "100")
+    .action(async (id: string, call: string | undefined, { limit }: { limit: string }) => {
+      if (call !== undefined) {
+        const one = await api().json<LedgerCall & { prompt: string; raw_reply: string }>(
+          "GET",
+          `/v1/campaigns/${id}/ledger/${call}`,
+        );
+        print(one, () => `${callsTable([one])}\n\nPrompt\n${one.prompt}\n\nReply\n${one.raw_reply}`);
+        return;
+      }
+      const ledger = await api().json<{ calls: LedgerCall[]; totals: LedgerTotal[] }>(
+        "GET",
+        `/v1/campaigns/${id}/ledger${query({ limit })}`,
+      );
+      print(ledger, () => `${totalsTable(ledger.totals)}\n\n${callsTable(ledger.calls)}`);
+    });
+
+  campaigns
+    .command("dataset <id>")
+    .description("the dataset version that the returned student was trained on")
+    .action(async (id: string) => {
+      const dataset = await api().json<{ version: { id: string; row_count: number }; seed_version_id: string }>(
+        "GET",
+        `/v1/campaigns/${id}/dataset`,
+      );
+      print(dataset, () =>
+        table(
+          ["version", "rows", "began with"],
+          [[dataset.version.id, String(dataset.version.row_count), dataset.seed_version_id]],
+        ),
+      );
+    });
+}
+
+function callsTable(calls: readonly LedgerCall[]): string {
+  return table(
+    ["call", "ended", "purpose", "iteration", "tokens in", "out", "cost", "seconds", ""],
+    calls.map((one) => [
+      one.id,
+      one.finished_at.slice(0, 19).replace("T", " "),
+      one.purpose,
+      one.iteration === undefined ? "–" : String(one.iteration),
+      String(one.prompt_tokens),
+      String(one.completion_tokens),
+      money(one.cost_micro_usd),
+      one.seconds.toFixed(1),
+      one.outcome === "failed" ? `failed: ${one.error_code}` : one.outcome,
+    ]),
+  );
+}
+
+function totalsTable(totals: readonly LedgerTotal[]): string {
+  return table(
+    ["purpose", "calls", "failed", "reused", "tokens in", "out", "cost", "time"],
+    totals.map((one) => [
+      one.purpose,
+      String(one.calls),
+      String(one.failed_calls),
+      String(one.reused_calls),
+      String(one.prompt_tokens),
+      String(one.completion_tokens),
+      money(one.cost_micro_usd),
+      duration(one.teacher_seconds),
+    ]),
+  );
+}
+
+function wholeNumber(text: string): number {
+  const value = Number(text);
+  if (!Number.isSafeInteger(value) || value < 0)
+    throw new InvalidArgumentError("It must be a whole number, 0 or more.");
+  return value;
+}

@@ -1,0 +1,16 @@
+/** What every group of commands gets. */
+import type { Api } from "./api.js";
+
+export interface CommandContext {
+  api(): Api;
+  /** Prints a result: as JSON when asked, else as text. */
+  print(value: unknown, text: () => string): void;
+  /** A line for a person, beside the result. */
+  note(line: string): void;
+}
+
+/** A query of what was given; what is undefined is left out. */
+export function query(given: Record<string, string | undefined>): string {
+  const entries = Object.entries(given).filter((entry): entry is [string, string] => entry[1] !== undefined);
+  return entries.length === 0 ? "" : `?${new URLSearchParams(entries)}`;
+}

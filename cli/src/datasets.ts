@@ -1,0 +1,110 @@
+/** tutelage datasets …: rows of a version, what changed between two, where a row comes from. */
+import type { Command } from "commander";
+import { type CommandContext, query } from "./context.js";
+import { percent, table } from "./show.js";
+
+interface Row {
+  id: string;
+  input: string;
+  messages: { role: string; content: string }[];
+  output: string;
+  split: string;
+  origin: string;
+  iteration: number;
+}
+
+interface Diff {
+  changes: { kind: "added" | "removed"; row: Row }[];
+  next_cursor: string;
+  summary?: { added_rows: number; removed_rows: number; unchanged_rows: number };
+}
+
+interface Lineage {
+  row: Row;
+  ancestors: Row[];
+  children: Row[];
+  child_count: number;
+  descendant_count: number;
+  added_in?: { id: string };
+  made_by?: {
+    campaign_id: string;
+    campaign_name: string;
+    candidate: {
+      call_id: string;
+      probability: number;
+      verdicts: { checker: string; answer: string; label_probability: number }[];
+    };
+  };
+}
+
+/** Adds to `datasets` the commands that look into versions. */
+export function addDatasetCommands(datasets: Command, { api, print }: CommandContext): void {
+  datasets
+    .command("rows <version>")
+    .description("rows of a version, in order")
+    .option("--split <split>", "only train, dev or test")
+    .option("--origin <origin>", "only seed or synthetic rows")
+    .option("--output <output>", "only rows with exactly this output")
+    .option("--root <row>", "only what grew from this seed row")
+    .option("--iteration <number>", "only rows that this iteration added; 0 for seed rows")
+    .option("--contains <text>", "only rows with this text in their input, whatever its case")
+    .option("--limit <count>", "most rows to list", "100")
+    .action(async (version: string, given: Record<string, string | undefined>) => {
+      const { rows } = await api().json<{ rows: Row[] }>("GET", `/v1/versions/${version}/rows${query(given)}`);
+      print(rows, () => table(["row", "split", "origin", "output", "input"], rows.map(rowCells)));
+    });
+
+  datasets
+    .command("diff <version>")
+    .description("rows that a version has and another has not, and the reverse")
+    .option("--against <version>", "the other version; the version's parent when left out")
+    .option("--change <kind>", "only added, or only removed rows")
+    .option("--limit <count>", "most rows to list; the numbers are over all", "100")
+    .action(async (version: string, given: Record<string, string | undefined>) => {
+      const diff = await api().json<Diff>("GET", `/v1/versions/${version}/diff${query(given)}`);
+      print(diff, () => {
+        const { added_rows = 0, removed_rows = 0, unchanged_rows = 0 } = diff.summary ?? {};
+        const lines = diff.changes.map(({ kind, row }) => [kind === "added" ? "+" : "-", ...rowCells(row)]);
+        const rest = diff.next_cursor === "" ? "" : "\n… and more; raise --limit to see them";
+        return `${added_rows} added, ${removed_rows} removed, ${unchanged_rows} unchanged\n${table(
+          ["", "row", "split", "origin", "output", "input"],
+          lines,
+        )}${rest}`;
+      });
+    });
+
+  datasets
+    .command("lineage <version> <row>")
+    .description("the row that a row was written from, up to the seed row; what grew from it; which campaign made it")
+    .action(async (version: string, row: string) => {
+      const lineage = await api().json<Lineage>("GET", `/v1/versions/${version}/rows/${row}/lineage`);
+      print(lineage, () => lineageText(lineage));
+    });
+}
+
+function rowCells({ id, split, origin, output, input, messages }: Row): string[] {
+  const text = messages.length === 0 ? input : (messages.findLast(({ role }) => role === "user")?.content ?? "");
+  return [id, split, origin, output, text.replaceAll("\n", " ")];
+}
+
+function lineageText({ row, ancestors, children, child_count, descendant_count, added_in, made_by }: Lineage): string {
+  const header = ["", "row", "split", "origin", "output", "input"];
+  const lines = [
+    ...ancestors.toReversed().map((one) => ["from", ...rowCells(one)]),
+    ["this", ...rowCells(row)],
+    ...children.map((one) => ["to", ...rowCells(one)]),
+  ];
+  const told = [
+    table(header, lines),
+    `${child_count} written from it, ${descendant_count} grown from it in all; added in version ${added_in?.id ?? "?"}`,
+  ];
+  if (made_by !== undefined) {
+    const { call_id, probability, verdicts } = made_by.candidate;
+    told.push(`made by campaign ${made_by.campaign_id} (${made_by.campaign_name}), teacher call ${call_id}`);
+    for (const { checker, answer, label_probability } of verdicts) {
+      told.push(`  ${checker} says ${answer}, and gives its label ${percent(label_probability)}`);
+    }
+    told.push(`  its label is right with probability ${percent(probability)}`);
+  }
+  return told.join("\n");
+}
