@@ -55,12 +55,19 @@ function howToAsk({ exportRun, report }: CardFacts, exported: ExportedStudent, t
   const scored = report.campaign?.request?.settings?.decoding?.scoreLabels ?? task.labels.length > 0;
   const load = adapter ? adapterLoading(exported) : mergedLoading;
   const ask = scored ? askLabels(exported) : askText;
+  const fromPackage = adapter && exported.model.startsWith("package:") && !exported.includesBase;
+  const needs = ["torch", "transformers", ...(adapter ? ["peft"] : []), ...(fromPackage ? ["gguf"] : [])];
+  const imports = [
+    ...(fromPackage ? ["import importlib.util", ""] : []),
+    "import torch",
+    ...(adapter ? ["from peft import PeftModel"] : []),
+    `from transformers import AutoModelForCausalLM, AutoTokenizer${scored ? "" : ", GenerationConfig"}`,
+  ];
   return `The prompt is this text, with the input in the place of \`{input}\`; the answer follows after one space. Asked in
-other words it will do worse. Needs \`torch\`, \`transformers\`${adapter ? " and `peft`" : ""}${exported.model.startsWith("package:") && adapter && !exported.includesBase ? ` and \`gguf\`, and the Python package of \`${line(exported.model)}\`` : ""}.
+other words it will do worse. Needs ${needs.map((name) => `\`${name}\``).join(", ")}${fromPackage ? ` and the Python package that holds \`${line(exported.model)}\`` : ""}.
 
 \`\`\`python
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer${scored ? "" : ", GenerationConfig"}
+${imports.join("\n")}
 
 folder = "."  # where this file lies
 template = ${python(task.promptTemplate)}
@@ -85,23 +92,20 @@ const mergedLoading = `model = AutoModelForCausalLM.from_pretrained(folder, dtyp
 /** The base weights by what they are: beside the adapter, on a hub, or in a Python package. */
 function adapterLoading({ model, modelDigest, includesBase }: ExportedStudent): string {
   const put = "model = PeftModel.from_pretrained(base, folder)";
-  const head = `from peft import PeftModel`;
   if (includesBase) {
-    return `${head}\nbase = AutoModelForCausalLM.from_pretrained(folder + "/base", dtype="auto")\n${put}`;
+    return `base = AutoModelForCausalLM.from_pretrained(folder + "/base", dtype="auto")\n${put}`;
   }
   if (model.startsWith("hf:")) {
     const { name, revision } = hubName(model);
     const from = `${python(name)}, revision=${python(revision)}, dtype="auto"`;
-    return `${head}\nbase = AutoModelForCausalLM.from_pretrained(${from})\n${put}`;
+    return `base = AutoModelForCausalLM.from_pretrained(${from})\n${put}`;
   }
   const [module = "", ...rest] = model.replace(/^package:/, "").split("/");
   const [where, file] = model.startsWith("package:")
     ? [`importlib.util.find_spec(${python(module)}).submodule_search_locations[0]`, rest.join("/")]
     : [python("path/to/the/base"), ""];
   const gguf = file === "" ? `dtype="auto"` : `gguf_file=${python(file)}, dtype=torch.float32`;
-  return `import importlib.util
-${head}
-base = ${where}  # ${line(model)}, SHA-256 ${modelDigest}
+  return `base = ${where}  # ${line(model)}, SHA-256 ${modelDigest}
 base = AutoModelForCausalLM.from_pretrained(base, ${gguf})
 ${put}`;
 }
