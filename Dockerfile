@@ -5,7 +5,8 @@
 #   docker build --target standalone --tag tutelage .
 #   docker run --publish 8080:8080 --env TUTELAGE_TOKEN --volume tutelage:/var/lib/tutelage tutelage
 #
-# TORCH=cuda takes PyTorch's CUDA build: 6 GB instead of 1.
+# --build-arg TORCH=cpu (the default) takes PyTorch's CPU build from PyTorch's own index, 1 GB;
+# TORCH=cuda takes the pinned and hashed CUDA build from the index of all other packages, 6 GB.
 
 FROM node:24-bookworm-slim AS base
 WORKDIR /app

@@ -5,6 +5,8 @@ export default defineConfig({
     include: ["services/*/src/**/*.test.ts", "cli/src/**/*.test.ts", "tests/**/*.test.ts"],
     globalSetup: ["tests/support/postgres-setup.ts"],
     pool: "forks",
+    // A developer's own token is not the tests'.
+    env: { TUTELAGE_TOKEN: "", TUTELAGE_TOKEN_FILE: "" },
     // Two cores: the student and Postgres need one.
     maxWorkers: 2,
     testTimeout: 30_000,

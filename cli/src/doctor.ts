@@ -3,6 +3,7 @@ import { execFile } from "node:child_process";
 import { statfs } from "node:fs/promises";
 import { freemem, homedir, totalmem } from "node:os";
 import { promisify } from "node:util";
+import { exitCodes, Stop } from "./exit.js";
 import { tokenHeaders } from "./token.js";
 
 const run = promisify(execFile);
@@ -72,6 +73,7 @@ async function profiles(url: string): Promise<Finding> {
   const names = async (kind: string) => {
     const headers = tokenHeaders();
     const response = await fetch(`${url}/v1/profiles/${kind}`, { headers, signal: AbortSignal.timeout(5_000) });
+    if (response.status === 401) throw new Stop("the server wants its token: set TUTELAGE_TOKEN", exitCodes.refused);
     return ((await response.json()) as { profiles: { name: string }[] }).profiles.map(({ name }) => name);
   };
   try {
@@ -86,8 +88,9 @@ async function profiles(url: string): Promise<Finding> {
         ? "The embedded teacher is small: a stronger one is a few lines in a file that TEACHER_PROFILES names."
         : "",
     };
-  } catch {
-    return { name: "profiles", state: "note", found: "not asked: the server is away", fix: "" };
+  } catch (error) {
+    const why = error instanceof Stop ? error.message : "the server is away";
+    return { name: "profiles", state: "note", found: `not asked: ${why}`, fix: "" };
   }
 }
 

@@ -1,14 +1,9 @@
-import { mkdir, writeFile } from "node:fs/promises";
 import { get } from "node:http";
-import { join } from "node:path";
-import { Readable } from "node:stream";
-import { pathToFileURL } from "node:url";
 import { Campaign, Mining, Selection, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
 import { RunStatus } from "@tutelage/proto/run/v1/run";
 import { TuningMethod } from "@tutelage/proto/student/v1/student";
 import { Grader, TaskKind } from "@tutelage/proto/task/v1/task";
 import request from "supertest";
-import tar from "tar-stream";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { campaignBody, type Fixture, startFixture } from "./gateway-fixture.js";
 
@@ -189,31 +184,18 @@ test("a stopping gateway ends its event streams instead of waiting for campaigns
   await other.stop();
 });
 
-test("the student of a finished campaign is a tar file, byte for byte; before that there is none", async () => {
-  const campaign = runningCampaign();
-  const path = `/v1/campaigns/${campaign.run?.id}`;
-  const early = (await api().get(`${path}/model`).expect(409)).body;
-  expect(early.reason).toBe("campaign_not_finished");
-  expect(
-    (
-      await api()
-        .post(`${path}/predict`)
-        .send({ inputs: ["hello"] })
-        .expect(409)
-    ).body.reason,
-  ).toBe(early.reason);
-
-  const folder = join(fixture.home, "artifacts/default/runs/r/1/checkpoint");
-  await mkdir(folder, { recursive: true });
-  const weights = Buffer.alloc(3_000_000, "weights ");
-  await writeFile(join(folder, "adapter_model.safetensors"), weights);
-  await writeFile(join(folder, "checkpoint.json"), "{}");
-  finish(campaign, pathToFileURL(folder).href);
-  const response = await fetch(`${fixture.url}${path}/model`);
-  expect(response.headers.get("content-disposition")).toBe('attachment; filename="support.tar"');
-  const files = await untar(Buffer.from(await response.arrayBuffer()));
-  expect([...files.keys()]).toEqual(["support/adapter_model.safetensors", "support/checkpoint.json"]);
-  expect(files.get("support/adapter_model.safetensors")?.equals(weights)).toBe(true);
+test("before a campaign has finished there is no student to take home or to ask", async () => {
+  const path = `/v1/campaigns/${runningCampaign().run?.id}`;
+  for (const call of [
+    api().get(`${path}/model`),
+    api().post(`${path}/exports`).send({ form: "merged" }),
+    api().get(`${path}/exports/${crypto.randomUUID()}`),
+    api()
+      .post(`${path}/predict`)
+      .send({ inputs: ["hello"] }),
+  ]) {
+    expect((await call.expect(409)).body.reason).toBe("campaign_not_finished");
+  }
 });
 
 test("the student answers with probabilities, by scoring the task's labels", async () => {
@@ -282,14 +264,4 @@ function openEvents(id: string, headers: Record<string, string> = {}, url = fixt
       }),
     close: () => call.destroy(),
   };
-}
-
-async function untar(bytes: Buffer): Promise<Map<string, Buffer>> {
-  const files = new Map<string, Buffer>();
-  for await (const entry of Readable.from([bytes]).pipe(tar.extract())) {
-    const chunks: Buffer[] = [];
-    for await (const chunk of entry) chunks.push(chunk as Buffer);
-    files.set(entry.header.name, Buffer.concat(chunks));
-  }
-  return files;
 }

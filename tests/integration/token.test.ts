@@ -56,16 +56,17 @@ test("the documentation says so", async () => {
 });
 
 test("the command line shows the token, and says what to do without it", async () => {
-  const tutelage = async (environment: NodeJS.ProcessEnv) =>
-    await promisify(execFile)(process.execPath, [main, "--url", url, "profiles"], {
+  const tutelage = async (environment: NodeJS.ProcessEnv, command = "profiles") =>
+    await promisify(execFile)(process.execPath, [main, "--url", url, command], {
       env: { ...process.env, TUTELAGE_TOKEN: "", ...environment },
     }).then(
-      () => ({ code: 0, stderr: "" }),
-      ({ code, stderr }: { code: number; stderr: string }) => ({ code, stderr }),
+      ({ stdout }) => ({ code: 0, stderr: "", stdout }),
+      ({ code, stderr, stdout }: { code: number; stderr: string; stdout: string }) => ({ code, stderr, stdout }),
     );
   expect(await tutelage({ TUTELAGE_TOKEN: token })).toMatchObject({ code: 0 });
   const without = await tutelage({});
   expect(without.code).toBe(65);
   expect(without.stderr).toContain("Set TUTELAGE_TOKEN");
   expect((await tutelage({ TUTELAGE_TOKEN_FILE: "/no/such/file" })).code).toBe(66);
+  expect((await tutelage({}, "doctor")).stdout).toContain("the server wants its token");
 });

@@ -95,9 +95,10 @@ export const campaignExportRoutes: Routes = (app, { backends, artifacts, shutdow
     },
     async ({ params }) => {
       const campaign = await backends.campaigns.getCampaign(campaignKey(params.campaign));
+      const { uri } = finalCheckpoint(campaign);
       if (!isUuid(params.export)) throw notFound("export", params.export);
       const run = await backends.training.getExportRun({ projectId, id: params.export });
-      if (run.request?.checkpoint?.uri !== finalCheckpoint(campaign).uri) throw notFound("export", params.export);
+      if (run.request?.checkpoint?.uri !== uri) throw notFound("export", params.export);
       return shown(run);
     },
   );

@@ -9,7 +9,12 @@ import { modelCard } from "./modelcard.js";
 
 const accuracy = { successes: 15, n: 20, value: 0.75, ci95Low: 0.53, ci95High: 0.89 };
 
-function card(exported: Partial<ExportedStudent>, form = ExportForm.ADAPTER, task: Partial<Task> = {}): string {
+function card(
+  exported: Partial<ExportedStudent>,
+  form = ExportForm.ADAPTER,
+  task: Partial<Task> = {},
+  messages: { role: string; content: string }[] = [],
+): string {
   return modelCard({
     report: Report.fromPartial({
       campaign: {
@@ -28,6 +33,7 @@ function card(exported: Partial<ExportedStudent>, form = ExportForm.ADAPTER, tas
         },
       },
       iterations: [{}, {}],
+      seedRows: [{ row: { id: "r", messages } }],
     }),
     exportRun: ExportRun.fromPartial({
       request: { form },
@@ -74,7 +80,7 @@ test.each<[string, Partial<ExportedStudent>, string]>([
 
 test("a free text is generated, a label is the likeliest, with the end of sequence only where it was scored", () => {
   expect(card({}, ExportForm.MERGED)).toContain('template = "Say \\"{input}\\"\\nA:"');
-  expect(card({}, ExportForm.MERGED)).toContain("model.generate(**prompt, generation_config=settings)");
+  expect(card({}, ExportForm.MERGED)).toContain("attention_mask=torch.ones_like(ids), generation_config=settings)");
   const labels = [
     { name: "yes", description: "" },
     { name: "yes or no", description: "either" },
@@ -84,4 +90,15 @@ test("a free text is generated, a label is the likeliest, with the end of sequen
   expect(scored).toContain("+ [tokenizer.eos_token_id]");
   expect(card({}, ExportForm.MERGED, { labels })).not.toContain("eos_token_id");
   expect(scored).not.toContain("peft");
+});
+
+test("a conversation is asked through the chat template, and its labels follow it without a space", () => {
+  const labels = [
+    { name: "yes", description: "" },
+    { name: "no", description: "" },
+  ];
+  const text = card({}, ExportForm.MERGED, { labels }, [{ role: "user", content: "Well?" }]);
+  expect(text).toContain("apply_chat_template(turns, add_generation_prompt=True, tokenize=False)");
+  expect(text).toContain("answer = tokenizer(label, add_special_tokens=False)");
+  expect(text).not.toContain("template = ");
 });

@@ -54,22 +54,34 @@ function howToAsk({ exportRun, report }: CardFacts, exported: ExportedStudent, t
   const adapter = exportRun.request?.form === ExportForm.ADAPTER;
   const scored = report.campaign?.request?.settings?.decoding?.scoreLabels ?? task.labels.length > 0;
   const load = adapter ? adapterLoading(exported) : mergedLoading;
-  const ask = scored ? askLabels(exported) : askText;
-  return `The prompt is this text, with the input in the place of \`{input}\`; the answer follows after one space. Asked in
-other words it will do worse. Needs \`torch\`, \`transformers\`${adapter ? " and `peft`" : ""}${exported.model.startsWith("package:") && adapter && !exported.includesBase ? ` and \`gguf\`, and the Python package of \`${line(exported.model)}\`` : ""}.
+  const conversation = report.seedRows.some(({ row }) => (row?.messages.length ?? 0) > 0);
+  const ask = scored ? askLabels(exported, conversation) : askText;
+  const how = conversation
+    ? "It is asked with the turns of a conversation, through the model's chat template."
+    : "The prompt is this text, with the input in the place of `{input}`; the answer follows after one space.";
+  const fromPackage = adapter && exported.model.startsWith("package:") && !exported.includesBase;
+  const needs = ["torch", "transformers", ...(adapter ? ["peft"] : []), ...(fromPackage ? ["gguf"] : [])];
+  const imports = [
+    ...(fromPackage ? ["import importlib.util", ""] : []),
+    "import torch",
+    ...(adapter ? ["from peft import PeftModel"] : []),
+    `from transformers import AutoModelForCausalLM, AutoTokenizer${scored ? "" : ", GenerationConfig"}`,
+  ];
+  return `${how} Asked
+otherwise it will do worse. Needs ${needs.map((name) => `\`${name}\``).join(", ")}${fromPackage ? ` and the Python package that holds \`${line(exported.model)}\`` : ""}.
 
 \`\`\`python
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer${scored ? "" : ", GenerationConfig"}
+${imports.join("\n")}
 
 folder = "."  # where this file lies
-template = ${python(task.promptTemplate)}
-${scored ? `labels = ${python(task.labels.map(({ name }) => name))}\n` : ""}tokenizer = AutoTokenizer.from_pretrained(folder)
+${conversation ? "" : `template = ${python(task.promptTemplate)}\n`}${scored ? `labels = ${python(task.labels.map(({ name }) => name))}\n` : ""}tokenizer = AutoTokenizer.from_pretrained(folder)
 ${load}
+
+${conversation ? promptOfTurns : promptOfText}
 
 ${ask}
 
-print(ask(${python("an input")}))
+print(ask(${conversation ? '[{"role": "user", "content": "an input"}]' : python("an input")}))
 \`\`\`
 ${
   scored
@@ -85,45 +97,50 @@ const mergedLoading = `model = AutoModelForCausalLM.from_pretrained(folder, dtyp
 /** The base weights by what they are: beside the adapter, on a hub, or in a Python package. */
 function adapterLoading({ model, modelDigest, includesBase }: ExportedStudent): string {
   const put = "model = PeftModel.from_pretrained(base, folder)";
-  const head = `from peft import PeftModel`;
   if (includesBase) {
-    return `${head}\nbase = AutoModelForCausalLM.from_pretrained(folder + "/base", dtype="auto")\n${put}`;
+    return `base = AutoModelForCausalLM.from_pretrained(folder + "/base", dtype="auto")\n${put}`;
   }
   if (model.startsWith("hf:")) {
     const { name, revision } = hubName(model);
     const from = `${python(name)}, revision=${python(revision)}, dtype="auto"`;
-    return `${head}\nbase = AutoModelForCausalLM.from_pretrained(${from})\n${put}`;
+    return `base = AutoModelForCausalLM.from_pretrained(${from})\n${put}`;
   }
   const [module = "", ...rest] = model.replace(/^package:/, "").split("/");
   const [where, file] = model.startsWith("package:")
     ? [`importlib.util.find_spec(${python(module)}).submodule_search_locations[0]`, rest.join("/")]
     : [python("path/to/the/base"), ""];
   const gguf = file === "" ? `dtype="auto"` : `gguf_file=${python(file)}, dtype=torch.float32`;
-  return `import importlib.util
-${head}
-base = ${where}  # ${line(model)}, SHA-256 ${modelDigest}
+  return `base = ${where}  # ${line(model)}, SHA-256 ${modelDigest}
 base = AutoModelForCausalLM.from_pretrained(base, ${gguf})
 ${put}`;
 }
 
+/** The prompt's token ids, as the student was taught them. */
+const promptOfText = `def prompt_of(text):
+    return tokenizer(template.replace("{input}", text))["input_ids"]`;
+
+const promptOfTurns = `def prompt_of(turns):
+    text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    return tokenizer(text, add_special_tokens=False)["input_ids"]`;
+
 /** As the campaign measured it: the likeliest label. */
-function askLabels({ labelsEndWithEos }: ExportedStudent): string {
+function askLabels({ labelsEndWithEos }: ExportedStudent, conversation: boolean): string {
   const end = labelsEndWithEos ? " + [tokenizer.eos_token_id]" : "";
   return `@torch.inference_mode()
-def ask(text):
-    prompt = tokenizer(template.replace("{input}", text))["input_ids"]
+def ask(question):
+    prompt = prompt_of(question)
     def score(label):
-        answer = tokenizer(" " + label, add_special_tokens=False)["input_ids"]${end}
+        answer = tokenizer(${conversation ? "label" : '" " + label'}, add_special_tokens=False)["input_ids"]${end}
         values = model(torch.tensor([prompt + answer])).logits[0].float().log_softmax(-1)
         return sum(values[len(prompt) - 1 + at, token] for at, token in enumerate(answer))
     return max(labels, key=score)`;
 }
 
 const askText = `settings = GenerationConfig.from_pretrained(folder)
-def ask(text):
-    prompt = tokenizer(template.replace("{input}", text), return_tensors="pt")
-    ids = model.generate(**prompt, generation_config=settings)[0, prompt["input_ids"].shape[1]:]
-    return tokenizer.decode(ids, skip_special_tokens=True).strip()`;
+def ask(question):
+    ids = torch.tensor([prompt_of(question)])
+    written = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)
+    return tokenizer.decode(written[0, ids.shape[1]:], skip_special_tokens=True).strip()`;
 
 function metrics({ campaign, iterations }: Report): string {
   const outcome = campaign?.outcome;

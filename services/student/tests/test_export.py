@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -19,7 +20,7 @@ from tutelage_student.errors import Code, StudentError
 from tutelage_student.export import export
 from tutelage_student.predict import Decoding, generate, score_labels
 from tutelage_student.recipe import Recipe
-from tutelage_student.task import Task
+from tutelage_student.task import Message, Task
 from tutelage_student.train import fine_tune
 
 # What a user has: a folder, transformers, and PEFT where it is an adapter.
@@ -236,3 +237,15 @@ def test_an_export_over_the_wire(wire):
             list(wire.stub.ExportCheckpoint(request(**changes)))
         assert raised.value.code() is code
         assert message in raised.value.details()
+
+
+def test_a_conversation_is_checked_through_the_chat_template(model, task, tmp_path):
+    weights = trained(tmp_path / "c", model, task)
+    rows = [
+        replace(row, input="", messages=(Message("user", row.input),)) for row in make_rows(4, 3)
+    ]
+    out = tmp_path / "out"
+    result = export(out, model, tmp_path / "c", weights, "merged", task, rows)
+    assert result.check.passed
+    assert result.check.rows == 4
+    assert not result.labels_end_with_eos

@@ -109,7 +109,7 @@ def export(
             dtype,
             pause,
         )
-        labels = encoder.label_ids(False)
+        labels = encoder.label_ids(any(row.messages for row in rows))
         ends = bool(labels) and all(ids[-1] == encoder.eos_id for ids in labels)
         manifest = {
             "format": FORMAT,
