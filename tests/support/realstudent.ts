@@ -11,8 +11,9 @@ const python = join(root, ".venv/bin/python");
 const studentFolder = join(root, "services/student");
 
 /** Writes a Hugging Face folder of a tiny Llama; gives the reference of the model. */
-export async function writeTinyModel(folder: string): Promise<string> {
-  await promisify(execFile)(python, [join(studentFolder, "tests/tiny_model.py"), folder], { cwd: studentFolder });
+export async function writeTinyModel(folder: string, contextTokens = 128): Promise<string> {
+  const args = [join(studentFolder, "tests/tiny_model.py"), folder, String(contextTokens)];
+  await promisify(execFile)(python, args, { cwd: studentFolder });
   return `file:${folder}`;
 }
 

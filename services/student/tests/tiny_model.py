@@ -1,6 +1,6 @@
 """A two-layer Llama with random weights and a word tokenizer, small enough to train in seconds.
 
-`python tests/tiny_model.py OUT_DIR` writes it as a Hugging Face folder; `file:OUT_DIR` names it.
+`python tests/tiny_model.py OUT_DIR [CONTEXT_TOKENS]` writes it as a Hugging Face folder; `file:OUT_DIR` names it.
 Its vocabulary is bytes, so that it reads any text, and a row's words are not split up strangely.
 """
 
@@ -69,6 +69,6 @@ def write(folder: Path, seed: int = 0, context_tokens: int = 128) -> Path:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python tests/tiny_model.py OUT_DIR")
-    write(Path(sys.argv[1]))
+    if len(sys.argv) not in (2, 3):
+        sys.exit("usage: python tests/tiny_model.py OUT_DIR [CONTEXT_TOKENS]")
+    write(Path(sys.argv[1]), context_tokens=int(sys.argv[2]) if len(sys.argv) == 3 else 128)
