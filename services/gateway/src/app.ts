@@ -4,13 +4,7 @@ import swagger from "@fastify/swagger";
 import swaggerUi from "@fastify/swagger-ui";
 import type { Logger } from "@tutelage/platform/log";
 import Fastify, { type FastifyBaseLogger, LogController } from "fastify";
-import {
-  jsonSchemaTransform,
-  jsonSchemaTransformObject,
-  serializerCompiler,
-  validatorCompiler,
-  type ZodTypeProvider,
-} from "fastify-type-provider-zod";
+import { serializerCompiler, validatorCompiler, type ZodTypeProvider } from "fastify-type-provider-zod";
 import { campaignEventRoutes } from "./campaign-events.js";
 import { campaignReportRoutes } from "./campaign-reports.js";
 import { campaignStudentRoutes } from "./campaign-student.js";
@@ -18,6 +12,7 @@ import { campaignRoutes } from "./campaigns.js";
 import { datasetRoutes } from "./datasets.js";
 import { guard } from "./guard.js";
 import { healthRoutes } from "./health.js";
+import { openApi } from "./openapi.js";
 import { handleError, handleNotFound } from "./problem.js";
 import { profileRoutes } from "./profiles.js";
 import type { RouteContext } from "./routes.js";
@@ -73,18 +68,7 @@ export async function buildApp(context: Omit<RouteContext, "shutdown"> & { log: 
   app.setNotFoundHandler(handleNotFound);
   app.removeContentTypeParser("text/plain");
 
-  await app.register(swagger, {
-    openapi: {
-      openapi: "3.1.0",
-      info: {
-        title: "Tutelage",
-        version: "0.1.0",
-        description: "LLM2LLM campaigns: a few dozen labelled examples in, a better small language model out.",
-      },
-    },
-    transform: jsonSchemaTransform,
-    transformObject: jsonSchemaTransformObject,
-  });
+  await app.register(swagger, openApi);
   await app.register(swaggerUi, { routePrefix: "/docs", staticCSP: true });
 
   // The compilers are set in child scopes only: Swagger's own routes have schemas that are not zod's.

@@ -9,7 +9,13 @@ const tags = ["health"];
 export const healthRoutes: Routes = (app, { backends }) => {
   app.get(
     "/health",
-    { schema: { tags, summary: "This process lives", response: { 200: z.object({ status: z.literal("ok") }) } } },
+    {
+      schema: {
+        tags,
+        summary: "This process lives",
+        response: { 200: z.object({ status: z.literal("ok") }), ...problems },
+      },
+    },
     async () => ({ status: "ok" as const }),
   );
 
