@@ -20,7 +20,7 @@ const child = spawn(
   process.execPath,
   [
     join(root, "node_modules/vitest/vitest.mjs"),
-    ...["run", "tests/docs/commands.test.ts", "--reporter=default", "--reporter=json", `--outputFile.json=${report}`],
+    ...["run", "tests/docs/commands.test.ts", "--reporter=verbose", "--reporter=json", `--outputFile.json=${report}`],
   ],
   // Vitest's own report goes where people look, and not between the lines of who reads JSON.
   { cwd: root, stdio: ["ignore", json ? 2 : "inherit", "inherit"] },

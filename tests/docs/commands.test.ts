@@ -9,6 +9,7 @@ import { cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "n
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { choosePorts } from "@tutelage/standalone/ports";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { testDatabaseUrl } from "../support/database.js";
 import { writeTinyModel } from "../support/realstudent.js";
@@ -37,6 +38,8 @@ let home: string;
 let teacher: TeacherServer;
 let shared: DocServer;
 let environment: NodeJS.ProcessEnv;
+/** A free address for each that a document gives to a service. */
+const addresses = new Map<string, string>();
 
 beforeAll(async () => {
   home = await mkdtemp(join(tmpdir(), "tutelage-docs-"));
@@ -82,6 +85,14 @@ async function ownServer(name: string): Promise<NodeJS.ProcessEnv> {
   };
 }
 
+/** The services' usual addresses, 127.0.0.1:50051 and so on, may be taken on the machine that runs this. */
+async function withFreeAddresses(command: string): Promise<string> {
+  for (const [usual] of command.matchAll(/127\.0\.0\.1:5005\d/g)) {
+    if (!addresses.has(usual)) addresses.set(usual, `127.0.0.1:${(await choosePorts(1))[0]}`);
+  }
+  return command.replace(/127\.0\.0\.1:5005\d/g, (usual) => addresses.get(usual) ?? usual);
+}
+
 /** The examples are copied; what else commands name is the tree itself. */
 async function copyTree(tree: string): Promise<void> {
   await mkdir(tree);
@@ -118,17 +129,14 @@ for (const { file, commands } of documents) {
           if (shell === undefined) throw new Error("There is no shell.");
           if (startsServer(text)) {
             // The plain one is the shared server, which is running.
-            if (text !== "npm start") {
-              server = await startServer(
-                text,
-                join(home, "shells", basename(file), "tree"),
-                await ownServer(basename(file)),
-              );
-              await shell.run(`export TUTELAGE_URL=${server.url}`, 5_000);
-            }
+            if (text === "npm start") return;
+            const tree = join(home, "shells", basename(file), "tree");
+            await server?.stop();
+            server = await startServer(await withFreeAddresses(text), tree, await ownServer(basename(file)));
+            await shell.run(`export TUTELAGE_URL=${server.url}`, 5_000);
             return;
           }
-          const here = text.replaceAll("http://127.0.0.1:8080", (server ?? shared).url);
+          const here = (await withFreeAddresses(text)).replaceAll("http://127.0.0.1:8080", (server ?? shared).url);
           const { code, output } = await shell.run(here, commandMs);
           if ((code === 0) === fails) {
             const end = output.length > 4_000 ? `…${output.slice(-4_000)}` : output;

@@ -10,6 +10,7 @@ import { type Stack, startStack } from "@tutelage/standalone/stack";
 import { type LabelledRow, runTrial, type Trial } from "@tutelage/standalone/trial";
 import { testDatabaseUrl } from "../support/database.js";
 import { writeTinyModel } from "../support/realstudent.js";
+import { noteRoutes } from "../support/routes.js";
 import { startTeacherServer, type TeacherServer } from "../support/teacher-server.js";
 
 export const slow = 240_000;
@@ -98,7 +99,8 @@ export async function startCampaignFixture(): Promise<CampaignFixture> {
       TEACHER_PROFILES: join(home, "profiles/teachers.yaml"),
       STUDENT_THREADS: "1",
       SCRIPTED_TEACHER_KEY: teacherKey,
-      LOG_LEVEL: "warn",
+      // The gateway says then which requests it answered.
+      LOG_LEVEL: "info",
     },
   });
   return {
@@ -109,6 +111,7 @@ export async function startCampaignFixture(): Promise<CampaignFixture> {
       runTrial(stack, { name, rows: use, task, settings: { ...quick, ...settings }, ...profiles }, () => {}),
     stop: async () => {
       await stack.stop();
+      await noteRoutes(join(stack.logDirectory, "gateway.log"));
       await teacher.stop();
       await rm(home, { recursive: true, force: true });
     },
