@@ -108,7 +108,8 @@ export class Api {
   }
 }
 
-async function refusal(response: Response): Promise<Stop> {
+/** What a person is told of an answer that is no success: what and how to mend it, a line for each wrong field. */
+export async function refusal(response: Response): Promise<Stop> {
   const problem = (await response.json().catch(() => ({}))) as Problem;
   const lines = [problem.detail ?? problem.title ?? `The server answered ${response.status}.`];
   for (const { field, message, description } of problem.errors ?? []) {

@@ -12,8 +12,9 @@ import { campaignRoutes } from "./campaigns.js";
 import { datasetRoutes } from "./datasets.js";
 import { guard } from "./guard.js";
 import { healthRoutes } from "./health.js";
+import { parseJsonBody } from "./jsonbody.js";
 import { openApi } from "./openapi.js";
-import { handleError, handleNotFound } from "./problem.js";
+import { checkContentType, handleError, handleNotFound } from "./problem.js";
 import { profileRoutes } from "./profiles.js";
 import type { RouteContext } from "./routes.js";
 
@@ -38,6 +39,7 @@ export async function buildApp(context: Omit<RouteContext, "shutdown"> & { log: 
     // A body must be there within half an hour: the largest import on a slow disk, not a socket held for ever.
     requestTimeout: 1_800_000,
     return503OnClosing: false,
+    frameworkErrors: handleError,
     genReqId: ({ headers }) => {
       const given = headers["x-request-id"];
       return typeof given === "string" && /^[\w.-]{1,128}$/.test(given) ? given : randomUUID();
@@ -75,6 +77,15 @@ export async function buildApp(context: Omit<RouteContext, "shutdown"> & { log: 
   await app.register(async (scope) => {
     scope.setValidatorCompiler(validatorCompiler);
     scope.setSerializerCompiler(serializerCompiler);
+    scope.addHook("onRequest", checkContentType);
+    scope.removeContentTypeParser("application/json");
+    scope.addContentTypeParser("application/json", { parseAs: "string" }, (_request, text, done) => {
+      try {
+        done(null, parseJsonBody(text as string));
+      } catch (error) {
+        done(error as Error);
+      }
+    });
     // A file is not parsed here: the route reads it as it comes.
     scope.addContentTypeParser(["application/x-ndjson", "text/csv"], (_request, payload, done) => done(null, payload));
     const typed = scope.withTypeProvider<ZodTypeProvider>();
