@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { commandsOf } from "./blocks.js";
+import { commandsOf, missingLines } from "./blocks.js";
 
 const block = (body: string, before = "", language = "sh") => `${before}\n\`\`\`${language}\n${body}\n\`\`\`\n`;
 
@@ -37,6 +37,17 @@ test("a mark counts for the block right after it only, and needs a reason", () =
     ["ls", undefined, false],
   ]);
   expect(() => commandsOf("a.md", block("ls", "<!-- not-run: -->"))).toThrow("a.md:1: not-run needs a reason");
+});
+
+test("what a document shows right after a block belongs to the block's output", () => {
+  const text = [block("echo a\necho b"), block("a\n\nb", "", ""), "Text.", block("c", "", ""), block("ls")].join("\n");
+  expect(commandsOf("a.md", text).map((command) => [command.block, command.shows])).toEqual([
+    [1, []],
+    [1, ["a", "b"]],
+    [2, []],
+  ]);
+  expect(missingLines(["64 rows in version …", 'a:   "…" (b)'], '64 rows in version 7\n  a: "x" (b)\n')).toEqual([]);
+  expect(missingLines(["64 rows", "a.c"], "64 rows in version 7\nabc\n")).toEqual(["64 rows", "a.c"]);
 });
 
 test("a block that would go unseen, or that bash cannot read, is refused", () => {

@@ -9,6 +9,10 @@ export interface DocCommand {
   notRun: string | undefined;
   /** The point of the block is a refusal: the command must fail. */
   fails: boolean;
+  /** Number of the block that it stands in. */
+  block: number;
+  /** What the document shows right after the block, with its last command: lines of the block's output, "…" for anything. */
+  shows: readonly string[];
 }
 
 const fence = /^(\s*)```+\s*(\S*)\s*$/;
@@ -22,6 +26,9 @@ export function commandsOf(file: string, text: string): DocCommand[] {
   const lines = text.split("\n");
   const commands: DocCommand[] = [];
   let marked: { kind: string; reason: string } | undefined;
+  let blocks = 0;
+  /** The block just above, with nothing between. */
+  let above: DocCommand | undefined;
   for (let at = 0; at < lines.length; at++) {
     const line = lines[at] ?? "";
     const said = mark.exec(line);
@@ -33,7 +40,7 @@ export function commandsOf(file: string, text: string): DocCommand[] {
     }
     const open = fence.exec(line);
     if (open === null) {
-      if (line.trim() !== "") marked = undefined;
+      if (line.trim() !== "") marked = above = undefined;
       continue;
     }
     const [, indent = "", language = ""] = open;
@@ -45,8 +52,14 @@ export function commandsOf(file: string, text: string): DocCommand[] {
     if (language === "sh") {
       const notRun = marked?.kind === "not-run" ? marked.reason : undefined;
       const fails = marked?.kind === "fails";
-      for (const command of cut(file, block, first + 1)) commands.push({ ...command, notRun, fails });
+      blocks++;
+      for (const command of cut(file, block, first + 1)) {
+        commands.push({ ...command, notRun, fails, block: blocks, shows: [] });
+      }
+    } else if (language === "" && above !== undefined) {
+      above.shows = block.filter((one) => one.trim() !== "");
     }
+    above = language === "sh" ? commands.at(-1) : undefined;
     at++;
     marked = undefined;
   }
@@ -77,4 +90,17 @@ function cut(file: string, block: readonly string[], firstLine: number): Pick<Do
 function isComplete(text: string): boolean {
   const { status, stderr } = spawnSync("bash", ["-n"], { input: `${text}\n`, encoding: "utf8" });
   return status === 0 && stderr === "";
+}
+
+/** The lines of `shows` that are not in the output, spaces aside. */
+export function missingLines(shows: readonly string[], output: string): string[] {
+  const tidy = (text: string) => text.trim().replace(/\s+/g, " ");
+  const lines = output.split("\n").map(tidy);
+  return shows.filter((line) => {
+    const parts = tidy(line)
+      .split("…")
+      .map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
+    const pattern = new RegExp(`^${parts.join(".*")}$`);
+    return !lines.some((one) => pattern.test(one));
+  });
 }

@@ -14,7 +14,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { testDatabaseUrl } from "../support/database.js";
 import { writeTinyModel } from "../support/realstudent.js";
 import { startTeacherServer, type TeacherServer } from "../support/teacher-server.js";
-import { commandsOf } from "./blocks.js";
+import { commandsOf, missingLines } from "./blocks.js";
 import { labelFinder } from "./labels.js";
 import { type DocServer, startServer, startsServer } from "./server.js";
 import { openShell, type Shell } from "./shell.js";
@@ -107,6 +107,9 @@ for (const { file, commands } of documents) {
   describe(file, () => {
     let shell: Shell | undefined;
     let server: DocServer | undefined;
+    let block = 0;
+    /** Of the commands of this block so far. */
+    let said = "";
     beforeAll(async () => {
       if (commands.every(({ notRun }) => notRun !== undefined)) return;
       const folder = join(home, "shells", basename(file));
@@ -121,7 +124,7 @@ for (const { file, commands } of documents) {
       await server?.stop();
     }, 60_000);
 
-    for (const { line, text, notRun, fails } of commands) {
+    for (const { line, text, notRun, fails, block: own, shows } of commands) {
       const name = `${file}:${line}: ${text.split("\n")[0]}`;
       test.skipIf(notRun !== undefined)(
         notRun === undefined ? name : `${name} (not run: ${notRun})`,
@@ -142,6 +145,14 @@ for (const { file, commands } of documents) {
             const end = output.length > 4_000 ? `…${output.slice(-4_000)}` : output;
             const how = fails ? "succeeded, and was to fail" : `ended with exit code ${code}`;
             expect.fail(`${file}:${line}: the command ${how}.\n\n${text}\n\n${end}`);
+          }
+          said = own === block ? said + output : output;
+          block = own;
+          const missing = missingLines(shows, said);
+          if (missing.length > 0) {
+            expect.fail(
+              `${file}:${line}: its output lacks what is shown:\n${missing.join("\n")}\n\n${text}\n\n${said}`,
+            );
           }
         },
         Math.max(commandMs, startMs) + 10_000,
