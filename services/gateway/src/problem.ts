@@ -63,7 +63,9 @@ function acceptedTypes({ routeOptions }: FastifyRequest): readonly string[] {
 /** Refuses a body of a type that the route's schema does not name: a parser for it may be there for other routes. */
 export async function checkContentType(request: FastifyRequest) {
   const type = request.headers["content-type"]?.split(";")[0]?.trim().toLowerCase();
-  if (type === undefined || request.is404 || acceptedTypes(request).includes(type)) return;
+  // Without a body its type cannot matter; some clients name one all the same.
+  const bodyless = request.method === "GET" || request.method === "HEAD";
+  if (type === undefined || bodyless || request.is404 || acceptedTypes(request).includes(type)) return;
   throw Object.assign(new Error("unsupported"), { statusCode: 415, code: "FST_ERR_CTP_INVALID_MEDIA_TYPE" });
 }
 
