@@ -116,7 +116,8 @@ export class Api {
   }
 }
 
-async function refusal(response: Response): Promise<Stop> {
+/** What a person is told of an answer that is no success: what and how to mend it, a line for each wrong field. */
+export async function refusal(response: Response): Promise<Stop> {
   const problem = (await response.json().catch(() => ({}))) as Problem;
   if (response.status === 401) {
     const how = "Set TUTELAGE_TOKEN, or TUTELAGE_TOKEN_FILE, to the token that the server was started with.";

@@ -1,5 +1,6 @@
 /** tutelage run and estimate: data to a dataset, the file to a campaign. */
 import { createHash, randomUUID } from "node:crypto";
+import { relative } from "node:path";
 import type { Api, Campaign } from "./api.js";
 import { exitCodes, Stop } from "./exit.js";
 import { inputOf, isHeldBack, readSource, type SourceFile } from "./rows.js";
@@ -141,6 +142,8 @@ async function importAll(
   });
   let versionId = "";
   for (const [index, { file, split, contentType, body, lines }] of uploads.entries()) {
+    // As the user would type it from where they are.
+    const path = relative("", file.path);
     const { input, output, split: splitColumn } = spec.data.columns;
     const query = new URLSearchParams({
       input_column: input,
@@ -151,21 +154,21 @@ async function importAll(
       ...(splitColumn === undefined ? {} : { split_column: splitColumn }),
       ...(fieldsOf(spec) === undefined ? {} : { fields: JSON.stringify(fieldsOf(spec)) }),
     });
-    const path = `/v1/datasets/${existing.id}/import?${query}`;
+    const route = `/v1/datasets/${existing.id}/import?${query}`;
     // Asked strictly and not is asked twice, even where the rows are the same.
     const key = `cli/${dataKey}/${split}${strict ? "/strict" : ""}`;
-    const reply = await api.upload<ImportReply>(path, contentType, body, key);
+    const reply = await api.upload<ImportReply>(route, contentType, body, key);
     const rejects = reply.rejects ?? [];
     for (const { line, field, message } of rejects.slice(0, shownRejects)) {
-      say(`  ${file.path}:${lines?.[line - 1] ?? line}: ${field === "" ? "" : `${field}: `}${message}`);
+      say(`  ${path}:${lines?.[line - 1] ?? line}: ${field === "" ? "" : `${field}: `}${message}`);
     }
     if (rejects.length > shownRejects) say(`  … and ${rejects.length - shownRejects} more`);
     if (reply.version === undefined) {
-      throw new Stop(`${file.path}: ${reply.detail ?? "nothing was imported."}`, exitCodes.refused);
+      throw new Stop(`${path}: ${reply.detail ?? "nothing was imported."}`, exitCodes.refused);
     }
     versionId = reply.version.id;
     const left = (reply.rejected_rows ?? 0) > 0 ? `, ${reply.rejected_rows} left out` : "";
-    say(`${file.path}: ${reply.imported_rows} rows as ${split}${left}`);
+    say(`${path}: ${reply.imported_rows} rows as ${split}${left}`);
   }
   return versionId;
 }

@@ -10,6 +10,7 @@ import { type Stack, startStack } from "@tutelage/standalone/stack";
 import { type LabelledRow, runTrial, type Trial } from "@tutelage/standalone/trial";
 import { testDatabaseUrl } from "../support/database.js";
 import { writeTinyModel } from "../support/realstudent.js";
+import { noteRoutes } from "../support/routes.js";
 import { startTeacherServer, type TeacherServer } from "../support/teacher-server.js";
 
 export const slow = 240_000;
@@ -123,7 +124,8 @@ ${teachers
       TEACHER_PROFILES: join(home, "profiles/teachers.yaml"),
       STUDENT_THREADS: "1",
       SCRIPTED_TEACHER_KEY: teacherKey,
-      LOG_LEVEL: "warn",
+      // The gateway says then which requests it answered.
+      LOG_LEVEL: "info",
       ...options.environment,
     },
   });
@@ -136,6 +138,7 @@ ${teachers
       runTrial(stack, { name, rows: use, task, settings: { ...quick, ...settings }, ...profiles }, () => {}),
     stop: async () => {
       await stack.stop();
+      await noteRoutes(join(stack.logDirectory, "gateway.log"));
       await teacher.stop();
       await rm(home, { recursive: true, force: true });
     },

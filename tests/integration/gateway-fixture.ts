@@ -19,10 +19,12 @@ import {
 } from "@tutelage/proto/campaigns/v1/campaigns";
 import { EvaluationServiceDefinition, type PredictRequest } from "@tutelage/proto/evaluation/v1/evaluation";
 import { RunStatus } from "@tutelage/proto/run/v1/run";
-import { TeacherServiceDefinition } from "@tutelage/proto/teacher/v1/teacher";
-import { TrainingServiceDefinition } from "@tutelage/proto/training/v1/training";
+import { TuningMethod } from "@tutelage/proto/student/v1/student";
+import { TeacherProfile, TeacherServiceDefinition } from "@tutelage/proto/teacher/v1/teacher";
+import { StudentProfile, TrainingServiceDefinition } from "@tutelage/proto/training/v1/training";
 import type { CompatServiceDefinition } from "nice-grpc";
 import { testDatabaseUrl } from "../support/database.js";
+import { recordingLog } from "../support/routes.js";
 
 export const log = createLog("test", "fatal");
 
@@ -117,6 +119,20 @@ function standIn<Definition extends CompatServiceDefinition>(definition: Definit
   return served(definition, { ...Object.fromEntries(others), ...some } as never);
 }
 
+const studentProfile = StudentProfile.fromPartial({
+  name: "smollm2-135m",
+  model: "package:module/model.gguf",
+  description: "Small.",
+  recipe: { method: TuningMethod.LORA, batchRows: 8, microBatchTokens: 2048, learningRate: 0.001, maxGradNorm: 1 },
+});
+const teacherProfile = TeacherProfile.fromPartial({
+  name: "gemma3-270m",
+  provider: "embedded",
+  model: "package:module/model.gguf",
+  description: "Smaller than a teacher should be.",
+  scoresLabels: true,
+});
+
 export async function startFixture(environment: NodeJS.ProcessEnv = {}) {
   const home = await mkdtemp(join(tmpdir(), "tutelage-gateway-"));
   const databaseUrl = await testDatabaseUrl();
@@ -143,8 +159,8 @@ export async function startFixture(environment: NodeJS.ProcessEnv = {}) {
           };
         },
       }),
-      standIn(TrainingServiceDefinition, { listStudentProfiles: async () => ({ profiles: [] }) }),
-      standIn(TeacherServiceDefinition, { listTeacherProfiles: async () => ({ profiles: [] }) }),
+      standIn(TrainingServiceDefinition, { listStudentProfiles: async () => ({ profiles: [studentProfile] }) }),
+      standIn(TeacherServiceDefinition, { listTeacherProfiles: async () => ({ profiles: [teacherProfile] }) }),
     ].map((service) => serve({ listen: "127.0.0.1:0", services: [service], log })),
   );
   const [campaignsServer, evaluation, training, teacher] = standIns;
@@ -157,7 +173,7 @@ export async function startFixture(environment: NodeJS.ProcessEnv = {}) {
   };
   const gateway = await startGateway(
     config(gatewaySettings, { ...shared, ...addresses, GATEWAY_LISTEN: "127.0.0.1:0", ...environment }),
-    log,
+    recordingLog(),
   );
   return {
     home,

@@ -32,6 +32,15 @@ test("the gateway's own pages may call it", async () => {
   await api().post("/v1/datasets").set("origin", fixture.url).send({ name: "own-page" }).expect(201);
 });
 
+test("a content type matters only where there is a body", async () => {
+  await api().get("/v1/datasets").set("content-type", "text/plain").expect(200);
+  await api()
+    .post("/v1/datasets")
+    .set("content-type", "Application/JSON; charset=utf-8")
+    .send({ name: "typed" })
+    .expect(201);
+});
+
 test("it refuses to listen beyond loopback", async () => {
   const config = { GATEWAY_LISTEN: "0.0.0.0:0" } as Parameters<typeof start>[0];
   await expect(start(config, log)).rejects.toThrow(/loopback/);

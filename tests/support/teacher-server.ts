@@ -57,8 +57,8 @@ export type TeacherBehaviour =
   | { kind: "huge"; bytes: number };
 
 export interface TeacherServerOptions {
-  /** The right label of a text, for label requests; without it the first label that the prompt names. */
-  labelOf?: ((text: string) => string) | undefined;
+  /** The right label of a text, of those that the prompt names; without it the first of them. */
+  labelOf?: ((text: string, labels: readonly string[]) => string) | undefined;
   /** What to do with a request; undefined answers it well. */
   behave?: ((call: TeacherCall) => TeacherBehaviour | undefined) | undefined;
   /** Milliseconds before each good answer. */
@@ -252,7 +252,8 @@ function labelReply(call: TeacherCall, options: TeacherServerOptions): string {
     letter,
     name,
   }));
-  const wanted = options.labelOf?.(call.input) ?? listed[0]?.name ?? "";
+  const labels = listed.flatMap(({ name }) => name ?? []);
+  const wanted = options.labelOf?.(call.input, labels) ?? labels[0] ?? "";
   const found = listed.find(({ name }) => name === wanted);
   return found?.letter ?? wanted;
 }

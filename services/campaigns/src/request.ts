@@ -2,6 +2,7 @@
 import { rowText } from "@tutelage/platform/conversation";
 import { invalidField, TutelageError } from "@tutelage/platform/errors";
 import { readFields } from "@tutelage/platform/extraction";
+import { nearest } from "@tutelage/platform/suggestion";
 import { requirePromptFor, requireTask } from "@tutelage/platform/task";
 import type { StartCampaignRequest } from "@tutelage/proto/campaigns/v1/campaigns";
 import { Decoding } from "@tutelage/proto/student/v1/student";
@@ -41,7 +42,7 @@ export async function resolveRequest(
   const seedRows = await rowsOf(services, projectId, version.id, Split.TRAIN, signal);
   if (seedRows.length < fewestSeedRows) {
     throw invalidField(
-      "dataset_version_id",
+      request.datasetVersionId === "" ? "dataset" : "dataset_version_id",
       `has ${seedRows.length} rows in split train; a campaign needs at least ${fewestSeedRows} seed rows. Import more with split "train".`,
       "too_few_seed_rows",
     );
@@ -50,7 +51,7 @@ export async function resolveRequest(
     ...(await rowsOf(services, projectId, version.id, Split.DEV, signal)),
     ...(await rowsOf(services, projectId, version.id, Split.TEST, signal)),
   ];
-  refuseOverlap(seedRows, heldOut);
+  refuseOverlap(request.datasetVersionId === "" ? "dataset" : "dataset_version_id", seedRows, heldOut);
   if (task.labels.length > 0) {
     refuseUnknownLabels([...seedRows, ...heldOut], new Set(task.labels.map((label) => label.name)));
   }
@@ -85,16 +86,16 @@ async function newestVersion(
 }
 
 /** A text that is trained on and measured on makes the measurement a lie. */
-function refuseOverlap(seedRows: readonly Row[], heldOut: readonly Row[]): void {
+function refuseOverlap(field: string, seedRows: readonly Row[], heldOut: readonly Row[]): void {
   const textOf = (row: Row) => normalizedText(rowText(row));
   const seeds = new Map(seedRows.map((row) => [textOf(row), row]));
   const overlaps = heldOut.filter((row) => seeds.has(textOf(row)));
   const [first] = overlaps;
   if (first === undefined) return;
   throw invalidField(
-    "dataset_version_id",
-    `${overlaps.length} dev or test rows have the text of a train row; the first is row ${first.id}, which repeats row ` +
-      `${seeds.get(textOf(first))?.id}. Import the data again with each text in one split only.`,
+    field,
+    `${overlaps.length} dev or test rows have the text of a train row; the first is ${shownText(first)} (row ` +
+      `${first.id}, as row ${seeds.get(textOf(first))?.id}). Import the data again with each text in one split only.`,
     "split_overlap",
   );
 }
@@ -103,12 +104,12 @@ function refuseUnknownLabels(rows: readonly Row[], labels: ReadonlySet<string>):
   const unknown = rows.filter((row) => !labels.has(row.output));
   const [first] = unknown;
   if (first === undefined) return;
-  throw new TutelageError(
-    "invalid_argument",
-    `task.labels does not name "${first.output}", the output of row ${first.id}` +
-      `${unknown.length > 1 ? ` (and ${unknown.length - 1} more rows have unknown labels)` : ""}. ` +
-      `Add the label to the task, or import the rows with the allowed labels only.`,
-    { reason: "unknown_label", fields: [{ field: "task.labels", description: `does not name "${first.output}".` }] },
+  const others = unknown.length === 1 ? "" : ` (and ${unknown.length - 1} more rows have unknown labels)`;
+  throw invalidField(
+    "task.labels",
+    `does not name "${first.output}", the output of ${shownText(first)} (row ${first.id})${others}; add the label to the ` +
+      "task, or import the rows with the allowed labels only.",
+    "unknown_label",
   );
 }
 
@@ -179,7 +180,19 @@ async function requireChatTemplate(
   }
 }
 
+/** A row's text as a message shows it: its beginning, quoted. */
+function shownText(row: Row): string {
+  const text = rowText(row);
+  return JSON.stringify(text.length > 60 ? `${text.slice(0, 59)}…` : text);
+}
+
 function unknownProfile(field: string, name: string, profiles: readonly { name: string }[]): TutelageError {
-  const known = profiles.map((profile) => profile.name).join(", ");
-  return invalidField(field, `there is no profile "${name}"; the operator offers: ${known}.`, "unknown_profile");
+  const names = profiles.map((profile) => profile.name);
+  const meant = nearest(name, names);
+  const fix = meant === undefined ? "" : ` Did you mean "${meant}"?`;
+  return invalidField(
+    field,
+    `there is no profile "${name}"; the operator offers: ${names.join(", ")}.${fix}`,
+    "unknown_profile",
+  );
 }

@@ -1,6 +1,7 @@
 /** A campaign's settings: every default, every bound, one place. */
 
 import { type FieldViolation, TutelageError } from "@tutelage/platform/errors";
+import { checkRecipe } from "@tutelage/platform/recipe";
 import {
   ErrorsFrom,
   Mining,
@@ -109,6 +110,7 @@ export function resolveSettings(given: Settings | undefined, task: Task): Settin
       fields: violations,
     });
   }
+  if (settings.recipe !== undefined) checkRecipe(settings.recipe, "settings.recipe");
   // Without a closed label set there is no label to doubt.
   if (task.kind !== TaskKind.CLASSIFICATION)
     Object.assign(settings, { checkStudents: Switch.OFF, checkTeacher: Switch.OFF });

@@ -234,8 +234,8 @@ test.each<[string, Parameters<typeof importFile>[3], string, string]>([
   ["a key that is too long", { idempotencyKey: "k".repeat(201) }, "", "idempotency_key"],
   ["a CSV file without the column", csv, "text;output\nx;a\n", "input_column"],
   ["a CSV file without the split's column", { ...csv, splitColumn: "part" }, "input,output\nx,a\n", "split_column"],
-  ["a CSV header with a name twice", csv, "input,output,input\n", "chunk"],
-  ["a CSV header that is malformed", csv, 'in"put,output\nx,a\n', "chunk"],
+  ["a CSV header with a name twice", csv, "input,output,input\n", "file"],
+  ["a CSV header that is malformed", csv, 'in"put,output\nx,a\n', "file"],
 ])("a request with %s is refused, naming the field", async (_, header, file, field) => {
   const refused = await importFile(client, await newDataset(client), file, header).then(
     () => undefined,

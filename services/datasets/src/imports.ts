@@ -206,12 +206,12 @@ async function readFile(job: Job, file: Spool, seen: SeenRows, draft: Draft, sig
 function headerColumns(record: FileRecord, mapping: Mapping): string[] {
   if ("problem" in record) {
     const why = `the header row cannot be read. ${record.problem.message}`;
-    throw invalidField("chunk", why, "csv_header_malformed");
+    throw invalidField("file", why, "csv_header_malformed");
   }
   const columns = csvFields(record.text).map((name) => name.trim());
   const repeated = columns.find((name, index) => columns.indexOf(name) !== index);
   if (repeated !== undefined) {
-    throw invalidField("chunk", `the header row has ${shown(repeated)} twice; rename one.`, "csv_header_repeated");
+    throw invalidField("file", `the header row has ${shown(repeated)} twice; rename one.`, "csv_header_repeated");
   }
   const wanted = [
     ["input_column", mapping.inputColumn],

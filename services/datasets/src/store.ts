@@ -77,7 +77,7 @@ export class DatasetStore {
     }
     throw new TutelageError("already_exists", `There is a dataset "${name}" already; choose another name.`, {
       reason: "dataset_name_taken",
-      fields: [{ field: "name", description: "is taken; choose another one." }],
+      fields: [{ field: "name", description: `There is a dataset "${name}" already; choose another name.` }],
     });
   }
 

@@ -4,13 +4,7 @@ import swagger from "@fastify/swagger";
 import swaggerUi from "@fastify/swagger-ui";
 import type { Logger } from "@tutelage/platform/log";
 import Fastify, { type FastifyBaseLogger, LogController } from "fastify";
-import {
-  jsonSchemaTransform,
-  jsonSchemaTransformObject,
-  serializerCompiler,
-  validatorCompiler,
-  type ZodTypeProvider,
-} from "fastify-type-provider-zod";
+import { serializerCompiler, validatorCompiler, type ZodTypeProvider } from "fastify-type-provider-zod";
 import { campaignDatasetRoutes } from "./campaign-dataset.js";
 import { campaignEventRoutes } from "./campaign-events.js";
 import { campaignExportRoutes } from "./campaign-exports.js";
@@ -23,7 +17,9 @@ import { deletionRoutes } from "./deletions.js";
 import { guard } from "./guard.js";
 import { healthRoutes } from "./health.js";
 import { importRoutes } from "./imports.js";
-import { handleError, handleNotFound } from "./problem.js";
+import { parseJsonBody } from "./jsonbody.js";
+import { openApi } from "./openapi.js";
+import { checkContentType, handleError, handleNotFound } from "./problem.js";
 import { profileTestRoutes } from "./profile-tests.js";
 import { profileRoutes } from "./profiles.js";
 import type { RouteContext } from "./routes.js";
@@ -51,6 +47,7 @@ export async function buildApp(context: Omit<RouteContext, "shutdown"> & { log: 
     // A body must be there within half an hour: the largest import on a slow disk, not a socket held for ever.
     requestTimeout: 1_800_000,
     return503OnClosing: false,
+    frameworkErrors: handleError,
     genReqId: ({ headers }) => {
       const given = headers["x-request-id"];
       return typeof given === "string" && /^[\w.-]{1,128}$/.test(given) ? given : randomUUID();
@@ -81,35 +78,22 @@ export async function buildApp(context: Omit<RouteContext, "shutdown"> & { log: 
   app.setNotFoundHandler(handleNotFound);
   app.removeContentTypeParser("text/plain");
 
-  await app.register(swagger, {
-    openapi: {
-      openapi: "3.1.0",
-      info: {
-        title: "Tutelage",
-        version: "0.1.0",
-        description: "LLM2LLM campaigns: a few dozen labelled examples in, a better small language model out.",
-      },
-      components: {
-        securitySchemes: {
-          token: {
-            type: "http",
-            scheme: "bearer",
-            description: "The shared token, where the server was started with TUTELAGE_TOKEN or TUTELAGE_TOKEN_FILE",
-          },
-        },
-      },
-      // Without a token there is nothing to send.
-      security: context.token === undefined ? [{ token: [] }, {}] : [{ token: [] }],
-    },
-    transform: jsonSchemaTransform,
-    transformObject: jsonSchemaTransformObject,
-  });
+  await app.register(swagger, openApi({ needsToken: context.token !== undefined }));
   await app.register(swaggerUi, { routePrefix: "/docs", staticCSP: true });
 
   // The compilers are set in child scopes only: Swagger's own routes have schemas that are not zod's.
   await app.register(async (scope) => {
     scope.setValidatorCompiler(validatorCompiler);
     scope.setSerializerCompiler(serializerCompiler);
+    scope.addHook("onRequest", checkContentType);
+    scope.removeContentTypeParser("application/json");
+    scope.addContentTypeParser("application/json", { parseAs: "string" }, (_request, text, done) => {
+      try {
+        done(null, parseJsonBody(text as string));
+      } catch (error) {
+        done(error as Error);
+      }
+    });
     // A file is not parsed here: the route reads it as it comes.
     scope.addContentTypeParser(["application/x-ndjson", "text/csv"], (_request, payload, done) => done(null, payload));
     const typed = scope.withTypeProvider<ZodTypeProvider>();

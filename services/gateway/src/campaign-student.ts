@@ -69,7 +69,9 @@ export function finalCheckpoint({ run, outcome }: Campaign): Checkpoint {
   const ended = run?.status === RunStatus.FAILED || run?.status === RunStatus.CANCELLED;
   throw new TutelageError(
     "failed_precondition",
-    ended ? "The campaign ended without a student." : "The campaign has no student yet; wait until it has succeeded.",
+    ended
+      ? "The campaign ended without a student; its failure says why."
+      : "The campaign has no student yet; wait until it has succeeded.",
     { reason: ended ? "campaign_without_student" : "campaign_not_finished" },
   );
 }

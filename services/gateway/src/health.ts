@@ -14,7 +14,7 @@ export const healthRoutes: Routes = (app, { backends }) => {
         tags,
         security: [],
         summary: "This process lives",
-        response: { 200: z.object({ status: z.literal("ok") }) },
+        response: { 200: z.object({ status: z.literal("ok") }), ...problems },
       },
     },
     async () => ({ status: "ok" as const }),

@@ -1,8 +1,8 @@
 /** Every error as an RFC 9457 problem document: the one place where errors meet HTTP. */
 import { asTutelageError, type ErrorCode, type FieldViolation } from "@tutelage/platform/errors";
-import type { FastifyError, FastifyReply, FastifyRequest } from "fastify";
+import type { FastifyError, FastifyReply, FastifyRequest, FastifySchema } from "fastify";
 import { hasZodFastifySchemaValidationErrors } from "fastify-type-provider-zod";
-import { meantIssues, type UnionIssue } from "./unions.js";
+import { type Issue, violationsOf } from "./violations.js";
 
 export interface Problem {
   status: number;
@@ -30,13 +30,45 @@ const statuses: Record<ErrorCode, [status: number, title: string]> = {
   internal: [500, "Something went wrong"],
 };
 
-/** Errors of Fastify itself, by its code. */
-const framework: Record<string, [reason: string, title: string]> = {
-  FST_ERR_CTP_BODY_TOO_LARGE: ["body_too_large", "The request body is too large"],
-  FST_ERR_CTP_INVALID_MEDIA_TYPE: ["unsupported_media_type", "The content type is not supported"],
-  FST_ERR_CTP_INVALID_JSON_BODY: ["malformed_json", "The request body is not JSON"],
-  FST_ERR_CTP_EMPTY_JSON_BODY: ["empty_body", "The request body is empty"],
+/** Errors of Fastify itself, by its code: reason, title, and where it is known the field and what to say of it. */
+const framework: Record<
+  string,
+  [reason: string, title: string, field?: string, fix?: (request: FastifyRequest, message: string) => string]
+> = {
+  FST_ERR_CTP_BODY_TOO_LARGE: ["body_too_large", "The request body is too large", "body", tooLarge],
+  FST_ERR_CTP_INVALID_MEDIA_TYPE: [
+    "unsupported_media_type",
+    "The content type is not supported",
+    "content-type",
+    (request) => `is ${shownType(request)}; send ${acceptedTypes(request).join(" or ")}.`,
+  ],
+  FST_ERR_BAD_URL: ["malformed_url", "The URL is not valid", "url", () => 'has a "%" that encodes nothing; write %25.'],
 };
+
+/** A route that reads its body itself says more than Fastify does. */
+function tooLarge({ routeOptions }: FastifyRequest, message: string): string {
+  return message === "Request body is too large"
+    ? `is larger than ${routeOptions.bodyLimit} bytes; send less.`
+    : message;
+}
+
+function shownType({ headers }: FastifyRequest): string {
+  return headers["content-type"] === undefined ? "missing" : `"${headers["content-type"]}"`;
+}
+
+/** What a route takes; its schema says so where that is not JSON. */
+function acceptedTypes({ routeOptions }: FastifyRequest): readonly string[] {
+  return (routeOptions?.schema as { consumes?: string[] } | undefined)?.consumes ?? ["application/json"];
+}
+
+/** Refuses a body of a type that the route's schema does not name: a parser for it may be there for other routes. */
+export async function checkContentType(request: FastifyRequest) {
+  const type = request.headers["content-type"]?.split(";")[0]?.trim().toLowerCase();
+  // Without a body its type cannot matter; some clients name one all the same.
+  const bodyless = request.method === "GET" || request.method === "HEAD";
+  if (type === undefined || bodyless || request.is404 || acceptedTypes(request).includes(type)) return;
+  throw Object.assign(new Error("unsupported"), { statusCode: 415, code: "FST_ERR_CTP_INVALID_MEDIA_TYPE" });
+}
 
 export function sendProblem(request: FastifyRequest, reply: FastifyReply, problem: Problem) {
   const document = {
@@ -61,7 +93,7 @@ export function handleError(thrown: unknown, request: FastifyRequest, reply: Fas
     reply.raw.destroy();
     return reply;
   }
-  const problem = toProblem(thrown);
+  const problem = toProblem(thrown, request);
   if (problem.status >= 500 && problem.reason !== "stopping") request.log.error({ err: thrown }, "request failed");
   return sendProblem(request, reply, problem);
 }
@@ -75,75 +107,40 @@ export function handleNotFound(request: FastifyRequest, reply: FastifyReply) {
   });
 }
 
-export function toProblem(thrown: unknown): Problem {
-  if (hasZodFastifySchemaValidationErrors(thrown)) return invalidRequest(thrown.validation as unknown as Issue[]);
+export function toProblem(thrown: unknown, request: FastifyRequest): Problem {
+  if (hasZodFastifySchemaValidationErrors(thrown)) return invalidRequest(thrown as unknown as FastifyError, request);
   const { code = "", statusCode = 0, message, name } = thrown as FastifyError;
   // A call that was aborted because the client had gone, who will not read this, or because the server stops.
   if (name === "AbortError") {
     return { status: 503, title: "The server is stopping", detail: "Try again in a moment.", reason: "stopping" };
   }
   if (statusCode >= 400 && statusCode < 500) {
-    const [reason, title] = framework[code] ?? ["bad_request", "The request is not valid"];
-    const hint =
-      code === "FST_ERR_CTP_INVALID_MEDIA_TYPE" ? " Send application/json unless the route says otherwise." : "";
-    return { status: statusCode, title, detail: message + hint, reason };
+    const [reason, title, field, fix] = framework[code] ?? ["bad_request", "The request is not valid"];
+    if (field === undefined) return { status: statusCode, title, detail: message, reason };
+    const description = fix === undefined ? message : fix(request, message);
+    return { status: statusCode, title, detail: `${field}: ${description}`, reason, errors: [{ field, description }] };
   }
   const error = asTutelageError(thrown);
   const [status, title] = statuses[error.code];
   return { status, title, detail: error.message, reason: error.reason, errors: error.fields };
 }
 
-/** An issue of zod as the type provider hands it on. */
-interface Issue {
-  keyword: string;
-  instancePath: string;
-  message: string;
-  params: {
-    expected?: string;
-    values?: unknown[];
-    keys?: string[];
-    errors?: UnionIssue["params"]["errors"];
-  };
-}
-
-function invalidRequest(issues: Issue[]): Problem {
-  const errors = issues.flatMap(meantIssues).flatMap(explain);
+/** The part of a request that did not fit its schema. */
+function invalidRequest(
+  { validation, validationContext: part = "body" }: FastifyError,
+  request: FastifyRequest,
+): Problem {
+  const given = { body: request.body, querystring: request.query, params: request.params, headers: request.headers };
+  const errors = violationsOf(validation as unknown as Issue[], {
+    part,
+    schema: request.routeOptions.schema?.[part as keyof FastifySchema],
+    given: given[part as keyof typeof given],
+  });
   return {
     status: 400,
     title: "The request is not valid",
-    detail: errors.map(({ field, description }) => (field === "" ? description : `${field}: ${description}`)).join(" "),
+    detail: errors.map(({ field, description }) => `${field}: ${description}`).join(" "),
     reason: "invalid_request",
     errors,
   };
-}
-
-/** Names the field and the fix. */
-function explain({ keyword, instancePath, message, params }: Issue): FieldViolation[] {
-  const field = instancePath.slice(1).replaceAll("/", ".");
-  if (keyword === "unrecognized_keys") {
-    return (params.keys ?? []).map((key) => ({
-      field: field === "" ? key : `${field}.${key}`,
-      description: "is not a known field; remove it or correct its name.",
-    }));
-  }
-  if (keyword === "invalid_union") {
-    const expected = (params.errors ?? []).flatMap((one) => one.flatMap((issue) => issue.expected ?? []));
-    if (expected.length > 0) return [{ field, description: `must be ${expected.map(article).join(" or ")}.` }];
-  }
-  if (keyword === "invalid_type" && message.endsWith("received undefined")) {
-    return [{ field, description: `is missing; give ${article(params.expected ?? "value")}.` }];
-  }
-  if (keyword === "invalid_type") {
-    return [{ field, description: `must be ${article(params.expected ?? "value")}.` }];
-  }
-  if (keyword === "invalid_value") {
-    const values = (params.values ?? []).filter((value) => value !== "unspecified").map((value) => `"${value}"`);
-    return [{ field, description: `must be one of ${values.join(", ")}.` }];
-  }
-  return [{ field, description: message.endsWith(".") ? message : `${message}.` }];
-}
-
-function article(noun: string): string {
-  if (noun === "record" || noun === "object") return "a JSON object";
-  return `${/^[aeiou]/.test(noun) ? "an" : "a"} ${noun}`;
 }

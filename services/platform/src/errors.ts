@@ -61,9 +61,13 @@ export function invalidField(field: string, description: string, reason?: string
 
 /** A thing that is not there, or is another project's. */
 export function notFound(noun: string, id: string): TutelageError {
-  return new TutelageError("not_found", `There is no ${noun} "${id}" in this project.`, {
-    reason: `${noun.replaceAll(" ", "_")}_not_found`,
-  });
+  return new TutelageError(
+    "not_found",
+    `There is no ${noun} "${id}" in this project; correct it, or list what there is.`,
+    {
+      reason: `${noun.replaceAll(" ", "_")}_not_found`,
+    },
+  );
 }
 
 /** Any thrown value as a TutelageError; what was not foreseen becomes "internal". */

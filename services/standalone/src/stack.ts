@@ -135,8 +135,10 @@ class RunningStack implements Stack {
     }
     const names = [...domainServices, "student"] as const;
     const [gatewayPort, ...ports] = await choosePorts(names.length + 1);
+    // Where other programs are to speak gRPC to a service, its port is chosen by who starts it: CAMPAIGNS_LISTEN.
+    const given = { ...process.env, ...this.options.environment };
     this.addresses = Object.fromEntries(
-      names.map((name, index) => [name, `127.0.0.1:${ports[index]}`]),
+      names.map((name, index) => [name, given[`${name.toUpperCase()}_LISTEN`] || `127.0.0.1:${ports[index]}`]),
     ) as Stack["addresses"];
     const gateway = `${httpHost}:${httpPort || gatewayPort}`;
     this.url = `http://127.0.0.1:${httpPort || gatewayPort}`;

@@ -1,6 +1,7 @@
 """A two-layer Llama with random weights and a word tokenizer, small enough to train in seconds.
 
-`python tests/tiny_model.py OUT_DIR` writes it as a Hugging Face folder; `file:OUT_DIR` names it.
+`python tests/tiny_model.py OUT_DIR [CONTEXT_TOKENS]` writes it as a Hugging Face folder, which
+`file:OUT_DIR` names.
 Its vocabulary is bytes, so that it reads any text, and a row's words are not split up strangely.
 """
 

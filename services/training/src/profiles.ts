@@ -1,11 +1,11 @@
 /** The students that an operator offers, from one YAML file. */
 import { readFile } from "node:fs/promises";
 import { TutelageError } from "@tutelage/platform/errors";
+import { checkRecipe } from "@tutelage/platform/recipe";
 import { TuningMethod } from "@tutelage/proto/student/v1/student";
 import type { StudentProfile } from "@tutelage/proto/training/v1/training";
 import { parse } from "yaml";
 import { z } from "zod";
-import { checkRecipe } from "./recipe.js";
 
 const methods = { lora: TuningMethod.LORA, full: TuningMethod.FULL };
 

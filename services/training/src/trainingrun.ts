@@ -1,6 +1,7 @@
 /** What a training run is: its request, checked, and its message. */
 import { invalidField } from "@tutelage/platform/errors";
 import { requireProject } from "@tutelage/platform/project";
+import { checkRecipe } from "@tutelage/platform/recipe";
 import { toRunMessage } from "@tutelage/platform/runmessage";
 import type { RunRow } from "@tutelage/platform/runs";
 import type { StudentWait } from "@tutelage/platform/studentjob";
@@ -8,7 +9,6 @@ import { requireTask } from "@tutelage/platform/task";
 import type { Checkpoint, Recipe, TrainStep } from "@tutelage/proto/student/v1/student";
 import type { RowSource, Task } from "@tutelage/proto/task/v1/task";
 import type { StartTrainingRunRequest, StudentProfile, TrainingRun } from "@tutelage/proto/training/v1/training";
-import { checkRecipe } from "./recipe.js";
 
 /** A request that passed `checkRequest`. */
 export type CheckedRequest = StartTrainingRunRequest & { rows: RowSource; task: Task };
