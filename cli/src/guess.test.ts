@@ -135,13 +135,18 @@ test("mistakes in a campaign are named with their line", () => {
   const spec = (task: string) => `name: x\ndata: {train: a}\ntask: ${task}`;
   expect(parseSpec(spec("sentiment"), "c.yaml").task).toBe("sentiment");
   expect(() => parseSpec(spec("two words"), "c.yaml")).toThrow(/c\.yaml:3: task: .*1 to 100 letters/);
-  expect(() => parseSpec(spec("{kind: text}"), "c.yaml")).toThrow(/c\.yaml:3: task\.prompt_template/);
+  expect(() => parseSpec(spec("{kind: luck}"), "c.yaml")).toThrow(/c\.yaml:3: task\.kind/);
   expect(() => parseSpec("name: [", "c.yaml")).toThrow(/^c\.yaml:1: /);
 });
 
 test("the schema for editors knows each kind, the fields of an extraction and the graders", () => {
-  const { properties } = campaignJsonSchema() as { properties: { task: { properties: Record<string, object> } } };
-  const { kind, fields, grader, rouge_l_threshold } = properties.task.properties;
+  const { properties } = campaignJsonSchema() as {
+    properties: { task: { anyOf: { type: string; properties?: Record<string, object> }[] } };
+  };
+  // A name, or a task.
+  const [name, task] = properties.task.anyOf;
+  expect(name?.type).toBe("string");
+  const { kind, fields, grader, rouge_l_threshold } = task?.properties ?? {};
   expect(kind).toMatchObject({ enum: ["classification", "multiple_choice", "math", "text", "extraction"] });
   expect(fields).toMatchObject({
     items: {

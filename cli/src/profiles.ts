@@ -5,6 +5,7 @@ import { readSource } from "./rows.js";
 import { taskOf } from "./run.js";
 import { money } from "./show.js";
 import { readSpec } from "./spec.js";
+import { wholeTask } from "./tasks.js";
 
 export interface Profile {
   name: string;
@@ -84,15 +85,10 @@ async function ownTask(api: Api, file: string): Promise<object> {
   }
   const alike = rows.slice(1).filter((one) => one.output === row.output);
   return {
-    task: typeof task === "string" ? await storedTask(api, task) : taskOf({ name, task }),
+    task: taskOf({ name, task: await wholeTask(api, task) }),
     row,
     examples: (alike.length > 0 ? alike : rows.slice(1)).slice(0, shownExamples),
   };
-}
-
-/** A task that the server knows by its name. */
-async function storedTask(api: Api, name: string): Promise<object> {
-  return (await api.json<{ task: object }>("GET", `/v1/tasks/${encodeURIComponent(name)}`)).task;
 }
 
 function teacherText(name: string, { ok, parsed, error, calls, seconds }: TeacherTest): string {

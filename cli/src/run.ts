@@ -4,7 +4,8 @@ import { relative } from "node:path";
 import type { Api, Campaign } from "./api.js";
 import { exitCodes, Stop } from "./exit.js";
 import { inputOf, isHeldBack, readSource, type SourceFile } from "./rows.js";
-import type { CampaignSpec } from "./spec.js";
+import type { CampaignSpec, TaskSpec } from "./spec.js";
+import { wholeTask } from "./tasks.js";
 
 interface ImportReply {
   version?: { id: string; splits: Record<string, number> };
@@ -39,9 +40,11 @@ export interface Prepared {
  */
 export async function prepare(
   api: Api,
-  spec: CampaignSpec,
+  given: CampaignSpec,
   options: { strict: boolean; say: (line: string) => void },
 ): Promise<Prepared> {
+  // Whole, also where it is named: what it is decides which rows are taken, and which campaign it was.
+  const spec = { ...given, task: await wholeTask(api, given.task) };
   const task = taskOf(spec);
   const body = {
     name: spec.name,
@@ -58,7 +61,7 @@ export async function prepare(
   const dataKey = digest([
     JSON.stringify(spec.data.columns),
     // What outputs must hold decides which rows are taken.
-    ...(fieldsOf(spec) === undefined ? [] : [JSON.stringify(fieldsOf(spec))]),
+    ...(spec.task.fields === undefined ? [] : [JSON.stringify(spec.task.fields)]),
     ...uploads.flatMap(({ split, body: text }) => [split, text]),
   ]);
   const dataset = await importAll(api, `${spec.name}-${dataKey.slice(0, 10)}`, uploads, spec, dataKey, options);
@@ -66,17 +69,11 @@ export async function prepare(
   return { body: asked, key: digest([JSON.stringify(asked)]) };
 }
 
-/** The task as the server is asked: by its name, or whole. */
-export function taskOf({ name, task }: Pick<CampaignSpec, "name" | "task">): string | object {
-  if (typeof task === "string") return task;
+/** The task as the server is asked for it. */
+export function taskOf({ name, task }: { name: string; task: TaskSpec }): object {
   const { labels, ...rest } = task;
   if (labels === undefined) return { name, ...rest };
   return { name, ...rest, labels: labels.map((label) => (typeof label === "string" ? { name: label } : label)) };
-}
-
-/** The fields that an extraction task declares; a task that is only named has its own on the server. */
-function fieldsOf({ task }: CampaignSpec): object[] | undefined {
-  return typeof task === "string" ? undefined : task.fields;
 }
 
 /** Starts the campaign, or finds the one that the same files started before. */
@@ -128,7 +125,7 @@ async function importAll(
   api: Api,
   name: string,
   uploads: readonly Upload[],
-  spec: CampaignSpec,
+  spec: CampaignSpec & { task: TaskSpec },
   dataKey: string,
   { strict, say }: { strict: boolean; say: (line: string) => void },
 ): Promise<string> {
@@ -152,7 +149,7 @@ async function importAll(
       append: String(index > 0),
       strict: String(strict),
       ...(splitColumn === undefined ? {} : { split_column: splitColumn }),
-      ...(fieldsOf(spec) === undefined ? {} : { fields: JSON.stringify(fieldsOf(spec)) }),
+      ...(spec.task.fields === undefined ? {} : { fields: JSON.stringify(spec.task.fields) }),
     });
     const route = `/v1/datasets/${existing.id}/import?${query}`;
     // Asked strictly and not is asked twice, even where the rows are the same.

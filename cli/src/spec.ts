@@ -85,6 +85,8 @@ const taskObject = z.looseObject({
   teacher_instructions: z.string().optional().describe("What the task is, and what its rows look like"),
 });
 
+export type TaskSpec = z.output<typeof taskObject>;
+
 /** The file. Task and settings are the API's own: what is in them is checked there, and documented at /docs. */
 export const campaignSpec = z
   .strictObject({

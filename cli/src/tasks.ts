@@ -2,9 +2,11 @@
 import { readFile } from "node:fs/promises";
 import type { Command } from "commander";
 import { parse, stringify } from "yaml";
+import type { Api } from "./api.js";
 import type { CommandContext } from "./context.js";
 import { exitCodes, Stop } from "./exit.js";
 import { table } from "./show.js";
+import type { CampaignSpec, TaskSpec } from "./spec.js";
 
 interface StoredTask {
   task: { name: string; kind: string; labels: { name: string }[] };
@@ -53,6 +55,14 @@ export function addTaskCommands(program: Command, { api, print }: CommandContext
     await api().delete(`/v1/tasks/${encodeURIComponent(name)}`);
     print({ deleted: name }, () => `${name}: deleted`);
   });
+}
+
+/** A task of a campaign.yaml as it stands, or the server's of that name. What its kind has not is left out. */
+export async function wholeTask(api: Pick<Api, "json">, task: CampaignSpec["task"]): Promise<TaskSpec> {
+  if (typeof task !== "string") return task;
+  const stored = await api.json<{ task: TaskSpec }>("GET", `/v1/tasks/${encodeURIComponent(task)}`);
+  const { labels = [], fields = [], ...rest } = stored.task;
+  return Object.assign(rest, labels.length > 0 && { labels }, fields.length > 0 && { fields });
 }
 
 /** What is in it is the server's to check; without a name there is no path to send it to. */

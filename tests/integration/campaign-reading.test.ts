@@ -294,9 +294,28 @@ test("the command line shows the same, narrows the same, and changes the same", 
   const named = `name: named\ndata: {dataset: first}\nstudent: tiny\nteacher: scripted\ntask: `;
   await writeFile(join(folder, "named.yaml"), `${named}from-shell\n`);
   expect((await run("estimate", "named.yaml")).text).toContain("teacher_calls");
+  // A named extraction's fields say which rows of a file are taken, as those of a task in the file would.
+  const extraction = { name: "stays", kind: "extraction", prompt_template: "{input}\nAs JSON:" };
+  await writeFile(
+    join(folder, "stays.json"),
+    JSON.stringify({ ...extraction, fields: [{ name: "nights", type: "number" }] }),
+  );
+  expect((await run("tasks", "put", "stays.json")).code).toBe(0);
+  const stays = Array.from({ length: 5 }, (_, n) => ({ input: `${n} nights please`, output: { nights: n } }));
+  const odd = { input: "one night please", output: { nights: "one" } };
+  await writeFile(join(folder, "stays.jsonl"), [...stays, odd].map((row) => JSON.stringify(row)).join("\n"));
+  await writeFile(
+    join(folder, "stays.yaml"),
+    "name: stays\ndata: {train: stays.jsonl}\nstudent: tiny\nteacher: scripted\ntask: stays\n",
+  );
+  const told = await promisify(execFile)(process.execPath, [main, "--url", stack.url, "estimate", "stays.yaml"], {
+    cwd: folder,
+  });
+  expect(told.stderr).toMatch(/stays\.jsonl:6: .*nights/);
+  expect(told.stderr).toContain("5 rows as train, 1 left out");
   expect((await run("tasks", "delete", "from-shell")).code).toBe(0);
   const gone = await run("estimate", "named.yaml");
-  expect([gone.code, gone.text]).toEqual([65, expect.stringContaining('there is no task "from-shell"')]);
+  expect([gone.code, gone.text]).toEqual([65, expect.stringContaining('There is no task "from-shell"')]);
   await writeFile(join(folder, "task.yaml"), "kind: text\n");
   expect((await run("tasks", "put", "task.yaml")).code).toBe(65);
 }, 120_000);

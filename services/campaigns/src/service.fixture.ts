@@ -55,7 +55,12 @@ export async function startFixture() {
     /** Stores a campaign as StartCampaign does once everything is resolved; gives its id. */
     put: async (request: Partial<StartCampaignRequest> = {}, state: Partial<CampaignState> = {}) => {
       const settings = Settings.fromPartial({ ...defaultSettings, ...request.settings });
-      const resolved = StartCampaignRequest.fromPartial({ projectId, ...request, settings }) as ResolvedRequest;
+      const resolved = StartCampaignRequest.fromPartial({
+        projectId,
+        task: {},
+        ...request,
+        settings,
+      }) as ResolvedRequest;
       return (await runs.start(resolved.projectId, "", resolved, { state })).id;
     },
     /** Claims a campaign as a worker does, and gives what its loop works with; the holder before it has lost it. */
