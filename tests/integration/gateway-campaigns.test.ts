@@ -74,9 +74,9 @@ test.each([
   [{ task: { ...campaignBody.task, labels: [] } }, "task.labels", /at least two labels/],
   [{ task: { ...campaignBody.task, kind: "luck" } }, "task.kind", /one of "classification", /],
   [{ task: { ...campaignBody.task, prompt: "x" } }, "task.prompt", /not a known field/],
-  [{ task: { ...campaignBody.task, name: undefined } }, "task.name", /a string/],
-  [{ task: 7 }, "task", /^must be a string or a JSON object\.$/],
-  [{ task: undefined }, "task", /a string or a JSON object/],
+  [{ task: { ...campaignBody.task, name: undefined } }, "task.name", /give a text/],
+  [{ task: 7 }, "task", /^must be a text, or a JSON object\.$/],
+  [{ task: undefined }, "task", /^is missing; give a text, or a JSON object\.$/],
   [{ task: "no spaces" }, "task", /1 to 100 letters/],
   [{ student_profile: undefined }, "student_profile", /missing/],
 ] as const)("%j is refused: %s is named", async (change, field, fix) => {

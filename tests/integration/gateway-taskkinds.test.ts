@@ -43,7 +43,7 @@ test("an import that declares fields takes objects, and says of each misfit wher
       line: 3,
       code: "wrong_fields",
       field: "output.city",
-      message: expect.stringMatching(/is missing; give a string/),
+      message: expect.stringMatching(/is missing; give a text/),
     },
   ]);
   const { rows } = (await api().get(`/v1/versions/${body.version.id}/rows`).expect(200)).body;

@@ -64,7 +64,8 @@ function describe({ keyword, message, params }: Issue, value: unknown): string {
     const kinds = (params.errors ?? [])
       .flat()
       .map((one) => one.expected ?? quoted((one.values ?? []).map(String)).join(" or "));
-    return `must be ${kinds.map((kind) => (kind.startsWith('"') ? kind : article(kind))).join(", or ")}.`;
+    const said = kinds.map((kind) => (kind.startsWith('"') ? kind : article(kind))).join(", or ");
+    return value === undefined ? `is missing; give ${said}.` : `must be ${said}.`;
   }
   if (keyword === "invalid_format")
     return `must be ${article(params.format === "uuid" ? "UUID" : (params.format ?? ""))}.`;
