@@ -43,7 +43,7 @@ test("an import that declares fields takes objects, and says of each misfit wher
       line: 3,
       code: "wrong_fields",
       field: "output.city",
-      message: expect.stringMatching(/is missing; give a text/),
+      message: expect.stringMatching(/is missing; give a string/),
     },
   ]);
   const { rows } = (await api().get(`/v1/versions/${body.version.id}/rows`).expect(200)).body;
@@ -55,7 +55,7 @@ test("an import that declares fields takes objects, and says of each misfit wher
 
 test.each<[string, string, RegExp]>([
   ["[{", "fields", /is not JSON/],
-  ['{"city": "string"}', "fields", /array/],
+  ['{"city": "string"}', "fields", /must be a list/],
   ['[{"name": "city", "type": "text"}]', "fields.0.type", /one of "string", "number", "boolean", "string_list"/],
   ['[{"name": "", "type": "string"}]', "fields.0.name", /./],
   ['[{"name": "city", "type": "string", "required": true}]', "fields.0.required", /not a known field/],
