@@ -129,7 +129,16 @@ test("npm installs what runs, from the lock file alone", async () => {
       await run("cp", [join(root, source), target]);
     }
   }
-  const args = ["ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund", "--dry-run", "--offline"];
+  const args = [
+    "ci",
+    "--omit=dev",
+    "--ignore-scripts",
+    "--no-audit",
+    "--no-fund",
+    "--dry-run",
+    "--offline",
+    "--loglevel=notice",
+  ];
   const { stdout } = await run("npm", args, { cwd: join(folder, "npm") });
   expect(stdout).toMatch(/added \d+ packages/);
 }, 60_000);

@@ -17,7 +17,8 @@ const tags = ["profiles"];
 const mostTestMs = 180_000;
 const answerTokens = 24;
 
-const profileRef = z.object({ profile: z.string().describe("Name") });
+const teacherRef = z.object({ teacher: z.string().describe("Name of the profile") });
+const studentRef = z.object({ student: z.string().describe("Name of the profile") });
 const rowBody = z.strictObject({ input: z.string().min(1).max(20_000), output: z.string().min(1).max(20_000) });
 
 const teacherTestBody = z
@@ -76,39 +77,39 @@ const studentTestResult = z.object({
 
 export const profileTestRoutes: Routes = (app, { backends, shutdown }) => {
   app.post(
-    "/profiles/teachers/:profile/test",
+    "/profiles/teachers/:teacher/test",
     {
       schema: {
         tags,
         summary: "One small real generation: prompt, raw reply, what was read from it, cost; or why not",
-        params: profileRef,
+        params: teacherRef,
         body: teacherTestBody,
         response: { 200: teacherTestResult, ...problems },
       },
     },
     async ({ params, body }, reply) => {
       const { profiles } = await backends.teacher.listTeacherProfiles({ projectId });
-      if (!profiles.some(({ name }) => name === params.profile)) throw notFound("teacher profile", params.profile);
+      if (!profiles.some(({ name }) => name === params.teacher)) throw notFound("teacher profile", params.teacher);
       const signal = AbortSignal.any([clientGone(reply, shutdown), AbortSignal.timeout(mostTestMs)]);
-      return await testTeacher(backends, testRequest(params.profile, body), signal);
+      return await testTeacher(backends, testRequest(params.teacher, body), signal);
     },
   );
 
   app.post(
-    "/profiles/students/:profile/test",
+    "/profiles/students/:student/test",
     {
       schema: {
         tags,
         summary: "What the base model of a student says to a few inputs, before any training",
-        params: profileRef,
+        params: studentRef,
         body: studentTestBody,
         response: { 200: studentTestResult, ...problems },
       },
     },
     async ({ params, body }, reply) => {
       const { profiles } = await backends.training.listStudentProfiles({ projectId });
-      const profile = profiles.find(({ name }) => name === params.profile);
-      if (profile === undefined) throw notFound("student profile", params.profile);
+      const profile = profiles.find(({ name }) => name === params.student);
+      if (profile === undefined) throw notFound("student profile", params.student);
       const began = performance.now();
       const { predictions } = await backends.evaluation.predict(
         {
