@@ -3,6 +3,7 @@ import { type Command, InvalidArgumentError, Option } from "commander";
 import type { Campaign } from "./api.js";
 import { type CommandContext, query } from "./context.js";
 import { exitCodes, Stop } from "./exit.js";
+import { listed } from "./listing.js";
 import { duration, money, percent, table } from "./show.js";
 
 interface Candidate {
@@ -40,7 +41,7 @@ interface LedgerTotal {
 }
 
 /** Adds to `campaigns` the commands that look closer, or change what may change. */
-export function addCampaignCommands(campaigns: Command, { api, print }: CommandContext): void {
+export function addCampaignCommands(campaigns: Command, { api, print, note }: CommandContext): void {
   campaigns
     .command("update <id>")
     .description("rename or annotate a campaign, or raise a cap of a running one; what is left out stays")
@@ -64,7 +65,7 @@ export function addCampaignCommands(campaigns: Command, { api, print }: CommandC
         if (Object.values(change).every((value) => value === undefined)) {
           throw new Stop("Say what to change: --name, --note, --tag, or a cap; see --help.", exitCodes.usage);
         }
-        const campaign = await api().json<Campaign>("PATCH", `/v1/campaigns/${id}`, change);
+        const campaign = await api().json<Campaign>("PATCH", `/v1/campaigns/${encodeURIComponent(id)}`, change);
         print(campaign, () => `${id}: changed`);
       },
     );
@@ -89,10 +90,10 @@ export function addCampaignCommands(campaigns: Command, { api, print }: CommandC
           rejection: given.reason,
           seed_row: given.seedRow,
           iteration: given.iteration,
-          limit: given.limit,
         });
-        const path = `/v1/campaigns/${id}/candidates${asked}`;
-        const { candidates } = await api().json<{ candidates: Candidate[] }>("GET", path);
+        const path = `/v1/campaigns/${encodeURIComponent(id)}/candidates${asked}`;
+        type Page = { candidates: Candidate[]; next_cursor: string };
+        const { candidates } = await listed<Page>(api(), path, "candidates", { limit: given.limit ?? "100", note });
         print(candidates, () =>
           table(
             ["iteration", "", "sure", "output", "input"],
@@ -116,15 +117,14 @@ export function addCampaignCommands(campaigns: Command, { api, print }: CommandC
       if (call !== undefined) {
         const one = await api().json<LedgerCall & { prompt: string; raw_reply: string }>(
           "GET",
-          `/v1/campaigns/${id}/ledger/${call}`,
+          `/v1/campaigns/${encodeURIComponent(id)}/ledger/${encodeURIComponent(call)}`,
         );
         print(one, () => `${callsTable([one])}\n\nPrompt\n${one.prompt}\n\nReply\n${one.raw_reply}`);
         return;
       }
-      const ledger = await api().json<{ calls: LedgerCall[]; totals: LedgerTotal[] }>(
-        "GET",
-        `/v1/campaigns/${id}/ledger${query({ limit })}`,
-      );
+      const path = `/v1/campaigns/${encodeURIComponent(id)}/ledger`;
+      type Page = { calls: LedgerCall[]; totals: LedgerTotal[]; next_cursor: string };
+      const ledger = await listed<Page>(api(), path, "calls", { limit, note });
       print(ledger, () => `${totalsTable(ledger.totals)}\n\n${callsTable(ledger.calls)}`);
     });
 
@@ -134,7 +134,7 @@ export function addCampaignCommands(campaigns: Command, { api, print }: CommandC
     .action(async (id: string) => {
       const dataset = await api().json<{ version: { id: string; row_count: number }; seed_version_id: string }>(
         "GET",
-        `/v1/campaigns/${id}/dataset`,
+        `/v1/campaigns/${encodeURIComponent(id)}/dataset`,
       );
       print(dataset, () =>
         table(

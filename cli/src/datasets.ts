@@ -1,6 +1,8 @@
 /** tutelage datasets …: rows of a version, what changed between two, where a row comes from. */
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import { type CommandContext, query } from "./context.js";
+import { removalText, remove } from "./deletion.js";
+import { listed } from "./listing.js";
 import { percent, table } from "./show.js";
 
 interface Row {
@@ -37,8 +39,53 @@ interface Lineage {
   };
 }
 
-/** Adds to `datasets` the commands that look into versions. */
-export function addDatasetCommands(datasets: Command, { api, print }: CommandContext): void {
+/** Adds to `datasets` its commands. */
+export function addDatasetCommands(datasets: Command, { api, print, note }: CommandContext): void {
+  const limitOption = (what: string) => new Option("--limit <count>", `most ${what} to list`).default("1000");
+  datasets
+    .command("list")
+    .addOption(limitOption("datasets"))
+    .action(async ({ limit }: { limit: string }) => {
+      type Page = { datasets: { id: string; name: string; created_at?: string }[]; next_cursor: string };
+      const page = await listed<Page>(api(), "/v1/datasets", "datasets", { limit, note });
+      print(page.datasets, () =>
+        table(
+          ["id", "name", "created"],
+          page.datasets.map((one) => [one.id, one.name, one.created_at?.slice(0, 16).replace("T", " ") ?? ""]),
+        ),
+      );
+    });
+  datasets
+    .command("versions <dataset>")
+    .addOption(limitOption("versions"))
+    .action(async (dataset: string, { limit }: { limit: string }) => {
+      type Page = {
+        versions: { id: string; splits: Record<string, number>; created_at?: string }[];
+        next_cursor: string;
+      };
+      const page = await listed<Page>(api(), `/v1/datasets/${encodeURIComponent(dataset)}/versions`, "versions", {
+        limit,
+        note,
+      });
+      print(page.versions, () =>
+        table(
+          ["id", "train", "dev", "test", "created"],
+          page.versions.map(({ id, splits, created_at }) => [
+            id,
+            ...["train", "dev", "test"].map((split) => String(splits[split] ?? 0)),
+            created_at?.slice(0, 16).replace("T", " ") ?? "",
+          ]),
+        ),
+      );
+    });
+  datasets
+    .command("delete <dataset>")
+    .description("remove a dataset with its versions and rows, unless something uses it")
+    .action(async (dataset: string) => {
+      const removal = await remove(api(), `/v1/datasets/${encodeURIComponent(dataset)}`);
+      print(removal, () => removalText(removal));
+    });
+
   datasets
     .command("rows <version>")
     .description("rows of a version, in order")
@@ -49,8 +96,9 @@ export function addDatasetCommands(datasets: Command, { api, print }: CommandCon
     .option("--iteration <number>", "only rows that this iteration added; 0 for seed rows")
     .option("--contains <text>", "only rows with this text in their input, whatever its case")
     .option("--limit <count>", "most rows to list", "100")
-    .action(async (version: string, given: Record<string, string | undefined>) => {
-      const { rows } = await api().json<{ rows: Row[] }>("GET", `/v1/versions/${version}/rows${query(given)}`);
+    .action(async (version: string, { limit = "100", ...given }: Record<string, string | undefined>) => {
+      const path = `/v1/versions/${encodeURIComponent(version)}/rows${query(given)}`;
+      const { rows } = await listed<{ rows: Row[]; next_cursor: string }>(api(), path, "rows", { limit, note });
       print(rows, () => table(["row", "split", "origin", "output", "input"], rows.map(rowCells)));
     });
 
@@ -60,16 +108,16 @@ export function addDatasetCommands(datasets: Command, { api, print }: CommandCon
     .option("--against <version>", "the other version; the version's parent when left out")
     .option("--change <kind>", "only added, or only removed rows")
     .option("--limit <count>", "most rows to list; the numbers are over all", "100")
-    .action(async (version: string, given: Record<string, string | undefined>) => {
-      const diff = await api().json<Diff>("GET", `/v1/versions/${version}/diff${query(given)}`);
+    .action(async (version: string, { limit = "100", ...given }: Record<string, string | undefined>) => {
+      const path = `/v1/versions/${encodeURIComponent(version)}/diff${query(given)}`;
+      const diff = await listed<Diff>(api(), path, "changes", { limit, note });
       print(diff, () => {
         const { added_rows = 0, removed_rows = 0, unchanged_rows = 0 } = diff.summary ?? {};
         const lines = diff.changes.map(({ kind, row }) => [kind === "added" ? "+" : "-", ...rowCells(row)]);
-        const rest = diff.next_cursor === "" ? "" : "\n… and more; raise --limit to see them";
         return `${added_rows} added, ${removed_rows} removed, ${unchanged_rows} unchanged\n${table(
           ["", "row", "split", "origin", "output", "input"],
           lines,
-        )}${rest}`;
+        )}`;
       });
     });
 
@@ -77,7 +125,10 @@ export function addDatasetCommands(datasets: Command, { api, print }: CommandCon
     .command("lineage <version> <row>")
     .description("the row that a row was written from, up to the seed row; what grew from it; which campaign made it")
     .action(async (version: string, row: string) => {
-      const lineage = await api().json<Lineage>("GET", `/v1/versions/${version}/rows/${row}/lineage`);
+      const lineage = await api().json<Lineage>(
+        "GET",
+        `/v1/versions/${encodeURIComponent(version)}/rows/${encodeURIComponent(row)}/lineage`,
+      );
       print(lineage, () => lineageText(lineage));
     });
 }

@@ -43,14 +43,14 @@ export async function readyExport(
     ...(options.form === undefined ? {} : { form: options.form }),
     ...(options.includeBase === undefined ? {} : { include_base: options.includeBase }),
   };
-  let made = await api.json<Export>("POST", `/v1/campaigns/${id}/exports`, body);
+  let made = await api.json<Export>("POST", `/v1/campaigns/${encodeURIComponent(id)}/exports`, body);
   let told = "";
   while (made.run.status === "queued" || made.run.status === "running") {
     const message = made.run.progress?.message ?? "";
     if (message !== told && message !== "") say(`export: ${message}`);
     told = message;
     await sleep(pollMs);
-    made = await api.json<Export>("GET", `/v1/campaigns/${id}/exports/${made.run.id}`);
+    made = await api.json<Export>("GET", `/v1/campaigns/${encodeURIComponent(id)}/exports/${made.run.id}`);
   }
   if (made.run.status !== "succeeded") {
     throw new Stop(made.run.failure?.message ?? "The export was cancelled.", exitCodes.refused);
@@ -60,7 +60,7 @@ export async function readyExport(
   }
   const query = new URLSearchParams({ form: made.form, archive: options.archive });
   if (options.includeBase !== undefined) query.set("include_base", String(options.includeBase));
-  return { path: `/v1/campaigns/${id}/model?${query}`, made };
+  return { path: `/v1/campaigns/${encodeURIComponent(id)}/model?${query}`, made };
 }
 
 /** Unpacks a tar archive of one folder as `out`; nothing half-written is left under that name. */

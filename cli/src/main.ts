@@ -14,9 +14,10 @@ import { examine } from "./doctor.js";
 import { exitCodes, Stop } from "./exit.js";
 import { archiveOf, type Form, readyExport, unpack } from "./export.js";
 import { init } from "./init.js";
+import { listed } from "./listing.js";
 import { offered, testProfile } from "./profiles.js";
 import { prepare, start } from "./run.js";
-import { duration, outcomeText, percent, table } from "./show.js";
+import { duration, money, outcomeText, percent, table } from "./show.js";
 import { campaignJsonSchema, readSpec } from "./spec.js";
 import { addTaskCommands } from "./tasks.js";
 import { up } from "./up.js";
@@ -132,13 +133,13 @@ program
   .option("--out <file>", "write the page, one file that needs nothing else")
   .action(async (id: string, options: { out?: string }) => {
     if (options.out !== undefined) {
-      await save(await api().download(`/v1/campaigns/${id}/report.html`), options.out);
+      await save(await api().download(`/v1/campaigns/${encodeURIComponent(id)}/report.html`), options.out);
       note(`Wrote ${options.out}.`);
       return;
     }
     const report = await api().json<{ campaign: Campaign; iterations: Iteration[]; advice: string[] }>(
       "GET",
-      `/v1/campaigns/${id}/report`,
+      `/v1/campaigns/${encodeURIComponent(id)}/report`,
     );
     print(report, () => {
       const next = report.advice.map((line, index) => `${index + 1}. ${line}`).join("\n");
@@ -157,7 +158,10 @@ program
   .action(async (id: string, options: { form?: Form; includeBase?: boolean; out?: string; dataset: boolean }) => {
     const out = options.out ?? (options.dataset ? "rows.jsonl" : "student.tar");
     if (options.dataset) {
-      const { outcome } = await api().json<{ outcome?: { dataset_version_id: string } }>("GET", `/v1/campaigns/${id}`);
+      const { outcome } = await api().json<{ outcome?: { dataset_version_id: string } }>(
+        "GET",
+        `/v1/campaigns/${encodeURIComponent(id)}`,
+      );
       if (outcome === undefined) throw new Stop("The campaign has not succeeded yet.", exitCodes.refused);
       await save(await api().download(`/v1/versions/${outcome.dataset_version_id}/export`), out);
       note(`Wrote ${out}.`);
@@ -184,7 +188,7 @@ program
       const part = questions.slice(first, first + mostInputs);
       const reply = await api().json<{ predictions: { text: string; probability: number }[] }>(
         "POST",
-        `/v1/campaigns/${id}/predict`,
+        `/v1/campaigns/${encodeURIComponent(id)}/predict`,
         options.conversations ? { conversations: part } : { inputs: part },
       );
       predictions.push(...reply.predictions);
@@ -209,8 +213,9 @@ campaigns
   .option("--since <time>", "only those started since a time or day, e.g. 2026-01-31")
   .option("--before <time>", "only those started before it")
   .option("--tag <tag>", "only those with this tag")
-  .action(async (given: Record<string, string | undefined>) => {
-    const page = await api().json<{ campaigns: Campaign[] }>("GET", `/v1/campaigns${query(given)}`);
+  .action(async ({ limit = "20", ...given }: Record<string, string | undefined>) => {
+    type Page = { campaigns: Campaign[]; next_cursor: string };
+    const page = await listed<Page>(api(), `/v1/campaigns${query(given)}`, "campaigns", { limit, note });
     print(page.campaigns, () =>
       table(
         ["id", "status", "started", "name", "gain"],
@@ -227,11 +232,11 @@ campaigns
     );
   });
 campaigns.command("get <id>").action(async (id: string) => {
-  const campaign = await api().json<Campaign>("GET", `/v1/campaigns/${id}`);
+  const campaign = await api().json<Campaign>("GET", `/v1/campaigns/${encodeURIComponent(id)}`);
   print(campaign, () => JSON.stringify(campaign, undefined, 2));
 });
 campaigns.command("cancel <id>").action(async (id: string) => {
-  const campaign = await api().json<Campaign>("POST", `/v1/campaigns/${id}/cancel`, {});
+  const campaign = await api().json<Campaign>("POST", `/v1/campaigns/${encodeURIComponent(id)}/cancel`, {});
   print(campaign, () => `${id}: ${campaign.run.status === "cancelled" ? "cancelled" : "will stop within seconds"}`);
 });
 campaigns
@@ -245,42 +250,6 @@ campaigns
 addCampaignCommands(campaigns, { api, print, note });
 
 const datasets = program.command("datasets").description("list, versions, rows, diff, lineage, delete");
-datasets.command("list").action(async () => {
-  const page = await api().json<{ datasets: { id: string; name: string; created_at?: string }[] }>(
-    "GET",
-    "/v1/datasets?limit=1000",
-  );
-  print(page.datasets, () =>
-    table(
-      ["id", "name", "created"],
-      page.datasets.map((one) => [one.id, one.name, one.created_at?.slice(0, 16).replace("T", " ") ?? ""]),
-    ),
-  );
-});
-datasets.command("versions <dataset>").action(async (dataset: string) => {
-  const page = await api().json<{ versions: { id: string; splits: Record<string, number>; created_at?: string }[] }>(
-    "GET",
-    `/v1/datasets/${encodeURIComponent(dataset)}/versions?limit=1000`,
-  );
-  print(page.versions, () =>
-    table(
-      ["id", "train", "dev", "test", "created"],
-      page.versions.map(({ id, splits, created_at }) => [
-        id,
-        ...["train", "dev", "test"].map((split) => String(splits[split] ?? 0)),
-        created_at?.slice(0, 16).replace("T", " ") ?? "",
-      ]),
-    ),
-  );
-});
-datasets
-  .command("delete <dataset>")
-  .description("remove a dataset with its versions and rows, unless something uses it")
-  .action(async (dataset: string) => {
-    const removal = await remove(api(), `/v1/datasets/${encodeURIComponent(dataset)}`);
-    print(removal, () => removalText(removal));
-  });
-
 addDatasetCommands(datasets, { api, print, note });
 addTaskCommands(program, { api, print, note });
 
@@ -307,6 +276,20 @@ profiles
     const { text, result, ok } = await testProfile(api(), name, options.campaign);
     print(result, () => text);
     if (!ok) process.exitCode = exitCodes.failed;
+  });
+
+program
+  .command("usage")
+  .description("what all teacher calls used, those of deleted campaigns too")
+  .action(async () => {
+    type Usage = Record<"calls" | "reused_calls" | "prompt_tokens" | "completion_tokens" | "cost_micro_usd", number>;
+    const usage = await api().json<Usage>("GET", "/v1/usage");
+    print(
+      usage,
+      () =>
+        `${usage.calls} calls (${usage.reused_calls} more answered from stored replies), ` +
+        `${usage.prompt_tokens} + ${usage.completion_tokens} tokens, ${money(usage.cost_micro_usd)}`,
+    );
   });
 
 program

@@ -24,8 +24,11 @@ export async function watch(
   let lastPhase = "";
   const line = (text: string) => screen.write(`${screen.isTerminal ? "\r\x1b[2K" : ""}${text}\n`);
   for (;;) {
-    const campaign = await api.json<Campaign>("GET", `/v1/campaigns/${id}`);
-    const { iterations } = await api.json<{ iterations: Iteration[] }>("GET", `/v1/campaigns/${id}/iterations`);
+    const campaign = await api.json<Campaign>("GET", `/v1/campaigns/${encodeURIComponent(id)}`);
+    const { iterations } = await api.json<{ iterations: Iteration[] }>(
+      "GET",
+      `/v1/campaigns/${encodeURIComponent(id)}/iterations`,
+    );
     for (const one of iterations.slice(told)) line(iterationLine(one));
     told = iterations.length;
     const { status, failure } = campaign.run;

@@ -221,7 +221,8 @@ test(
     expect((await api().get("/v1/campaigns").expect(200)).body.campaigns).toEqual([]);
     expect((await api().get(`/v1/datasets/campaign-${id}`)).status).toBe(404);
 
-    const { body } = await api().delete(`/v1/campaigns/${id}`).expect(200);
+    // An id in capitals is the same id: nothing that is named by it may stay.
+    const { body } = await api().delete(`/v1/campaigns/${id.toUpperCase()}`).expect(200);
     expect(body.removed).toMatchObject({ campaigns: 1, generation_runs: expect.any(Number) });
     for (const kind of ["steps", "iterations", "candidates", "seed_grades", "events", "teacher_calls"])
       expect(body.removed[kind], kind).toBeGreaterThan(0);
@@ -236,6 +237,9 @@ test(
     expect(await artifacts()).toEqual(empty.files);
     const { reusedCalls: _, ...account } = await usage();
     expect(paid).toMatchObject(account);
+    const { body: paidInAll } = await api().get("/v1/usage").expect(200);
+    expect(paidInAll).toMatchObject({ calls: paid.calls, cost_micro_usd: paid.costMicroUsd });
+    expect((await cli("usage")).stdout).toMatch(new RegExp(`^${paid.calls} calls `));
     // No word of the teacher's, of the user's or about the task is left in the numbers.
     const { rows } = await admin.query("select l::text as text from teacher.ledger l");
     for (const { text } of rows) expect(text).not.toMatch(/Question|Class|NUM|LOC|ground|train \d/);

@@ -16,7 +16,8 @@ export interface CampaignFilter {
 
 /** Throws invalid_argument for a filter that nothing can meet. */
 export function checkedFilter(given: Omit<ListCampaignsRequest, "projectId" | "pageSize" | "cursor">): CampaignFilter {
-  const { datasetId, createdSince, createdBefore } = given;
+  const { createdSince, createdBefore } = given;
+  const datasetId = given.datasetId.toLowerCase();
   if (datasetId !== "" && !isUuid(datasetId)) throw invalidField("dataset_id", "must be a UUID.");
   if (createdSince !== undefined && createdBefore !== undefined && createdSince >= createdBefore) {
     throw invalidField("created_before", "must be later than created_since.");
@@ -27,7 +28,7 @@ export function checkedFilter(given: Omit<ListCampaignsRequest, "projectId" | "p
   ] as const) {
     if (text.includes("\u0000")) throw invalidField(field, "holds the character U+0000; remove it.");
   }
-  return { ...given, datasetId: datasetId.toLowerCase(), statuses: given.statuses.map(statusName) };
+  return { ...given, datasetId, statuses: given.statuses.map(statusName) };
 }
 
 function statusName(status: RunStatusMessage): RunStatus {

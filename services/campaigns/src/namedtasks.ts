@@ -45,7 +45,7 @@ export class NamedTasks {
         reason: "task_is_preset",
       });
     }
-    if (!(await this.store.delete(projectId, name))) throw notFound("task", name);
+    if (!namePattern.test(name) || !(await this.store.delete(projectId, name))) throw notFound("task", name);
   }
 
   /** The request with the task that it names, as it now is, in the place of the name. */

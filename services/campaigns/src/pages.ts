@@ -43,10 +43,17 @@ export interface CampaignPlace {
 export function decodeCampaignCursor(cursor: string): CampaignPlace | undefined {
   if (cursor === "") return undefined;
   const [createdAt, id] = decodeCursor(cursor);
-  if (createdAt === undefined || !/^\d{4}-\d\d-\d\d /.test(createdAt) || Number.isNaN(Date.parse(createdAt)))
-    throw badCursor();
+  if (createdAt === undefined || !isTime(createdAt)) throw badCursor();
   if (id === undefined || !isUuid(id)) throw badCursor();
   return { createdAt, id };
+}
+
+/** A time as Postgres writes it, on a day that there is: Date takes the 31st of February for one in March. */
+function isTime(text: string): boolean {
+  const day = /^(\d{4}-\d\d-\d\d) \d\d:\d\d:\d\d(\.\d+)?[+-]\d\d(:\d\d)?$/.exec(text)?.[1];
+  if (day === undefined) return false;
+  const time = new Date(`${day}T00:00:00Z`);
+  return !Number.isNaN(time.getTime()) && time.toISOString().startsWith(day);
 }
 
 function badCursor(): TutelageError {

@@ -1,8 +1,10 @@
+import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type Candidate, Candidate as CandidateMessage } from "@tutelage/proto/campaigns/v1/campaigns";
 import { RunStatus } from "@tutelage/proto/run/v1/run";
 import { Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { encodeCursor } from "./pages.js";
 import { presets } from "./presets.js";
 import { type Fixture, projectId, startFixture } from "./service.fixture.js";
 
@@ -79,6 +81,7 @@ describe("listing", () => {
     [{ createdSince: new Date(2), createdBefore: new Date(1) }, "created_before"],
     [{ nameContains: "a\u0000" }, "name_contains"],
     [{ cursor: "WyJ4Il0" }, "cursor"],
+    [{ cursor: encodeCursor(["2026-02-31 00:00:00+00", randomUUID()]) }, "cursor"],
     [{ pageSize: 1_001 }, "page_size"],
     [{ projectId: "" }, "project_id"],
   ])("%j is refused by name", async (filter, field) => {
@@ -197,6 +200,8 @@ test("candidates are narrowed, and a row leads to the candidate that it was, in 
   expect(await numbers({ accepted: false })).toEqual([1, 2, 4]);
   expect(await numbers({ rejection: "near_duplicate" })).toEqual([1, 4]);
   expect(await numbers({ seedRowId: "seed0" })).toEqual([0, 3]);
+  await expect(numbers({ rejection: "\u0000" })).rejects.toMatchObject({ fields: [{ field: "rejection" }] });
+  await expect(numbers({ seedRowId: "\u0000" })).rejects.toMatchObject({ fields: [{ field: "seed_row_id" }] });
   expect(await numbers({ seedRowId: "seed1", rejection: "near_duplicate", iteration: 0 })).toEqual([4]);
   const first = await fixture.client.listCandidates({ projectId, id, iteration: -1, accepted: false, pageSize: 2 });
   expect(await numbers({ accepted: false, cursor: first.nextCursor })).toEqual([4]);
@@ -236,6 +241,7 @@ describe("tasks", () => {
     const elsewhere = { projectId: "other", name: "intents" };
     await expect(fixture.client.getTask(elsewhere)).rejects.toMatchObject({ reason: "task_not_found" });
     await expect(fixture.client.deleteTask(elsewhere)).rejects.toMatchObject({ reason: "task_not_found" });
+    await expect(fixture.client.deleteTask({ projectId, name: "\u0000" })).rejects.toMatchObject({ code: "not_found" });
     await fixture.client.deleteTask({ projectId, name: "intents" });
     await expect(fixture.client.getTask({ projectId, name: "intents" })).rejects.toMatchObject({ code: "not_found" });
   });

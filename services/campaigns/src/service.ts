@@ -140,6 +140,12 @@ export function campaignsService(deps: {
 
     async listCandidates({ projectId, id, iteration, pageSize, cursor, ...filter }) {
       await get(projectId, id);
+      for (const [field, text] of [
+        ["rejection", filter.rejection],
+        ["seed_row_id", filter.seedRowId],
+      ] as const) {
+        if (text?.includes("\0")) throw invalidField(field, "holds the character U+0000; remove it.");
+      }
       const limit = checkedPageSize(pageSize);
       const page = await store.candidates(
         { projectId, campaignId: id },

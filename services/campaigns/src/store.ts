@@ -103,7 +103,7 @@ export class CampaignStore {
     await transaction.execute(sql`
       insert into events (project_id, campaign_id, sequence, type, payload)
       select ${key.projectId}, ${key.campaignId}::uuid, coalesce(max(sequence), 0) + 1, ${type}, ${JSON.stringify(payload)}::jsonb
-      from events where campaign_id = ${key.campaignId}::uuid`);
+      from events where project_id = ${key.projectId} and campaign_id = ${key.campaignId}::uuid`);
   }
 
   /** At most `limit` events after a sequence number, in order. */
@@ -192,6 +192,7 @@ export class CampaignStore {
     }>(
       `select c.candidate, c.campaign_id as "campaignId", r.request->>'name' as "campaignName"
        from candidates c join runs r on r.project_id = $1 and r.id = c.campaign_id and r.state->>'datasetId' = $2
+         and r.deleting_at is null
        where c.project_id = $1 and c.accepted and c.candidate->>'rowId' = $3 limit 1`,
       [projectId, datasetId, rowId],
     );

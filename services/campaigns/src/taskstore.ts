@@ -49,7 +49,7 @@ export class TaskStore {
   }
 }
 
-/** A task that an older release stored lacks the fields that the contract gained since: they take their defaults. */
+/** Fields that the contract gains later are absent in what is stored now: they take their defaults. */
 function toRecord(row: { task: Task; updatedAt: Date }): TaskRecord {
   return { task: Task.fromPartial(row.task), updatedAt: row.updatedAt };
 }

@@ -60,7 +60,7 @@ export async function resumeDeletions(dependencies: DeletionDependencies, log: L
       const removed = await finishDeletion(dependencies, dataset);
       log.info({ datasetId: dataset.id, removed }, "finished a deletion that had been interrupted");
     } catch (error) {
-      log.warn({ err: error, datasetId: dataset.id }, "could not finish an interrupted deletion; the next start tries");
+      log.warn({ err: error, datasetId: dataset.id }, "could not finish an interrupted deletion; the next look tries");
     }
   }
 }

@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { FileArtifactStore } from "@tutelage/platform/artifacts";
 import { hostPort, serviceSettings } from "@tutelage/platform/config";
 import { openDatabase } from "@tutelage/platform/database";
@@ -23,6 +24,9 @@ export const settings = {
 
 export type Config = z.output<z.ZodObject<typeof settings>>;
 
+/** How often deletions that were interrupted, by a lost connection say, are looked for. */
+const lookForDeletionsMs = 60_000;
+
 /** Brings the schema up to date and serves. */
 export async function start(config: Readonly<Config>): Promise<RunningService> {
   const log = createLog("datasets", config.LOG_LEVEL);
@@ -43,15 +47,22 @@ export async function start(config: Readonly<Config>): Promise<RunningService> {
       services: [served(DatasetsServiceDefinition, implementation)],
       log,
     });
-    const resumed = resumeDeletions({ deletions, artifacts }, log).catch((error: unknown) =>
-      log.warn({ err: error }, "could not look for interrupted deletions"),
-    );
+    const stopping = new AbortController();
+    const resuming = (async () => {
+      while (!stopping.signal.aborted) {
+        await resumeDeletions({ deletions, artifacts }, log).catch((error: unknown) =>
+          log.warn({ err: error }, "could not look for interrupted deletions"),
+        );
+        await sleep(lookForDeletionsMs, undefined, { signal: stopping.signal }).catch(() => {});
+      }
+    })();
     return {
       name: "datasets",
       address: server.address,
       stop: async () => {
+        stopping.abort();
         await server.stop();
-        await resumed;
+        await resuming;
         await database.close();
       },
     };

@@ -5,7 +5,7 @@ import type { Database } from "@tutelage/platform/database";
 import { notFound, TutelageError } from "@tutelage/platform/errors";
 import { originName, splitName } from "@tutelage/platform/rowfile";
 import { type Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
-import { and, desc, eq, isNull, lt, type SQLWrapper, sql } from "drizzle-orm";
+import { and, desc, eq, isNull, lt, sql } from "drizzle-orm";
 import { drizzle } from "drizzle-orm/node-postgres";
 import { from as copyFrom } from "pg-copy-streams";
 import { copyColumns, copyLine, rowFromRecord } from "./copytext.js";
@@ -40,9 +40,9 @@ export type Committed =
   | { moved: true }
   | { artifactGone: true };
 
-/** True of a dataset that is not being deleted. */
-const stays = (datasetId: SQLWrapper) =>
-  sql`exists (select 1 from datasets.datasets d where d.id = ${datasetId} and d.deleting_at is null)`;
+/** True of a version whose dataset is not being deleted. */
+const stays = sql`exists (select 1 from datasets.datasets d
+  where d.project_id = ${versions.projectId} and d.id = ${versions.datasetId} and d.deleting_at is null)`;
 
 /** What commits and deletions of versions with one artifact wait for one another on. */
 export const artifactLock = ({ projectId, digest }: { projectId: string; digest: string }) =>
@@ -117,7 +117,7 @@ export class DatasetStore {
     const found = await this.db
       .select()
       .from(versions)
-      .where(and(eq(versions.projectId, projectId), eq(versions.id, id), stays(versions.datasetId)));
+      .where(and(eq(versions.projectId, projectId), eq(versions.id, id), stays));
     return found[0];
   }
 

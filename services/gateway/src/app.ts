@@ -24,6 +24,7 @@ import { profileTestRoutes } from "./profile-tests.js";
 import { profileRoutes } from "./profiles.js";
 import type { RouteContext } from "./routes.js";
 import { taskRoutes } from "./tasks.js";
+import { usageRoutes } from "./usage.js";
 import { versionRoutes } from "./versions.js";
 
 const maxJsonBytes = 1024 * 1024;
@@ -115,6 +116,7 @@ export async function buildApp(context: Omit<RouteContext, "shutdown"> & { log: 
           campaignReportRoutes,
           campaignStudentRoutes,
           deletionRoutes,
+          usageRoutes,
           campaignExportRoutes,
         ]) {
           routes(v1, { ...context, shutdown: shutdown.signal });

@@ -106,6 +106,8 @@ export const campaignExportRoutes: Routes = (app, { backends, artifacts, shutdow
   app.get(
     "/campaigns/:campaign/model",
     {
+      // It makes what is not made yet; a HEAD must not.
+      exposeHeadRoute: false,
       schema: {
         tags,
         summary: "The campaign's student as an archive with its model card; made first where it is not yet",

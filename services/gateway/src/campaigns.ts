@@ -1,4 +1,4 @@
-/** /v1/campaigns: start, look, cancel. */
+/** /v1/campaigns: start, estimate, look, change, cancel. */
 import { notFound } from "@tutelage/platform/errors";
 import { isUuid } from "@tutelage/platform/runs";
 import { Settings, type StartCampaignRequest } from "@tutelage/proto/campaigns/v1/campaigns";
@@ -195,8 +195,10 @@ export const campaignRoutes: Routes = (app, { backends }) => {
 };
 
 /** What the service is asked by. */
-export function campaignKey(id: string): { projectId: string; id: string } {
-  if (!isUuid(id)) throw notFound("campaign", id);
+export function campaignKey(given: string): { projectId: string; id: string } {
+  // Some platforms write UUIDs in capitals.
+  const id = given.toLowerCase();
+  if (!isUuid(id)) throw notFound("campaign", given);
   return { projectId, id };
 }
 

@@ -63,10 +63,13 @@ export const importRoutes: Routes = (app, { backends, shutdown, maxImportBytes }
           fields,
           append: query.append,
         };
-        const result = await datasets.importRows(importParts(header, file.chunks, maxImportBytes), {
-          deadline: importDeadlineMs,
-          signal: clientGone(reply, shutdown),
-        });
+        // The service may refuse the header before a byte of the file is read.
+        const result = await datasets
+          .importRows(importParts(header, file.chunks, maxImportBytes), {
+            deadline: importDeadlineMs,
+            signal: clientGone(reply, shutdown),
+          })
+          .finally(file.drain);
         if (result.version !== undefined) return reply.code(201).send(snake(result));
         return sendProblem(request, reply, {
           status: 422,
@@ -94,6 +97,8 @@ export const importRoutes: Routes = (app, { backends, shutdown, maxImportBytes }
 interface ImportedFile {
   format: FileFormat;
   chunks: AsyncIterable<Buffer> | Iterable<Buffer>;
+  /** Lets come and drops what nobody has read. */
+  drain(): void;
 }
 
 /**
@@ -116,12 +121,13 @@ async function fileOf(request: FastifyRequest): Promise<ImportedFile> {
     return {
       format: formatOfType(headers["content-type"] ?? "") ?? FileFormat.JSONL,
       chunks: body === undefined ? [] : bytesOf(body),
+      drain: () => body?.resume(),
     };
   }
-  const { contentType, name, chunks } = await uploadedFile(headers, body);
+  const { contentType, name, chunks, drain } = await uploadedFile(headers, body);
   const format = formatOfType(contentType) ?? formatOfName(name);
-  if (format !== undefined) return { format, chunks };
-  body.resume();
+  if (format !== undefined) return { format, chunks, drain };
+  drain();
   throw new TutelageError(
     "invalid_argument",
     `"${name}" (${contentType}) may be JSON Lines or CSV: name it .jsonl or .csv.`,

@@ -11,6 +11,8 @@ export interface UploadedFile {
   name: string;
   /** Its bytes. They end only when the whole body has ended well, with nothing else in it. */
   chunks: AsyncIterable<Buffer>;
+  /** Lets the rest of the body come and drops it; call it when nobody reads `chunks` to their end. */
+  drain(): void;
 }
 
 export function isMultipart(contentType: string | undefined): boolean {
@@ -61,7 +63,7 @@ export async function uploadedFile(headers: IncomingHttpHeaders, body: Readable)
         return;
       }
       current = file;
-      resolve({ contentType, name: name ?? "", chunks: bytesOf(file) });
+      resolve({ contentType, name: name ?? "", chunks: bytesOf(file), drain });
     });
   });
   parser.on("field", (name) =>

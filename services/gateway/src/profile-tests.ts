@@ -1,4 +1,5 @@
 /** /v1/profiles/{kind}/{name}/test: what a profile really answers. */
+import { randomUUID } from "node:crypto";
 import { notFound } from "@tutelage/platform/errors";
 import { RunStatus } from "@tutelage/proto/run/v1/run";
 import { Decoding } from "@tutelage/proto/student/v1/student";
@@ -150,7 +151,7 @@ function testRequest(teacherProfile: string, body: z.output<typeof teacherTestBo
   };
   return {
     projectId,
-    idempotencyKey: "",
+    idempotencyKey: `profile-test/${randomUUID()}/`,
     teacherProfile,
     task: body.task === undefined ? presetTask : Task.fromPartial(body.task),
     work: { $case: "write", value: { orders: [order] } },
@@ -176,6 +177,8 @@ async function testTeacher({ teacher }: Backends, request: StartGenerationRunReq
   for await (const batch of teacher.listResults(which)) results.push(...batch.results);
   const calls: Call[] = [];
   for await (const batch of teacher.listCalls(which)) calls.push(...batch.calls);
+  // The caller has it all now: prompt and reply go, what was paid stays on the account.
+  await teacher.deleteGenerationRuns({ projectId, keyPrefix: request.idempotencyKey });
   const outcome = results[0]?.outcome;
   const parsed = outcome?.$case === "candidate" ? { parsed: outcome.value } : {};
   const failure = failed(run, outcome, timedOut);

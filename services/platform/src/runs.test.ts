@@ -40,6 +40,12 @@ test("a start with the same key returns the first run, and another request under
   const first = await runs.start("p", "key", { what: "a" });
   const again = await runs.start("p", "key", { what: "a" });
   expect(again.id).toBe(first.id);
+  // The same request after an upgrade whose contract has more fields.
+  const gained = { rows: [], name: "", limits: { most: 0, kind: "KIND_UNSPECIFIED" }, what: "a" };
+  expect((await runs.start("p", "key", gained)).id).toBe(first.id);
+  await expect(runs.start("p", "key", { ...gained, ...{ name: "x" } })).rejects.toMatchObject({
+    code: "already_exists",
+  });
   await expect(runs.start("p", "key", { what: "b" })).rejects.toMatchObject({ code: "already_exists" });
   const other = await runs.start("q", "key", { what: "b" });
   expect(other.id).not.toBe(first.id);

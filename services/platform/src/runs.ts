@@ -224,14 +224,44 @@ export function toRow<Request, State>(row: pg.QueryResultRow): RunRow<Request, S
   };
 }
 
+/** Digest of what was asked. */
 function sha256(value: unknown): string {
-  return createHash("sha256").update(JSON.stringify(value)).digest("hex");
+  return createHash("sha256")
+    .update(JSON.stringify(withoutDefaults(value)) ?? "")
+    .digest("hex");
+}
+
+/**
+ * A message without fields that have their default, keys in order: a field that
+ * the contract gains must not make a repeated request look like another one.
+ * Undefined where nothing is left.
+ */
+function withoutDefaults(value: unknown): unknown {
+  if (Array.isArray(value)) {
+    // Items count, empty or not.
+    return value.length === 0 ? undefined : value.map((item) => withoutDefaults(item) ?? null);
+  }
+  if (value instanceof Date) return value;
+  if (typeof value === "object" && value !== null) {
+    const kept = Object.entries(value)
+      .map(([key, field]) => [key, withoutDefaults(field)] as const)
+      .filter(([, field]) => field !== undefined)
+      .sort(([a], [b]) => (a < b ? -1 : 1));
+    return kept.length === 0 ? undefined : Object.fromEntries(kept);
+  }
+  const isDefault =
+    !value || (typeof value === "string" && (value.endsWith("_UNSPECIFIED") || value === "UNRECOGNIZED"));
+  return isDefault ? undefined : value;
 }
 
 export function isFinal(status: RunStatus): boolean {
   return status === "SUCCEEDED" || status === "FAILED" || status === "CANCELLED";
 }
 
+/**
+ * Whether a text is an id as we give them, in lower case: Postgres would find a row by the same id in capitals, and the
+ * keys, paths and names that are made of the id would be others.
+ */
 export function isUuid(text: string): boolean {
-  return /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i.test(text);
+  return /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/.test(text);
 }

@@ -10,6 +10,8 @@ import { sql } from "drizzle-orm";
  * it reused of runs that are gone, unless results of another run rest on them.
  */
 export async function deleteRun(transaction: Transaction, projectId: string, runId: string) {
+  // One deletion after the other: of two at once, each would leave a shared call to the run that the other removes.
+  await transaction.execute(sql`select pg_advisory_xact_lock(hashtextextended(${`teacher deletion/${projectId}`}, 0))`);
   // Against a late call of a holder that hung: it waits here, and then finds the run gone.
   await transaction.execute(sql`select 1 from runs where project_id = ${projectId} and id = ${runId} for update`);
   const moved = await transaction.execute<{ call_id: string }>(sql`
@@ -22,7 +24,8 @@ export async function deleteRun(transaction: Transaction, projectId: string, run
       and (c.run_id = ${runId}
         or (c.id in (select call_id from results where project_id = ${projectId} and run_id = ${runId})
           and not exists (select 1 from runs r where r.project_id = ${projectId} and r.id = c.run_id)))
-      and not exists (select 1 from results o where o.call_id = c.id and o.run_id <> ${runId})
+      and not exists (select 1 from results o where o.project_id = ${projectId} and o.call_id = c.id
+        and o.run_id <> ${runId})
     returning call_id`);
   const results = await transaction.execute(
     sql`delete from results where project_id = ${projectId} and run_id = ${runId}`,

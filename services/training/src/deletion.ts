@@ -30,7 +30,11 @@ export async function deleteTrainingRuns(
     const folder = artifacts.uri(`${projectId}/runs/${id}`);
     // First, so that one under way loses its lease instead of writing beside what goes.
     count.add("export_runs", await deleteExports(exports.database, projectId, folder));
-    const bytes = await artifacts.remove(folder);
+    let bytes = await artifacts.remove(folder);
+    // One that was started meanwhile found the checkpoint still there.
+    const late = await deleteExports(exports.database, projectId, folder);
+    count.add("export_runs", late);
+    if (late > 0) bytes += await artifacts.remove(folder);
     count.artifactBytes += bytes;
     return bytes;
   };

@@ -60,7 +60,7 @@ function request(changes: Partial<StartExportRunRequest> = {}): StartExportRunRe
     },
     form: ExportForm.MERGED,
     task: Task.fromPartial({ name: "t", kind: TaskKind.TEXT, promptTemplate: "Q: {input}\nA:" }),
-    rows: { uri: "file:///rows.jsonl", sha256: "a".repeat(64) },
+    rows: { uri: pathToFileURL(join(home, "artifacts/default/versions/rows.jsonl")).href, sha256: "a".repeat(64) },
     ...changes,
   });
 }

@@ -11,6 +11,11 @@ type ExportHandlers = Pick<
   "startExportRun" | "getExportRun" | "watchExportRun" | "cancelExportRun"
 >;
 
+/** Whether a URI lies in a folder, as it stands: one with ".." in it does not. */
+function isBelow(uri: string, folderUri: string): boolean {
+  return uri.startsWith(`${folderUri}/`) && URL.canParse(uri) && new URL(uri).href === uri;
+}
+
 export function exportHandlers(dependencies: {
   runs: Runs<CheckedExport, ExportState>;
   artifacts: Pick<ArtifactStore, "exists" | "uri">;
@@ -21,8 +26,11 @@ export function exportHandlers(dependencies: {
   return {
     async startExportRun(message) {
       const request = checkExportRequest(message);
-      if (!request.checkpoint.uri.startsWith(`${artifacts.uri(`${request.projectId}/runs`)}/`)) {
+      if (!isBelow(request.checkpoint.uri, artifacts.uri(`${request.projectId}/runs`))) {
         throw invalidField("checkpoint.uri", `${request.checkpoint.uri} is no checkpoint of this project.`);
+      }
+      if (!isBelow(request.rows.uri, artifacts.uri(request.projectId))) {
+        throw invalidField("rows.uri", `${request.rows.uri} is no artifact of this project.`);
       }
       if (!(await artifacts.exists(request.checkpoint.uri))) {
         throw invalidField("checkpoint.uri", `${request.checkpoint.uri} is not there; train again, or name another.`);
