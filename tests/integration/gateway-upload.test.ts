@@ -100,31 +100,6 @@ test.each([
   expect((await api().get(`/v1/datasets/${name}`)).body.latest_version_id).toBe("");
 });
 
-test.each([
-  ["an unknown kind of file", "rows.xlsx", "", "unknown_file_format"],
-  ["a file whose header is refused", "rows.jsonl", "?input_column=a&output_column=a", "invalid_argument"],
-])("%s is refused, and the rest of a large upload is taken and dropped", async (_what, filename, query, reason) => {
-  const upload = httpRequest(`${fixture.url}/v1/datasets/${await dataset()}/import${query}`, {
-    method: "POST",
-    headers: { "content-type": `multipart/form-data; boundary=${boundary}` },
-  });
-  const answered = once(upload, "response") as Promise<[IncomingMessage]>;
-  const body = Readable.from(
-    (function* () {
-      yield filePart("file", "").replace("a.jsonl", filename).slice(0, -2);
-      for (let megabyte = 0; megabyte < 30; megabyte += 1) yield "x".repeat(1_000_000);
-      yield `\r\n${end}`;
-    })(),
-  );
-  const taken = once(upload, "finish");
-  body.pipe(upload);
-  const [response] = await answered;
-  // Only when the server has taken all of it.
-  await taken;
-  const problem = JSON.parse((await response.toArray()).join(""));
-  expect([response.statusCode, problem.reason]).toEqual([400, reason]);
-});
-
 test("multipart without a boundary is malformed, and only the import takes a form at all", async () => {
   const send = (path: string, type: string) => api().post(path).set("content-type", type).send("x");
   const bare = await send(`/v1/datasets/${await dataset()}/import`, "multipart/form-data").expect(400);

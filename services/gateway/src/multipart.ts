@@ -63,7 +63,7 @@ export async function uploadedFile(headers: IncomingHttpHeaders, body: Readable)
         return;
       }
       current = file;
-      resolve({ contentType, name: name ?? "", chunks: bytesOf(file), drain });
+      resolve({ contentType, name: name ?? "", chunks: bytesOf(file), drain: () => file.resume() });
     });
   });
   parser.on("field", (name) =>
