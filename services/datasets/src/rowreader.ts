@@ -260,7 +260,7 @@ function columnsOf(values: Record<string, unknown>, isJson: boolean): [string, u
   return [...Object.entries(metadata), ...Object.entries(values).filter(([key]) => key !== metadataKey)];
 }
 
-/** A record's own value; "constructor" and its like are columns as any other. */
+/** A record's own value: a column may be called "constructor". */
 function own(values: Record<string, unknown>, key: string): unknown {
   return Object.hasOwn(values, key) ? values[key] : undefined;
 }
