@@ -1,9 +1,11 @@
 import { once } from "node:events";
 import { request as httpRequest, type IncomingMessage } from "node:http";
+import { connect } from "node:net";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import request from "supertest";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { until } from "../support/waiting.js";
 import { type Fixture, startFixture } from "./gateway-fixture.js";
 
 const limit = 200_000;
@@ -98,6 +100,30 @@ test.each([
   expect(response.headers["content-type"]).toContain("application/problem+json");
   expect(response.body).toMatchObject({ reason, errors: field === undefined ? [] : [{ field }] });
   expect((await api().get(`/v1/datasets/${name}`)).body.latest_version_id).toBe("");
+});
+
+test.each([
+  ["an unknown kind of file", "rows.xlsx", 400, "unknown_file_format"],
+  ["a file beyond the limit", "rows.jsonl", 413, "body_too_large"],
+])("after %s the rest of a large upload is taken and dropped", async (_what, filename, status, reason) => {
+  const { hostname, port } = new URL(fixture.url);
+  const head = filePart("file", "").replace("a.jsonl", filename).slice(0, -2);
+  const megabytes = 20;
+  // A socket: Node's own client says no more when it may go on, once it has its answer.
+  const socket = connect(Number(port), hostname);
+  const answer: Buffer[] = [];
+  socket.on("data", (bytes) => answer.push(bytes));
+  socket.write(
+    `POST /v1/datasets/${await dataset()}/import HTTP/1.1\r\nhost: 127.0.0.1:${port}\r\n` +
+      `content-type: multipart/form-data; boundary=${boundary}\r\n` +
+      `content-length: ${head.length + megabytes * 1_000_000}\r\n\r\n${head}`,
+  );
+  for (let sent = 0; sent < megabytes; sent += 1) {
+    if (!socket.write("x".repeat(1_000_000))) await once(socket, "drain", { signal: AbortSignal.timeout(10_000) });
+  }
+  await until(() => Buffer.concat(answer).includes(reason));
+  socket.destroy();
+  expect(Buffer.concat(answer).toString()).toContain(`HTTP/1.1 ${status} `);
 });
 
 test("multipart without a boundary is malformed, and only the import takes a form at all", async () => {
