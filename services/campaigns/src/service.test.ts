@@ -1,10 +1,10 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
+import { nextCursor } from "@tutelage/platform/page";
 import { type Candidate, Candidate as CandidateMessage } from "@tutelage/proto/campaigns/v1/campaigns";
 import { RunStatus } from "@tutelage/proto/run/v1/run";
 import { Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { encodeCursor } from "./pages.js";
 import { presets } from "./presets.js";
 import { type Fixture, projectId, startFixture } from "./service.fixture.js";
 
@@ -81,7 +81,10 @@ describe("listing", () => {
     [{ createdSince: new Date(2), createdBefore: new Date(1) }, "created_before"],
     [{ nameContains: "a\u0000" }, "name_contains"],
     [{ cursor: "WyJ4Il0" }, "cursor"],
-    [{ cursor: encodeCursor(["2026-02-31 00:00:00+00", randomUUID()]) }, "cursor"],
+    [
+      { cursor: nextCursor("campaigns default", true, { createdAt: "2026-02-31 00:00:00+00", id: randomUUID() }) },
+      "cursor",
+    ],
     [{ pageSize: 1_001 }, "page_size"],
     [{ projectId: "" }, "project_id"],
   ])("%j is refused by name", async (filter, field) => {

@@ -1,6 +1,7 @@
 /** gRPC handlers of the campaigns service. */
 import type { ArtifactStore } from "@tutelage/platform/artifacts";
 import { invalidField, notFound, TutelageError } from "@tutelage/platform/errors";
+import { isNumber, nextCursor, readCursor, requirePageSize } from "@tutelage/platform/page";
 import { requireProject } from "@tutelage/platform/project";
 import { toRunMessage } from "@tutelage/platform/runmessage";
 import { isFinal, isUuid, type RunRow, type Runs } from "@tutelage/platform/runs";
@@ -12,6 +13,7 @@ import type {
 import { Split } from "@tutelage/proto/task/v1/task";
 import type { CampaignState, ResolvedRequest } from "./campaign.js";
 import { checkedFilter } from "./campaignfilter.js";
+import { isCampaignPlace } from "./campaignplace.js";
 import { abandon, rowsOf, type Services } from "./clients.js";
 import { deleteCampaign } from "./deletion.js";
 import type { DeletionStore } from "./deletionstore.js";
@@ -19,7 +21,6 @@ import { type ForecastBasis, forecast } from "./forecast.js";
 import { startHeld } from "./holds.js";
 import { ledgerPage, purposeOf, runKeyPrefix } from "./ledger.js";
 import type { NamedTasks } from "./namedtasks.js";
-import { checkedPageSize, decodeCampaignCursor, decodeNumberCursor, encodeCursor } from "./pages.js";
 import { patched } from "./patch.js";
 import { gatherReport } from "./report.js";
 import { resolveRequest } from "./request.js";
@@ -75,13 +76,15 @@ export function campaignsService(deps: {
 
     async listCampaigns({ projectId, pageSize, cursor, ...filter }) {
       requireProject(projectId);
-      const limit = checkedPageSize(pageSize);
-      const page = await store.campaigns(projectId, checkedFilter(filter), limit + 1, decodeCampaignCursor(cursor));
+      const limit = requirePageSize(pageSize);
+      const listing = `campaigns ${projectId}`;
+      const place = readCursor(cursor, listing, isCampaignPlace);
+      const page = await store.campaigns(projectId, checkedFilter(filter), limit + 1, place);
       const shown = page.slice(0, limit);
       const last = shown.at(-1);
       return {
         campaigns: shown.map(({ run }) => toCampaign(run)),
-        nextCursor: page.length > limit && last !== undefined ? encodeCursor([last.createdAt, last.run.id]) : "",
+        nextCursor: nextCursor(listing, page.length > limit, last && { createdAt: last.createdAt, id: last.run.id }),
       };
     },
 
@@ -129,7 +132,7 @@ export function campaignsService(deps: {
 
     async listSeedRows({ projectId, id, pageSize, cursor }, context) {
       const { request } = await get(projectId, id);
-      const page = { datasetVersionId: request.datasetVersionId, pageSize: checkedPageSize(pageSize), cursor };
+      const page = { datasetVersionId: request.datasetVersionId, pageSize: requirePageSize(pageSize), cursor };
       return await seedRowsPage({ store, services }, { projectId, campaignId: id }, page, context.signal);
     },
 
@@ -146,11 +149,12 @@ export function campaignsService(deps: {
       ] as const) {
         if (text?.includes("\0")) throw invalidField(field, "holds the character U+0000; remove it.");
       }
-      const limit = checkedPageSize(pageSize);
+      const listing = `candidates ${id}`;
+      const limit = requirePageSize(pageSize);
       const page = await store.candidates(
         { projectId, campaignId: id },
         {
-          after: decodeNumberCursor(cursor),
+          after: readCursor(cursor, listing, isNumber) ?? -1,
           limit: limit + 1,
           iteration: iteration === -1 ? undefined : iteration,
           ...filter,
@@ -160,7 +164,7 @@ export function campaignsService(deps: {
       const last = shown.at(-1);
       return {
         candidates: shown,
-        nextCursor: page.length > limit && last !== undefined ? encodeCursor([String(last.number)]) : "",
+        nextCursor: nextCursor(listing, page.length > limit, last?.number),
       };
     },
 
@@ -173,7 +177,7 @@ export function campaignsService(deps: {
 
     async listLedger({ projectId, id, pageSize, cursor }, { signal }) {
       await get(projectId, id);
-      const page = { pageSize: checkedPageSize(pageSize), cursor };
+      const page = { pageSize: requirePageSize(pageSize), cursor };
       return ledgerPage(
         await services.teacher.listLedger({ projectId, runKeyPrefix: runKeyPrefix(id), ...page }, { signal }),
       );

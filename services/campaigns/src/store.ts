@@ -7,8 +7,8 @@ import type { CampaignEvent, Candidate, Iteration, SeedGrade } from "@tutelage/p
 import { and, asc, eq, gt, inArray, sql } from "drizzle-orm";
 import type { CampaignState, Caps, ResolvedRequest } from "./campaign.js";
 import type { CampaignFilter } from "./campaignfilter.js";
+import type { CampaignPlace } from "./campaignplace.js";
 import type { MinedRow } from "./mining.js";
-import type { CampaignPlace } from "./pages.js";
 import { candidates, events, iterations, seedGrades, steps } from "./tables.js";
 
 /** Which campaign, of which project. */

@@ -1,10 +1,8 @@
 import { Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, expect, test } from "vitest";
 import {
   allRows,
   appendRows,
-  type Client,
-  type Fixture,
   importFile,
   jsonl,
   newDataset,
@@ -13,13 +11,8 @@ import {
   syntheticRow,
 } from "./service.fixture.js";
 
-let fixture: Fixture;
-let client: Client;
-
-beforeAll(async () => {
-  fixture = await startFixture();
-  client = fixture.client;
-});
+const fixture = await startFixture();
+const { client } = fixture;
 afterAll(() => fixture.stop());
 
 /** A version of three seed rows. */

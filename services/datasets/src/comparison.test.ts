@@ -1,11 +1,9 @@
 import { RowChangeKind } from "@tutelage/proto/datasets/v1/datasets";
 import { RowOrigin, Split } from "@tutelage/proto/task/v1/task";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, expect, test } from "vitest";
 import {
   allRows,
   appendRows,
-  type Client,
-  type Fixture,
   importFile,
   jsonl,
   newDataset,
@@ -14,13 +12,8 @@ import {
   syntheticRow,
 } from "./service.fixture.js";
 
-let fixture: Fixture;
-let client: Client;
-
-beforeAll(async () => {
-  fixture = await startFixture();
-  client = fixture.client;
-});
+const fixture = await startFixture();
+const { client } = fixture;
 afterAll(() => fixture.stop());
 
 const inputs = (changes: { kind: RowChangeKind; row?: { input: string } | undefined }[], kind: RowChangeKind) =>

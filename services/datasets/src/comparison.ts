@@ -1,4 +1,6 @@
 /** Two versions compared by the ids of their rows. What a side is, and how its pages go on, is pure. */
+
+import { isNumber, nextCursor, readCursor, requirePageSize } from "@tutelage/platform/page";
 import { originFromName, splitFromName } from "@tutelage/platform/rowfile";
 import {
   type ChangeCount,
@@ -8,7 +10,6 @@ import {
   type RowChange,
   RowChangeKind,
 } from "@tutelage/proto/datasets/v1/datasets";
-import { readCursor, requirePageSize, writeCursor } from "./fields.js";
 import type { RowStore, Side } from "./rowstore.js";
 import type { VersionRecord } from "./store.js";
 
@@ -38,7 +39,7 @@ export async function comparisonPage(
 ): Promise<DiffVersionsResponse> {
   const listing = `diff ${version.projectId} ${version.id} ${against?.id ?? ""} ${kind}`;
   const size = requirePageSize(pageSize);
-  const place = readCursor(cursor, listing) ?? 0;
+  const place = readCursor(cursor, listing, isNumber) ?? 0;
   const { added, removed } = sidesOf(version, against);
   const found: (RowChange & { position: number })[] = [];
   if (kind !== RowChangeKind.REMOVED && place >= 0) {
@@ -52,10 +53,9 @@ export async function comparisonPage(
   }
   const shown = found.slice(0, size);
   const last = shown.at(-1);
-  const hasMore = found.length > size && last !== undefined;
   return {
     changes: shown.map((change) => ({ kind: change.kind, row: change.row })),
-    nextCursor: hasMore ? writeCursor(listing, placeOf(last.kind, last.position)) : "",
+    nextCursor: nextCursor(listing, found.length > size, last && placeOf(last.kind, last.position)),
     againstVersionId: against?.id ?? "",
     summary: cursor === "" ? await summaryOf(store, version, { added, removed }) : undefined,
   };

@@ -8,24 +8,11 @@ import { fileURLToPath } from "node:url";
 import { connect } from "@tutelage/platform/grpc";
 import { DatasetsServiceDefinition } from "@tutelage/proto/datasets/v1/datasets";
 import pg from "pg";
-import { afterAll, beforeAll, expect, test } from "vitest";
-import {
-  allRows,
-  type Client,
-  type Fixture,
-  importFile,
-  jsonl,
-  newDataset,
-  project,
-  startFixture,
-} from "./service.fixture.js";
+import { afterAll, expect, test } from "vitest";
+import { allRows, type Client, importFile, jsonl, newDataset, project, startFixture } from "./service.fixture.js";
 
 const main = fileURLToPath(new URL("../dist/main.js", import.meta.url));
-let fixture: Fixture;
-
-beforeAll(async () => {
-  fixture = await startFixture();
-});
+const fixture = await startFixture();
 afterAll(() => fixture.stop());
 
 async function startProcess(): Promise<{ child: ChildProcess; client: Client }> {

@@ -3,25 +3,11 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { connect } from "@tutelage/platform/grpc";
 import { DatasetsServiceDefinition, FileFormat } from "@tutelage/proto/datasets/v1/datasets";
 import { Split } from "@tutelage/proto/task/v1/task";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import {
-  allRows,
-  type Client,
-  type Fixture,
-  importFile,
-  jsonl,
-  newDataset,
-  project,
-  startFixture,
-} from "./service.fixture.js";
+import { afterAll, describe, expect, test } from "vitest";
+import { allRows, type Client, importFile, jsonl, newDataset, project, startFixture } from "./service.fixture.js";
 
-let fixture: Fixture;
-let client: Client;
-
-beforeAll(async () => {
-  fixture = await startFixture();
-  client = fixture.client;
-});
+const fixture = await startFixture();
+const { client } = fixture;
 afterAll(() => fixture.stop());
 
 const csv = { format: FileFormat.CSV };

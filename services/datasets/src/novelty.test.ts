@@ -1,25 +1,10 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
-import { afterAll, beforeAll, expect, test } from "vitest";
-import {
-  appendRows,
-  type Client,
-  type Fixture,
-  importFile,
-  jsonl,
-  newDataset,
-  project,
-  startFixture,
-  syntheticRow,
-} from "./service.fixture.js";
+import { afterAll, expect, test } from "vitest";
+import { appendRows, importFile, jsonl, newDataset, project, startFixture, syntheticRow } from "./service.fixture.js";
 
-let fixture: Fixture;
-let client: Client;
-
-beforeAll(async () => {
-  fixture = await startFixture();
-  client = fixture.client;
-});
+const fixture = await startFixture();
+const { client } = fixture;
 afterAll(() => fixture.stop());
 
 async function versionOf(rows: object[]) {

@@ -1,14 +1,10 @@
 /** Imports of rows that are more than a text and a label: conversations, and outputs with declared fields. */
 import { FileFormat } from "@tutelage/proto/datasets/v1/datasets";
 import { ExtractionField, FieldType } from "@tutelage/proto/task/v1/task";
-import { afterAll, beforeAll, expect, test } from "vitest";
-import { allRows, type Fixture, importFile, newDataset, startFixture } from "./service.fixture.js";
+import { afterAll, expect, test } from "vitest";
+import { allRows, importFile, newDataset, startFixture } from "./service.fixture.js";
 
-let fixture: Fixture;
-
-beforeAll(async () => {
-  fixture = await startFixture();
-});
+const fixture = await startFixture();
 afterAll(() => fixture.stop());
 
 const fields = [

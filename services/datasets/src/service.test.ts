@@ -2,13 +2,11 @@ import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { RowOrigin, Split } from "@tutelage/proto/task/v1/task";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, describe, expect, test } from "vitest";
 import {
   allRows,
   appendRows,
-  type Client,
   exported,
-  type Fixture,
   importFile,
   jsonl,
   newDataset,
@@ -17,13 +15,8 @@ import {
   syntheticRow,
 } from "./service.fixture.js";
 
-let fixture: Fixture;
-let client: Client;
-
-beforeAll(async () => {
-  fixture = await startFixture();
-  client = fixture.client;
-});
+const fixture = await startFixture();
+const { client } = fixture;
 afterAll(() => fixture.stop());
 
 const three = [

@@ -1,6 +1,7 @@
 /** The gRPC handlers: check, call, answer. */
 import { hash } from "node:crypto";
 import { invalidField, notFound } from "@tutelage/platform/errors";
+import { isNumber, nextCursor, readCursor, requirePageSize } from "@tutelage/platform/page";
 import { requireProject } from "@tutelage/platform/project";
 import { readRows, rowToLine } from "@tutelage/platform/rowfile";
 import type { DatasetsServiceImplementation } from "@tutelage/proto/datasets/v1/datasets";
@@ -10,15 +11,7 @@ import { appendRows } from "./appends.js";
 import { comparisonPage } from "./comparison.js";
 import { type DeletionDependencies, deleteDataset, holdVersion, requireHolder } from "./deletion.js";
 import { type Dependencies, wholeVersion } from "./draft.js";
-import {
-  checkRowFilter,
-  readCursor,
-  requireName,
-  requirePageSize,
-  requireRowId,
-  requireUuid,
-  writeCursor,
-} from "./fields.js";
+import { checkRowFilter, requireName, requireRowId, requireUuid } from "./fields.js";
 import { importRows } from "./imports.js";
 import { lineageOf } from "./lineage.js";
 import type { NoveltyMeter } from "./novelty.js";
@@ -60,7 +53,7 @@ export function datasetsService(
     async listDatasets({ projectId, pageSize, cursor }) {
       const listing = `datasets ${requireProject(projectId)}`;
       const size = requirePageSize(pageSize);
-      const page = await store.listDatasets(projectId, size + 1, readCursor(cursor, listing));
+      const page = await store.listDatasets(projectId, size + 1, readCursor(cursor, listing, isNumber));
       const datasets = page.slice(0, size);
       return {
         datasets: datasets.map(datasetMessage),
@@ -81,7 +74,7 @@ export function datasetsService(
       if ((await store.datasetById(requireProject(projectId), id)) === undefined) throw notFound("dataset", datasetId);
       const listing = `versions ${projectId} ${id}`;
       const size = requirePageSize(pageSize);
-      const page = await store.listVersions(projectId, id, size + 1, readCursor(cursor, listing));
+      const page = await store.listVersions(projectId, id, size + 1, readCursor(cursor, listing, isNumber));
       const versions = page.slice(0, size);
       return {
         versions: versions.map(versionMessage),
@@ -95,7 +88,7 @@ export function datasetsService(
       // The filters themselves may be long; a cursor should not be.
       const listing = `rows ${projectId} ${version.id} ${hash("sha256", JSON.stringify(filter), "hex").slice(0, 16)}`;
       const size = requirePageSize(pageSize);
-      const page = await store.listRows(version, filter, size + 1, readCursor(cursor, listing) ?? -1);
+      const page = await store.listRows(version, filter, size + 1, readCursor(cursor, listing, isNumber) ?? -1);
       const rows = page.slice(0, size);
       return {
         rows: rows.map(({ row }) => row),
@@ -162,8 +155,4 @@ export function datasetsService(
     }
     if (length > 0) yield Buffer.from(lines.join(""));
   }
-}
-
-function nextCursor(listing: string, hasMore: boolean, last: number | undefined): string {
-  return hasMore && last !== undefined ? writeCursor(listing, last) : "";
 }

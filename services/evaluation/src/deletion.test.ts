@@ -3,11 +3,9 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { FileArtifactStore } from "@tutelage/platform/artifacts";
-import { parseConfig } from "@tutelage/platform/config";
-import { connect } from "@tutelage/platform/grpc";
 import type { RunningService } from "@tutelage/platform/process";
 import { rowToLine } from "@tutelage/platform/rowfile";
-import { EvaluationServiceDefinition, StartEvaluationRunRequest } from "@tutelage/proto/evaluation/v1/evaluation";
+import { StartEvaluationRunRequest } from "@tutelage/proto/evaluation/v1/evaluation";
 import { RunStatus } from "@tutelage/proto/run/v1/run";
 import { Row, RowSource, Split, Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import pg from "pg";
@@ -15,13 +13,13 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { testDatabaseUrl } from "../../../tests/support/database.js";
 import { startTestStudent, type TestStudent } from "../../../tests/support/teststudent.js";
 import { gate, until } from "../../../tests/support/waiting.js";
-import { settings, start } from "./start.js";
+import { type Client, startService } from "./service.fixture.js";
 
 let home: string;
 let admin: pg.Client;
 let student: TestStudent;
 let service: RunningService;
-let client: ReturnType<typeof connect<EvaluationServiceDefinition>>;
+let client: Client;
 let rows: RowSource;
 const projectId = "default";
 
@@ -29,16 +27,7 @@ beforeAll(async () => {
   home = await mkdtemp(join(tmpdir(), "tutelage-evaluation-"));
   const url = await testDatabaseUrl();
   student = await startTestStudent();
-  const parsed = parseConfig(settings, {
-    DATABASE_URL: url,
-    TUTELAGE_HOME: home,
-    LOG_LEVEL: "fatal",
-    EVALUATION_LISTEN: "127.0.0.1:0",
-    STUDENT_ADDRESS: student.address,
-  });
-  if ("problems" in parsed) throw new Error(parsed.problems.join());
-  service = await start(parsed.config);
-  client = connect(EvaluationServiceDefinition, service.address);
+  ({ service, client } = await startService(url, home, student));
   admin = new pg.Client({ connectionString: url });
   await admin.connect();
   const lines = Array.from({ length: 5 }, (_, index) =>

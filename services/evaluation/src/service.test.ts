@@ -2,15 +2,12 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { FileArtifactStore } from "@tutelage/platform/artifacts";
-import { parseConfig } from "@tutelage/platform/config";
 import { type Database, openDatabase } from "@tutelage/platform/database";
-import { connect } from "@tutelage/platform/grpc";
 import { createLog } from "@tutelage/platform/log";
 import type { RunningService } from "@tutelage/platform/process";
 import { rowToLine } from "@tutelage/platform/rowfile";
 import {
   type EvaluationRun,
-  EvaluationServiceDefinition,
   type GradedPrediction,
   PredictRequest,
   StartEvaluationRunRequest,
@@ -21,7 +18,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest
 import { testDatabaseUrl } from "../../../tests/support/database.js";
 import { startTestStudent, type TestStudent } from "../../../tests/support/teststudent.js";
 import { gate, until } from "../../../tests/support/waiting.js";
-import { settings, start } from "./start.js";
+import { type Client, startService } from "./service.fixture.js";
 
 let home: string;
 let url: string;
@@ -29,7 +26,7 @@ let database: Database;
 let artifacts: FileArtifactStore;
 let student: TestStudent;
 let service: RunningService;
-let client: ReturnType<typeof connect<EvaluationServiceDefinition>>;
+let client: Client;
 
 beforeAll(async () => {
   home = await mkdtemp(join(tmpdir(), "tutelage-evaluation-"));
@@ -43,7 +40,7 @@ afterAll(async () => {
 });
 beforeEach(async () => {
   student = await startTestStudent();
-  await startService();
+  ({ service, client } = await startService(url, home, student));
 });
 afterEach(async () => {
   client.close();
@@ -51,19 +48,6 @@ afterEach(async () => {
   await student.stop();
   await database.pool.query("truncate runs cascade");
 });
-
-async function startService() {
-  const parsed = parseConfig(settings, {
-    DATABASE_URL: url,
-    TUTELAGE_HOME: home,
-    LOG_LEVEL: "fatal",
-    EVALUATION_LISTEN: "127.0.0.1:0",
-    STUDENT_ADDRESS: student.address,
-  });
-  if ("problems" in parsed) throw new Error(parsed.problems.join());
-  service = await start(parsed.config);
-  client = connect(EvaluationServiceDefinition, service.address);
-}
 
 const sentiment = Task.fromPartial({
   name: "sentiment",
@@ -251,7 +235,7 @@ test("after a restart in the middle the predictions of the first attempt are rep
   await service.stop();
   student.onStep = async () => {};
   student.answer = () => ({ text: "good" });
-  await startService();
+  ({ service, client } = await startService(url, home, student));
   const last = await untilFinal(id);
   expect(last.run).toMatchObject({ status: RunStatus.SUCCEEDED, fence: 2 });
   const predictions = (await predictionsOf(id)).flat();

@@ -1,7 +1,7 @@
 """`predict-label` and `predict-text`: answers per second, against transformers' `generate`."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,13 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from benchmarks import plain
-from benchmarks.measure import in_turns, report, say, timed
+from benchmarks.measure import Side, in_turns, report, say, timed
 from benchmarks.rows import Benched
 from tutelage_student import checkpoint
 from tutelage_student.activations import ActivationCache
 from tutelage_student.lora import LoraWeights
 from tutelage_student.model import Model, load
-from tutelage_student.predict import Decoding, generate, score_labels
+from tutelage_student.predict import Decoding, Prediction, generate, score_labels
 from tutelage_student.recipe import Recipe
 from tutelage_student.task import Encoder, Row
 from tutelage_student.train import fine_tune
@@ -48,27 +48,13 @@ def _run_labels(model: Model, benched: Benched, student: Trained, rounds: int) -
     encoder = Encoder(model.tokenizer, benched.task)
     prompts = [encoder.prompt(row) for row in benched.held_out]
     most = max(len(encoder.answer(label, False)) for label in benched.task.labels) + 1
-    answers: dict[str, list[str]] = {}
-
-    def ours(_round: int) -> tuple[float, float]:
-        cache = ActivationCache()
-        seconds, predictions = timed(
-            lambda: score_labels(
-                model, benched.held_out, benched.task, student.weights, activations=cache
-            )
-        )
-        answers["ours"] = [prediction.text for prediction in predictions]
-        return len(prompts), seconds
-
-    def theirs(_round: int) -> tuple[float, float]:
-        seconds, texts = timed(
-            lambda: plain.generate(student.network, model, encoder, prompts, most, PLAIN_BATCH_ROWS)
-        )
-        answers["theirs"] = texts
-        return len(prompts), seconds
-
-    our_side, their_side = in_turns(rounds, ours, theirs)
-    differences = _differences(benched.held_out, answers["ours"], answers["theirs"])
+    rows, task = benched.held_out, benched.task
+    our_side, their_side, ours, theirs = _answered(
+        rounds,
+        lambda: score_labels(model, rows, task, student.weights, activations=ActivationCache()),
+        lambda: plain.generate(student.network, model, encoder, prompts, most, PLAIN_BATCH_ROWS),
+    )
+    differences = _differences(rows, ours, theirs)
     same = 1 - len(differences) / len(prompts)
     report(
         "predict-label",
@@ -92,24 +78,14 @@ def _run_texts(model: Model, benched: Benched, student: Trained, rounds: int, mo
     prompts = [encoder.prompt(row) for row in rows]
     task = benched.task
     greedy = Decoding(max_new_tokens=most)
-    answers: dict[str, list[str]] = {}
-
-    def ours(_round: int) -> tuple[float, float]:
-        seconds, predictions = timed(lambda: generate(model, rows, task, student.weights, greedy))
-        answers["ours"] = [prediction.text for prediction in predictions]
-        return len(rows), seconds
-
-    def theirs(_round: int) -> tuple[float, float]:
-        seconds, texts = timed(
-            lambda: plain.generate(student.network, model, encoder, prompts, most, PLAIN_BATCH_ROWS)
-        )
-        answers["theirs"] = texts
-        return len(rows), seconds
-
-    our_side, their_side = in_turns(rounds, ours, theirs)
+    our_side, their_side, ours, theirs = _answered(
+        rounds,
+        lambda: generate(model, rows, task, student.weights, greedy),
+        lambda: plain.generate(student.network, model, encoder, prompts, most, PLAIN_BATCH_ROWS),
+    )
     gaps = [
         _first_gap(student, encoder, row, mine, other)
-        for row, mine, other in zip(rows, answers["ours"], answers["theirs"], strict=True)
+        for row, mine, other in zip(rows, ours, theirs, strict=True)
         if mine != other
     ]
     exact = _float32_share(model, student, benched, rows, most)
@@ -145,6 +121,25 @@ def _merged(model: Model, folder: Path, dtype: torch.dtype) -> Any:
     # Merged in float32: in bfloat16 the sum would round most of an adapter away.
     base = AutoModelForCausalLM.from_pretrained(model.source.folder, dtype=torch.float32)
     return PeftModel.from_pretrained(base, str(folder)).merge_and_unload().to(dtype)
+
+
+def _answered(
+    rounds: int, ours: Callable[[], list[Prediction]], theirs: Callable[[], list[str]]
+) -> tuple[Side, Side, list[str], list[str]]:
+    """Both sides in turns, and what each answered in the last round."""
+    texts: dict[str, list[str]] = {}
+
+    def our_turn(_round: int) -> tuple[float, float]:
+        seconds, predictions = timed(ours)
+        texts["ours"] = [prediction.text for prediction in predictions]
+        return len(predictions), seconds
+
+    def their_turn(_round: int) -> tuple[float, float]:
+        seconds, texts["theirs"] = timed(theirs)
+        return len(texts["theirs"]), seconds
+
+    our_side, their_side = in_turns(rounds, our_turn, their_turn)
+    return our_side, their_side, texts["ours"], texts["theirs"]
 
 
 def _differences(

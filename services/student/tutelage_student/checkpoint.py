@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from tutelage_student.errors import Code, StudentError
+from tutelage_student.files import json_text, sync
 from tutelage_student.full import FullWeights
 from tutelage_student.lora import LoraWeights
 from tutelage_student.model import Model
@@ -56,12 +57,12 @@ def save(
         temporary = folder / f".{name}.{os.getpid()}.tmp"
         written[name] = temporary
         action(temporary)
-        _sync(temporary)
+        sync(temporary)
 
     try:
         if isinstance(student.weights, LoraWeights):
             tensors = adapter_tensors(student.weights)
-            config = _json(adapter_config(model, student.weights))
+            config = json_text(adapter_config(model, student.weights))
             write("adapter_model.safetensors", lambda path: _save_tensors(tensors, path))
             write("adapter_config.json", lambda path: path.write_text(config))
         else:
@@ -70,7 +71,7 @@ def save(
             write("model.safetensors", lambda path: _save_tensors(state, path))
             write("config.json", lambda path: path.write_text(network_config))
         digests = {name: file_sha256(path) for name, path in sorted(written.items())}
-        manifest = _json(
+        manifest = json_text(
             {
                 "format": FORMAT,
                 "method": student.weights.method,
@@ -91,7 +92,7 @@ def save(
         permitted()
         for name, temporary in written.items():
             temporary.rename(folder / name)
-        _sync(folder)
+        sync(folder)
     finally:
         for temporary in written.values():
             temporary.unlink(missing_ok=True)
@@ -198,15 +199,3 @@ def full_state(model: Model, weights: FullWeights) -> dict[str, torch.Tensor]:
 
 def _save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
     save_file(tensors, str(path), metadata={"format": "pt"})
-
-
-def _json(value: dict[str, Any]) -> str:
-    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from tutelage_student.checkpoint import read_manifest
 from tutelage_student.errors import Code, StudentError, invalid
 from tutelage_student.exportcheck import Check, check
+from tutelage_student.files import json_text, sync, sync_tree
 from tutelage_student.lora import LoraWeights
 from tutelage_student.model import Model
 from tutelage_student.predict import DEFAULT_ANSWER_TOKENS
@@ -96,7 +97,9 @@ def export(
         else:
             dtype = _write_merged(temporary, model, checkpoint, weights, pause)
         _copy(model.source.folder, temporary, TOKENIZER_FILES)
-        _write_json(temporary / "generation_config.json", _generation_config(model, task))
+        (temporary / "generation_config.json").write_text(
+            json_text(_generation_config(model, task))
+        )
         stage(2)
         encoder = Encoder(model.tokenizer, task)
         checked = check(
@@ -123,7 +126,7 @@ def export(
             "check": asdict(checked),
             "training": read_manifest(checkpoint, "checkpoint_uri"),
         }
-        _write_json(temporary / MANIFEST, manifest)
+        (temporary / MANIFEST).write_text(json_text(manifest))
         files = tuple(_files(temporary))
         total = hashlib.sha256()
         for file in files:
@@ -138,10 +141,10 @@ def export(
         )
         if checked.passed:
             pause()
-            _sync_tree(temporary)
+            sync_tree(temporary)
             shutil.rmtree(output, ignore_errors=True)
             temporary.rename(output)
-            _sync(output.parent)
+            sync(output.parent)
         stage(3)
         return result
     finally:
@@ -162,7 +165,7 @@ def _write_adapter(
         config.update(base_model_name_or_path=name, revision=revision)
     else:
         config.update(base_model_name_or_path=model.source.reference, revision=None)
-    _write_json(folder / "adapter_config.json", config)
+    (folder / "adapter_config.json").write_text(json_text(config))
     if include_base:
         (folder / "base").mkdir()
         patterns = ("*.safetensors", "*.safetensors.index.json", "config.json", *TOKENIZER_FILES)
@@ -203,7 +206,7 @@ def _write_merged(
         _copy(base, folder, ("*.safetensors.index.json",))
     for name in ("dtype", "torch_dtype"):
         config.pop(name, None)
-    _write_json(folder / "config.json", {**config, "dtype": dtype})
+    (folder / "config.json").write_text(json_text({**config, "dtype": dtype}))
     return dtype
 
 
@@ -243,21 +246,3 @@ def _files(folder: Path) -> list[ExportedFile]:
         ExportedFile(path.relative_to(folder).as_posix(), file_sha256(path), path.stat().st_size)
         for path in paths
     ]
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
-
-
-def _sync_tree(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        _sync(path)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -129,16 +129,3 @@ function checkNumber(field: string, value: number, min: number, max: number): vo
 export function requireRunKeyPrefix(prefix: string): void {
   if (prefix === "") throw invalidField("run_key_prefix", "is empty; give what the runs' idempotency keys begin with.");
 }
-
-export function requirePageSize(pageSize: number): number {
-  if (pageSize === 0) return 100;
-  checkNumber("page_size", pageSize, 1, 1_000);
-  return pageSize;
-}
-
-/** The sequence of the last call that was given out; 0 at first. */
-export function readLedgerCursor(cursor: string): number {
-  if (cursor === "") return 0;
-  if (/^\d{1,15}$/.test(cursor)) return Number(cursor);
-  throw invalidField("cursor", "is not one that this service gave; leave it out to begin at the start.");
-}

@@ -1,6 +1,7 @@
 /** The gRPC handlers. */
 import type { Database } from "@tutelage/platform/database";
 import { notFound } from "@tutelage/platform/errors";
+import { isNumber, nextCursor, readCursor, requirePageSize } from "@tutelage/platform/page";
 import { requireProject } from "@tutelage/platform/project";
 import { toRunMessage } from "@tutelage/platform/runmessage";
 import { isUuid, type RunRow, type Runs } from "@tutelage/platform/runs";
@@ -9,13 +10,7 @@ import { deleteGenerationRuns } from "./deletion.js";
 import { projectUsage } from "./deletionstore.js";
 import type { Ledger } from "./ledger.js";
 import { scoresLabels } from "./profile.js";
-import {
-  checkStartRequest,
-  readLedgerCursor,
-  refuseConversations,
-  requirePageSize,
-  requireRunKeyPrefix,
-} from "./request.js";
+import { checkStartRequest, refuseConversations, requireRunKeyPrefix } from "./request.js";
 import type { Store } from "./store.js";
 import type { Teachers } from "./teachers.js";
 import type { GenerationRequest } from "./work.js";
@@ -69,11 +64,12 @@ export function teacherService(dependencies: {
       requireProject(projectId);
       requireRunKeyPrefix(runKeyPrefix);
       const limit = requirePageSize(pageSize);
-      const page = await ledger.calls(projectId, runKeyPrefix, limit + 1, readLedgerCursor(cursor));
+      const listing = `ledger ${projectId} ${runKeyPrefix}`;
+      const page = await ledger.calls(projectId, runKeyPrefix, limit + 1, readCursor(cursor, listing, isNumber) ?? 0);
       const shown = page.slice(0, limit);
       return {
         calls: shown.map(({ call, runKey }) => ({ call, runKey })),
-        nextCursor: page.length > limit ? String(shown.at(-1)?.sequence ?? "") : "",
+        nextCursor: nextCursor(listing, page.length > limit, shown.at(-1)?.sequence),
         runs: cursor === "" ? await ledger.totals(projectId, runKeyPrefix) : [],
       };
     },

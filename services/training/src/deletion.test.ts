@@ -3,8 +3,6 @@ import { existsSync } from "node:fs";
 import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseConfig } from "@tutelage/platform/config";
-import { connect } from "@tutelage/platform/grpc";
 import type { RunningService } from "@tutelage/platform/process";
 import { RunStatus } from "@tutelage/proto/run/v1/run";
 import { RowSource, Task, TaskKind } from "@tutelage/proto/task/v1/task";
@@ -12,36 +10,26 @@ import {
   DeleteTrainingRunsRequest,
   StartTrainingRunRequest,
   type TrainingRun,
-  TrainingServiceDefinition,
 } from "@tutelage/proto/training/v1/training";
 import pg from "pg";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { testDatabaseUrl } from "../../../tests/support/database.js";
 import { startTestStudent, type TestStudent } from "../../../tests/support/teststudent.js";
 import { gate, until } from "../../../tests/support/waiting.js";
-import { settings, start } from "./start.js";
+import { type Client, startService } from "./service.fixture.js";
 
 let home: string;
 let admin: pg.Client;
 let student: TestStudent;
 let service: RunningService;
-let client: ReturnType<typeof connect<TrainingServiceDefinition>>;
+let client: Client;
 const projectId = "default";
 
 beforeAll(async () => {
   home = await mkdtemp(join(tmpdir(), "tutelage-training-"));
   const url = await testDatabaseUrl();
   student = await startTestStudent();
-  const parsed = parseConfig(settings, {
-    DATABASE_URL: url,
-    TUTELAGE_HOME: home,
-    LOG_LEVEL: "fatal",
-    TRAINING_LISTEN: "127.0.0.1:0",
-    STUDENT_ADDRESS: student.address,
-  });
-  if ("problems" in parsed) throw new Error(parsed.problems.join());
-  service = await start(parsed.config);
-  client = connect(TrainingServiceDefinition, service.address);
+  ({ service, client } = await startService(url, home, student));
   admin = new pg.Client({ connectionString: url });
   await admin.connect();
 });

@@ -3,32 +3,30 @@ import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { parseConfig } from "@tutelage/platform/config";
-import { connect } from "@tutelage/platform/grpc";
 import type { RunningService } from "@tutelage/platform/process";
 import { RunStatus } from "@tutelage/proto/run/v1/run";
 import { Checkpoint, ExportForm } from "@tutelage/proto/student/v1/student";
 import { Task, TaskKind } from "@tutelage/proto/task/v1/task";
-import { type ExportRun, StartExportRunRequest, TrainingServiceDefinition } from "@tutelage/proto/training/v1/training";
+import { type ExportRun, StartExportRunRequest } from "@tutelage/proto/training/v1/training";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { testDatabaseUrl } from "../../../tests/support/database.js";
 import { startTestStudent, type TestStudent } from "../../../tests/support/teststudent.js";
 import { gate, until } from "../../../tests/support/waiting.js";
-import { settings, start } from "./start.js";
+import { type Client, startService } from "./service.fixture.js";
 
 const checkpoint = "artifacts/default/runs/t-1/2/checkpoint";
 let home: string;
 let url: string;
 let student: TestStudent;
 let service: RunningService;
-let client: ReturnType<typeof connect<TrainingServiceDefinition>>;
+let client: Client;
 
 beforeEach(async () => {
   home = await mkdtemp(join(tmpdir(), "tutelage-exports-"));
   await mkdir(join(home, checkpoint), { recursive: true });
   url = await testDatabaseUrl();
   student = await startTestStudent();
-  await startService();
+  ({ service, client } = await startService(url, home, student));
 });
 afterEach(async () => {
   client.close();
@@ -36,19 +34,6 @@ afterEach(async () => {
   await student.stop();
   await rm(home, { recursive: true, force: true });
 });
-
-async function startService() {
-  const parsed = parseConfig(settings, {
-    DATABASE_URL: url,
-    TUTELAGE_HOME: home,
-    LOG_LEVEL: "fatal",
-    TRAINING_LISTEN: "127.0.0.1:0",
-    STUDENT_ADDRESS: student.address,
-  });
-  if ("problems" in parsed) throw new Error(parsed.problems.join());
-  service = await start(parsed.config);
-  client = connect(TrainingServiceDefinition, service.address);
-}
 
 function request(changes: Partial<StartExportRunRequest> = {}): StartExportRunRequest {
   return StartExportRunRequest.fromPartial({
@@ -123,7 +108,7 @@ test("an export waits for the slot, survives its service, and can be cancelled",
   await until(async () => (await now()).run?.progress?.message === "writing");
   client.close();
   await service.stop();
-  await startService();
+  ({ service, client } = await startService(url, home, student));
   await until(() => student.exported.length >= 2 && student.exported.at(-1)?.fence !== student.exported[0]?.fence);
   held.open();
   const done = await untilFinal(await now());

@@ -2,32 +2,26 @@ import { existsSync } from "node:fs";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseConfig } from "@tutelage/platform/config";
 import { type Database, openDatabase } from "@tutelage/platform/database";
 import { invalidField, TutelageError } from "@tutelage/platform/errors";
-import { connect } from "@tutelage/platform/grpc";
 import { createLog } from "@tutelage/platform/log";
 import type { RunningService } from "@tutelage/platform/process";
 import { RunStatus } from "@tutelage/proto/run/v1/run";
 import { TuningMethod } from "@tutelage/proto/student/v1/student";
 import { TaskKind } from "@tutelage/proto/task/v1/task";
-import {
-  type StartTrainingRunRequest,
-  type TrainingRun,
-  TrainingServiceDefinition,
-} from "@tutelage/proto/training/v1/training";
+import type { StartTrainingRunRequest, TrainingRun } from "@tutelage/proto/training/v1/training";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
 import { testDatabaseUrl } from "../../../tests/support/database.js";
 import { startTestStudent, type TestStudent } from "../../../tests/support/teststudent.js";
 import { gate, until } from "../../../tests/support/waiting.js";
-import { settings, start } from "./start.js";
+import { type Client, startService } from "./service.fixture.js";
 
 let home: string;
 let url: string;
 let database: Database;
 let student: TestStudent;
 let service: RunningService;
-let client: ReturnType<typeof connect<TrainingServiceDefinition>>;
+let client: Client;
 
 beforeAll(async () => {
   home = await mkdtemp(join(tmpdir(), "tutelage-training-"));
@@ -40,7 +34,7 @@ afterAll(async () => {
 });
 beforeEach(async () => {
   student = await startTestStudent();
-  await startService();
+  ({ service, client } = await startService(url, home, student));
 });
 afterEach(async () => {
   client.close();
@@ -48,19 +42,6 @@ afterEach(async () => {
   await student.stop();
   await database.pool.query("truncate runs cascade");
 });
-
-async function startService() {
-  const parsed = parseConfig(settings, {
-    DATABASE_URL: url,
-    TUTELAGE_HOME: home,
-    LOG_LEVEL: "fatal",
-    TRAINING_LISTEN: "127.0.0.1:0",
-    STUDENT_ADDRESS: student.address,
-  });
-  if ("problems" in parsed) throw new Error(parsed.problems.join());
-  service = await start(parsed.config);
-  client = connect(TrainingServiceDefinition, service.address);
-}
 
 function request(changes: Partial<StartTrainingRunRequest> = {}): StartTrainingRunRequest {
   return {
@@ -210,7 +191,7 @@ test("a service that stops in the middle leaves a run that the next one trains u
   client.close();
   await service.stop();
   student.onStep = async () => {};
-  await startService();
+  ({ service, client } = await startService(url, home, student));
   const last = await untilFinal(id);
   expect(last.run).toMatchObject({ status: RunStatus.SUCCEEDED, fence: 2 });
   expect(last.checkpoint?.uri).toContain(`${id}/2/checkpoint`);
