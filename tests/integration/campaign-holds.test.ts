@@ -242,10 +242,14 @@ test("a dataset that goes while a campaign begins is either held or not found", 
 
 test("one that runs or is being cancelled is refused, another project's is not found", async () => {
   const { id: datasetId } = await dataset();
-  whileTeaching = (signal) =>
-    new Promise((_, reject) => signal.addEventListener("abort", () => reject(new Error("cancelled"))));
+  let answer: (() => void) | undefined;
+  whileTeaching = () =>
+    new Promise((_, reject) => {
+      answer = () => reject(new TutelageError("unavailable", "The teacher is away."));
+    });
   const id = await start(datasetId);
-  await until(async () => (await statusOf(id)) === RunStatus.RUNNING);
+  // Not merely running: one that asks the teacher only after the cancel fails of that first.
+  await until(() => answer !== undefined);
   await expect(client.deleteCampaign({ projectId, id })).rejects.toMatchObject({
     code: "failed_precondition",
     reason: "campaign_running",
@@ -257,7 +261,8 @@ test("one that runs or is being cancelled is refused, another project's is not f
   ])
     await expect(client.deleteCampaign(which)).rejects.toMatchObject({ reason: "campaign_not_found" });
   await client.cancelCampaign({ projectId, id });
-  whileTeaching = fails;
+  await expect(client.deleteCampaign({ projectId, id })).rejects.toMatchObject({ reason: "campaign_running" });
+  answer?.();
   await until(async () => (await statusOf(id)) === RunStatus.CANCELLED);
   await client.deleteCampaign({ projectId, id });
 });
