@@ -44,14 +44,14 @@ export async function deleteCampaign(
     // Looked at before anything is hidden, so that a refused campaign is visible all the time.
     await deleteDataset(services, key, { checkOnly: true, signal });
   }
-  await deletions.hide(key);
+  const mark = await deletions.hide(key);
 
   const count = new RemovalCount();
   try {
     count.merge(await deleteDataset(services, key, { checkOnly: false, signal }));
   } catch (error) {
     // Something began to use it since the look. Nothing was removed yet.
-    if (error instanceof TutelageError && error.reason === "dataset_in_use") await deletions.unhide(key);
+    if (error instanceof TutelageError && error.reason === "dataset_in_use") await deletions.unhide(key, mark);
     throw error;
   }
   const children = { projectId, keyPrefix: `${campaignId}/` };

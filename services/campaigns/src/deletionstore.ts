@@ -33,21 +33,23 @@ export class DeletionStore {
     return rows[0];
   }
 
-  /** Hides a final campaign, or says anew that its deletion is under way. */
-  async hide({ projectId, campaignId }: CampaignKey): Promise<void> {
-    await this.database.pool.query(
-      `update runs set deleting_at = now()
-       where project_id = $1 and id = $2 and status in ('SUCCEEDED', 'FAILED', 'CANCELLED')`,
+  /** Hides a final campaign, or says anew that its deletion is under way. Gives the mark of this deletion. */
+  async hide({ projectId, campaignId }: CampaignKey): Promise<string | undefined> {
+    const { rows } = await this.database.pool.query<{ mark: string }>(
+      `update runs set deleting_at = clock_timestamp()
+       where project_id = $1 and id = $2 and status in ('SUCCEEDED', 'FAILED', 'CANCELLED')
+       returning deleting_at::text as mark`,
       [projectId, campaignId],
     );
+    return rows[0]?.mark;
   }
 
-  /** Makes a hidden campaign that cannot be deleted visible again. */
-  async unhide({ projectId, campaignId }: CampaignKey): Promise<void> {
-    await this.database.pool.query("update runs set deleting_at = null where project_id = $1 and id = $2", [
-      projectId,
-      campaignId,
-    ]);
+  /** Makes a hidden campaign that cannot be deleted visible again, unless another deletion has begun since the mark. */
+  async unhide({ projectId, campaignId }: CampaignKey, mark: string | undefined): Promise<void> {
+    await this.database.pool.query(
+      "update runs set deleting_at = null where project_id = $1 and id = $2 and deleting_at = $3::timestamptz",
+      [projectId, campaignId, mark],
+    );
   }
 
   /** Removes all that this service knows of a hidden campaign, its row last. Gives how many of each kind. */

@@ -5,6 +5,7 @@ import { type Candidate, Candidate as CandidateMessage } from "@tutelage/proto/c
 import { RunStatus } from "@tutelage/proto/run/v1/run";
 import { Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { DeletionStore } from "./deletionstore.js";
 import { presets } from "./presets.js";
 import { type Fixture, projectId, startFixture } from "./service.fixture.js";
 
@@ -277,4 +278,17 @@ describe("tasks", () => {
       fields: [{ field: "task_name" }],
     });
   });
+});
+
+test("a deletion that fails does not show a campaign that a later deletion has hidden", async () => {
+  const deletions = new DeletionStore(fixture.database);
+  const key = { projectId, campaignId: await fixture.put() };
+  await fixture.end(key.campaignId, "FAILED");
+  const hidden = async () => (await deletions.look(key))?.deleting;
+  const first = await deletions.hide(key);
+  const second = await deletions.hide(key);
+  await deletions.unhide(key, first);
+  expect(await hidden()).toBe(true);
+  await deletions.unhide(key, second);
+  expect(await hidden()).toBe(false);
 });

@@ -1,5 +1,9 @@
+import { openDatabase } from "@tutelage/platform/database";
+import { createLog } from "@tutelage/platform/log";
+import pg from "pg";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { startTeacherServer, type TeacherServer } from "../../../tests/support/teacher-server.js";
+import { until } from "../../../tests/support/waiting.js";
 import {
   type Fixture,
   labelRequest,
@@ -9,6 +13,7 @@ import {
   startFixture,
   writeRequest,
 } from "./service.fixture.js";
+import { Store } from "./store.js";
 
 let server: TeacherServer;
 let fixture: Fixture;
@@ -95,6 +100,68 @@ test("one call has its prompt and raw reply, also for a run that reused it, and 
   ]) {
     await expect(fixture.client.getCall(which)).rejects.toMatchObject({ reason: "teacher_call_not_found" });
   }
+});
+
+test("who follows the ledger misses no call, in whatever order calls are committed", async () => {
+  const database = await openDatabase({
+    url: fixture.databaseUrl,
+    schema: "teacher",
+    log: createLog("test", "fatal"),
+    hasRuns: true,
+  });
+  const admin = new pg.Client({ connectionString: fixture.databaseUrl });
+  await admin.connect();
+  const { run } = await fixture.run({
+    ...writeRequest("chat", [order(seedRows[0] as (typeof seedRows)[number])]),
+    idempotencyKey: "followed/write",
+  });
+  const seen: string[] = [];
+  let cursor = "";
+  const follow = async () => {
+    for (;;) {
+      const page = await fixture.client.listLedger({ projectId: "p", runKeyPrefix: "followed/", pageSize: 1, cursor });
+      seen.push(...page.calls.map(({ call }) => call?.id ?? ""));
+      if (page.nextCursor === "") return;
+      cursor = page.nextCursor;
+    }
+  };
+  // A call that has its number, and whose commit waits until the test lets it go.
+  await admin.query(`
+    create function teacher.dawdle() returns trigger language plpgsql as $$
+      begin if new.prompt = 'slow' then perform pg_advisory_xact_lock(4711); end if; return null; end $$;
+    create trigger dawdle after insert on teacher.calls for each row execute function teacher.dawdle();
+    select pg_advisory_lock(4711)`);
+  const call = (prompt: string) => ({
+    id: crypto.randomUUID(),
+    projectId: "p",
+    runId: run?.id ?? "",
+    requestDigest: prompt,
+    teacherProfile: "chat",
+    model: "m",
+    status: "failed" as const,
+    prompt,
+    rawReply: "",
+    promptTokens: 0,
+    completionTokens: 0,
+    costMicroUsd: 0,
+    durationMs: 0,
+    finishedAt: new Date(),
+  });
+  const [slow, quick, last] = [call("slow"), call("quick"), call("last")];
+  const store = new Store(database);
+  const waiting = "select 1 from pg_stat_activity where wait_event = 'advisory' and datname = current_database()";
+  const keeping = [store.keep(slow)];
+  await until(async () => (await admin.query(waiting)).rowCount === 1);
+  keeping.push(store.keep(quick), store.keep(last));
+  await until(async () => (await admin.query(waiting)).rowCount === 3);
+  await follow();
+  await admin.query("select pg_advisory_unlock(4711)");
+  await Promise.all(keeping);
+  await follow();
+  await admin.query("drop trigger dawdle on teacher.calls; drop function teacher.dawdle()");
+  await admin.end();
+  await database.close();
+  for (const { id } of [slow, quick, last]) expect(seen.filter((one) => one === id)).toHaveLength(1);
 });
 
 test.each([

@@ -56,6 +56,9 @@ export class Store {
 
   private async keepOnce(call: NewCall): Promise<void> {
     await this.database.drizzle.transaction(async (transaction) => {
+      // One after another until the commit, or a reader who follows the sequence would miss
+      // a call that got its number before another and was committed after it.
+      await transaction.execute(sql`select pg_advisory_xact_lock(hashtextextended(${`ledger/${call.projectId}`}, 0))`);
       const run = await transaction.execute(
         sql`select 1 from runs where project_id = ${call.projectId} and id = ${call.runId} for key share`,
       );
