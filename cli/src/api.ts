@@ -82,11 +82,16 @@ export class Api {
     }
   }
 
-  /** Sends a file. The answer is given for 201 and 422 alike: both list what was wrong with rows. */
-  async upload<Reply>(path: string, contentType: string, body: string, key: string): Promise<Reply> {
+  /** Sends a file. The answer is given for success and 422 alike: both list what was wrong with rows. */
+  async upload<Reply>(
+    path: string,
+    contentType: string,
+    body: string | Uint8Array<ArrayBuffer>,
+    key: string,
+  ): Promise<Reply> {
     const headers = { "content-type": contentType, "idempotency-key": key };
     const response = await this.fetch(path, { method: "POST", headers, body });
-    if (response.status === 201 || response.status === 422) return (await response.json()) as Reply;
+    if (response.ok || response.status === 422) return (await response.json()) as Reply;
     throw await refusal(response);
   }
 

@@ -2,8 +2,7 @@ import { expect, test } from "vitest";
 import { parse } from "yaml";
 import { guess } from "./guess.js";
 import { specText } from "./init.js";
-import { isHeldBack, type SourceRow } from "./rows.js";
-import { heldBack } from "./run.js";
+import type { SourceRow } from "./rows.js";
 import { campaignJsonSchema, parseSpec } from "./spec.js";
 
 const rows = (fields: Record<string, unknown>[]): SourceRow[] =>
@@ -89,26 +88,6 @@ test("conversations are told by their messages, the answer in a column or as the
   expect(() => guess(rows(many(9, (i) => ({ messages: [user(i)] }))))).toThrow(/"messages" have no answer/);
 });
 
-test("a conversation is held back by what its user says, with or without its answer", () => {
-  const said = [{ role: "user", content: "text number 7" }];
-  const answered = [...said, { role: "assistant", content: "yes" }];
-  const [train, held] = heldBack(
-    {
-      path: "f.jsonl",
-      format: "jsonl",
-      content: "",
-      rows: rows([
-        { messages: said, output: "yes" },
-        { messages: answered },
-        { input: "text number 7", output: "yes" },
-      ]),
-    },
-    "input",
-    0.4,
-  );
-  expect([train?.lines?.length, held?.lines?.length].sort()).toEqual([0, 3]);
-});
-
 test("a file with one column, or with no object in it, is refused with what it has", () => {
   expect(() => guess(rows([{ only: "a" }]))).toThrow(/two columns.*only/);
   expect(() => guess([{ line: 1, fields: undefined, text: "nonsense" }])).toThrow(/no row/);
@@ -159,25 +138,4 @@ test("the schema for editors knows each kind, the fields of an extraction and th
   const wrong =
     "name: a\ndata: {train: x.jsonl}\ntask:\n  kind: extraction\n  fields:\n    - {name: when, type: date}\n";
   expect(() => parseSpec(wrong, "c.yaml")).toThrow(/c\.yaml:6: task\.fields\.0\.type/);
-});
-
-test("a row that is left out is named by its line in the user's file, held back or not", () => {
-  const source = rows(many(50, (i) => ({ input: `text number ${i}`, output: "a" }))).map((one) => ({
-    ...one,
-    line: one.line * 2,
-  }));
-  const uploads = heldBack({ path: "f.jsonl", format: "jsonl", content: "", rows: source }, "input", 0.4);
-  for (const { body, lines } of uploads) {
-    const sent = body.trim().split("\n");
-    expect(sent.map((text) => source.find((one) => one.text === text)?.line)).toEqual(lines);
-  }
-  expect(uploads.flatMap(({ lines }) => lines ?? [])).toHaveLength(50);
-});
-
-test("about the asked share is held back, and the same text always lies on the same side", () => {
-  const texts = many(2_000, (i) => `text number ${i}`);
-  const held = texts.filter((text) => isHeldBack(text, 0.4)).length / texts.length;
-  expect(held).toBeGreaterThan(0.36);
-  expect(held).toBeLessThan(0.44);
-  expect(isHeldBack(" Text Number 7", 0.4)).toBe(isHeldBack("text number 7 ", 0.4));
 });

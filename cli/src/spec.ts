@@ -4,6 +4,7 @@ import { dirname, resolve } from "node:path";
 import { LineCounter, parseDocument } from "yaml";
 import { z } from "zod";
 import { exitCodes, Stop } from "./exit.js";
+import { mostShare } from "./holdback.js";
 
 const path = z.string().min(1);
 
@@ -29,7 +30,7 @@ const data = z
     hold_back: z
       .number()
       .min(0.05)
-      .max(0.9)
+      .max(mostShare)
       .optional()
       .describe("Share of the train file's rows to hold back as test rows, when there is no test file"),
     columns: columns.prefault({}),
