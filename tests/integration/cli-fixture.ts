@@ -82,6 +82,8 @@ export async function startCliFixture() {
   const database = new pg.Pool({ connectionString: databaseUrl, max: 1 });
   return {
     url,
+    /** The folder where the user is. */
+    desk,
     /** How its trainings end: at once, or never. */
     student,
     /** Puts a file where the user is. */
