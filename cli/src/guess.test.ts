@@ -3,7 +3,7 @@ import { parse } from "yaml";
 import { guess } from "./guess.js";
 import { specText } from "./init.js";
 import type { SourceRow } from "./rows.js";
-import { campaignJsonSchema, parseSpec } from "./spec.js";
+import { parseSpec } from "./spec.js";
 
 const rows = (fields: Record<string, unknown>[]): SourceRow[] =>
   fields.map((one, index) => ({ line: index + 1, fields: one, text: JSON.stringify(one) }));
@@ -104,38 +104,4 @@ test("the file that init writes is a campaign that can be read, whatever the lab
   );
   expect(spec.data).toMatchObject({ train: "data/my file.jsonl", hold_back: 0.4 });
   expect(parse(text).settings).toEqual({ iterations: 3 });
-});
-
-test("mistakes in a campaign are named with their line", () => {
-  const text =
-    "name: a\ndata:\n  train: x.jsonl\n  trian: y.jsonl\ntask:\n  kind: sorting\n  prompt_template: '{input}'\n";
-  expect(() => parseSpec(text, "c.yaml")).toThrow(/c\.yaml:4: data\.trian is not a known field/);
-  expect(() => parseSpec(text, "c.yaml")).toThrow(/c\.yaml:6: task\.kind/);
-  const spec = (task: string) => `name: x\ndata: {train: a}\ntask: ${task}`;
-  expect(parseSpec(spec("sentiment"), "c.yaml").task).toBe("sentiment");
-  expect(() => parseSpec(spec("two words"), "c.yaml")).toThrow(/c\.yaml:3: task: .*1 to 100 letters/);
-  expect(() => parseSpec(spec("{kind: luck}"), "c.yaml")).toThrow(/c\.yaml:3: task\.kind/);
-  expect(() => parseSpec("name: [", "c.yaml")).toThrow(/^c\.yaml:1: /);
-});
-
-test("the schema for editors knows each kind, the fields of an extraction and the graders", () => {
-  const { properties } = campaignJsonSchema() as {
-    properties: { task: { anyOf: { type: string; properties?: Record<string, object> }[] } };
-  };
-  // A name, or a task.
-  const [name, task] = properties.task.anyOf;
-  expect(name?.type).toBe("string");
-  const { kind, fields, grader, rouge_l_threshold } = task?.properties ?? {};
-  expect(kind).toMatchObject({ enum: ["classification", "multiple_choice", "math", "text", "extraction"] });
-  expect(fields).toMatchObject({
-    items: {
-      required: ["name", "type"],
-      properties: { type: { enum: ["string", "number", "boolean", "string_list"] } },
-    },
-  });
-  expect(grader).toMatchObject({ enum: expect.arrayContaining(["json_fields", "rouge_l"]) });
-  expect(rouge_l_threshold).toMatchObject({ minimum: 0, maximum: 1 });
-  const wrong =
-    "name: a\ndata: {train: x.jsonl}\ntask:\n  kind: extraction\n  fields:\n    - {name: when, type: date}\n";
-  expect(() => parseSpec(wrong, "c.yaml")).toThrow(/c\.yaml:6: task\.fields\.0\.type/);
 });
