@@ -212,7 +212,7 @@ async function importAll(
     const key = `cli/${dataKey}/${split}${strict ? "/strict" : ""}`;
     const contentType = file.format === "csv" ? "text/csv" : "application/x-ndjson";
     const reply = await api.upload<ImportReply>(route, contentType, body, key);
-    const rejects = (reply.rejects ?? []).map((one) => ({ ...one, line: lines?.[one.line - 1] ?? one.line }));
+    const rejects = (reply.rejects ?? []).map((one) => inFile(one, lines));
     tellRejects(path, [...unreadable, ...rejects], say);
     if (reply.version === undefined) {
       throw new Stop(`${path}: ${reply.detail ?? "nothing was imported."}`, exitCodes.refused);
@@ -222,6 +222,16 @@ async function importAll(
     say(`${path}: ${reply.imported_rows} rows as ${split}${leftOut > 0 ? `, ${leftOut} left out` : ""}`);
   }
   return versionId;
+}
+
+/** A reject by the lines of the user's file: its own, and the one that it says the same as. */
+export function inFile<Reject extends { line: number; message: string }>(reject: Reject, lines?: number[]): Reject {
+  const lineOf = (line: number) => lines?.[line - 1] ?? line;
+  const message = reject.message.replace(
+    /^(The same input (?:and output stand|stands) on line )(\d+)/,
+    (_, before: string, line: string) => `${before}${lineOf(Number(line))}`,
+  );
+  return { ...reject, line: lineOf(reject.line), message };
 }
 
 /** A line for each row that was left out, by its line in the user's file. */

@@ -68,6 +68,22 @@ test(
 );
 
 test(
+  "a row that is there twice is named by both its lines in the file",
+  async () => {
+    // Two lines a row, so that a part's lines are not the file's.
+    const records = many(40, (i) => `"message\n${i}",${labels[i % 2]}`);
+    await fixture.put("twice.csv", csv("text,label", [...records, ...records]));
+    await fixture.put("twice.yaml", campaign("train: twice.csv, hold_back: 0.4"));
+    const { code, told } = await fixture.tutelage("estimate", "twice.yaml");
+    expect(code, told).toBe(0);
+    const named = [...told.matchAll(/^ {2}twice\.csv:(\d+): input: The same input and output stand on line (\d+) /gm)];
+    expect(named.length).toBeGreaterThan(20);
+    for (const [, line, first] of named) expect(Number(line) - Number(first)).toBe(80);
+  },
+  slow,
+);
+
+test(
   "bytes that are no UTF-8 are named with their line, not replaced",
   async () => {
     const good = many(12, (i) => `message ${i},${labels[i % 2]}\n`).join("");
