@@ -45,6 +45,7 @@ export interface Campaign {
     created_at?: string;
     failure?: { code: string; message: string };
     progress?: { done: number; total: number; eta_seconds: number; message: string };
+    cancel_requested?: boolean;
   };
   request?: { name: string; settings?: { iterations: number } };
   iteration: number;

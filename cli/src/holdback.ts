@@ -1,6 +1,6 @@
 /** Holding rows of a file back as test rows, when there is no test file. Pure. */
 import { exitCodes, Stop } from "./exit.js";
-import { inputOf, placeOf, requireHeader, type SourceFile, type SourceRow } from "./rows.js";
+import { columnOf, inputOf, placeOf, requireHeader, type SourceFile, type SourceRow } from "./rows.js";
 
 /** One side of a file, in the file's own format: what the server says of a row, it says of the row as it was written. */
 export interface HeldBackPart {
@@ -21,7 +21,7 @@ export const mostShare = 0.9;
  */
 export function heldBack(file: SourceFile, inputColumn: string, share: number): [HeldBackPart, HeldBackPart] {
   requireHeader(file);
-  const column = file.format === "csv" ? inputColumn.trim() : inputColumn;
+  const column = columnOf(file, inputColumn);
   const train: SourceRow[] = [];
   const test: SourceRow[] = [];
   let least = 1;

@@ -58,6 +58,11 @@ export async function sourceOf(path: string, content: Buffer<ArrayBuffer>): Prom
   return file;
 }
 
+/** A column as it is asked for, by the name that it has in the rows: in CSV white space around it does not count. */
+export function columnOf({ format }: SourceFile, asked: string): string {
+  return format === "csv" ? asked.trim() : asked;
+}
+
 /** Throws Stop when a CSV file's header cannot be read: no row of it can be, then. */
 export function requireHeader({ path, format, header, unreadable }: SourceFile): void {
   if (format !== "csv" || header !== undefined) return;

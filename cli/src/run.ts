@@ -110,8 +110,9 @@ export async function start(
   for (let attempt = 0; attempt < mostAttempts; attempt += 1) {
     // The first one's key is the one of releases that knew no other.
     const campaign = await post(attempt === 0 ? `cli/${key}` : `cli/${key}/${attempt}`);
-    const { status } = campaign.run;
-    if (status === "failed" || status === "cancelled") {
+    const { status, cancel_requested } = campaign.run;
+    // One that somebody cancelled takes seconds to end.
+    if (status === "failed" || status === "cancelled" || (status !== "succeeded" && cancel_requested)) {
       ended = campaign;
       continue;
     }

@@ -36,11 +36,14 @@ export async function startCliFixture() {
   const databaseUrl = await testDatabaseUrl();
   const shared = { TUTELAGE_HOME: home, LOG_LEVEL: "fatal" };
   const student = { fails: true };
+  const stopping = new AbortController();
   const training = standIn(TrainingServiceDefinition, {
     listStudentProfiles: async () => ({ profiles: [studentProfile] }),
     startTrainingRun: async (_: unknown, { signal }: CallContext) => {
-      if (!student.fails)
-        await new Promise((_done, stop) => signal.addEventListener("abort", () => stop(signal.reason)));
+      if (!student.fails) {
+        const ended = AbortSignal.any([signal, stopping.signal]);
+        await new Promise((_done, stop) => ended.addEventListener("abort", () => stop(ended.reason)));
+      }
       throw new TutelageError("failed_precondition", "The student's disk is full.", { reason: "disk_full" });
     },
   });
@@ -107,6 +110,7 @@ export async function startCliFixture() {
       );
     },
     stop: async () => {
+      stopping.abort();
       await database.end();
       await gateway.stop();
       await campaigns.stop();
