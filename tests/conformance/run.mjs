@@ -2,7 +2,7 @@
  * Conformance: whole campaigns on public tasks, against plain fine-tuning with
  * the same number of tries. npm run conformance -- TASK [--replicates N] [--tune] [--json]
  */
-import { mkdtemp } from "node:fs/promises";
+import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -53,6 +53,7 @@ let stack;
 const stop = async (code) => {
   interrupted.abort();
   await stack?.stop();
+  await rm(home, { recursive: true, force: true });
   process.exit(code);
 };
 for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => void stop(130));

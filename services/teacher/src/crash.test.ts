@@ -1,6 +1,6 @@
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, writeFile } from "node:fs/promises";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -73,4 +73,5 @@ test("after kill -9 in the middle of a run only the calls that were in flight ar
   second.child.kill("SIGTERM");
   await once(second.child, "exit");
   await server.stop();
+  await rm(home, { recursive: true, force: true });
 });

@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import { mkdtemp, readdir } from "node:fs/promises";
+import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { TutelageError } from "@tutelage/platform/errors";
@@ -68,8 +68,7 @@ function childPids(): number[] {
 test("the model in the Python packages writes and labels, holding the student's slot, and survives its own death", {
   timeout: 120_000,
 }, async () => {
-  // Shared by test runs, so that the parts are joined once; a half-made file never shows.
-  const home = process.env.TUTELAGE_TEST_HOME ?? (await mkdtemp(join(tmpdir(), "tutelage-gemma-")));
+  const home = await mkdtemp(join(tmpdir(), "tutelage-gemma-"));
   const slot = await startSlot();
   const fixture: Fixture = await startFixture([profile], { home, studentAddress: slot.address });
 
@@ -132,7 +131,15 @@ test("the model in the Python packages writes and labels, holding the student's 
   const reversed = (await fixture.results(again)).map(({ outcome }) => outcome?.$case === "labeling" && outcome.value);
   expect(reversed.reverse()).toEqual(labels);
 
+  // Somebody cleans the folder of models up under a running service: its next process gets the file anew.
+  await rm(join(home, "models"), { recursive: true });
+  process.kill(childPids()[0] as number, "SIGKILL");
+  await expect.poll(childPids).toEqual([]);
+  const after = await fixture.run({ ...labelRequest("gemma", rows.slice(0, 1)), projectId: "third" });
+  expect(after.run?.status).toBe(RunStatus.SUCCEEDED);
+
   await fixture.stop();
   expect(childPids()).toEqual([]);
   await slot.stop();
+  await rm(home, { recursive: true, force: true });
 });

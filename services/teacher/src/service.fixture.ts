@@ -1,5 +1,5 @@
 /** A running teacher service with a database of its own and a fake endpoint, for the tests beside it. */
-import { mkdtemp, writeFile } from "node:fs/promises";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { connect, watchDeadlineMs } from "@tutelage/platform/grpc";
@@ -164,6 +164,7 @@ export async function startFixture(
     stop: async () => {
       client.close();
       await service.stop();
+      await rm(directory, { recursive: true, force: true });
     },
   };
 }

@@ -162,6 +162,8 @@ export class EmbeddedTeacher implements Teacher {
       const onEnd = (why: string) => {
         clearTimeout(timer);
         if (this.child === child) this.child = undefined;
+        // The file itself may be the reason; it is looked for, and made where it is missing, before the next start.
+        this.file = undefined;
         const failure = new TeacherFailure("teacher_process_died", `The embedded teacher's process ended (${why}).`, {
           retryable: true,
         });
