@@ -120,11 +120,15 @@ function plainAccuracy({ outcome }) {
 }
 
 function summarize(trials) {
-  const against = (arm) =>
-    crossedBootstrap(trials.map(({ correct }) => correct.campaign.map((one, row) => one - correct[arm][row])));
-  // No dev rows choose among the plain tries, so their mean is what plain fine-tuning gives.
-  const gain = against("plain_tries");
-  const overMatched = against("none_matched");
+  const against = (armOf) =>
+    crossedBootstrap(
+      trials.map((trial) => trial.correct.campaign.map((one, row) => one - trial.correct[armOf(trial)][row])),
+    );
+  // No dev rows choose among the plain tries, so their mean is what plain fine-tuning gives; but where the campaign
+  // gives the plain student back, it is compared with that very student.
+  const gain = against(({ outcome }) => (outcome.plain_returned ? "plain" : "plain_tries"));
+  const overMeanOfTries = against(() => "plain_tries");
+  const overMatched = against(() => "none_matched");
   const accuracies = (arm) => trials.map(({ correct }) => mean(correct[arm]));
   return {
     task: name,
@@ -140,9 +144,13 @@ function summarize(trials) {
     none_matched: { accuracy: mean(accuracies("none_matched")) },
     gain: gain.mean,
     gain_ci95: gain.ci95,
+    // As if a plain student that was given back had been drawn anew: the same mean in the long run, with more noise.
+    gain_over_mean_of_tries: overMeanOfTries.mean,
+    gain_over_mean_of_tries_ci95: overMeanOfTries.ci95,
     gain_over_none_matched: overMatched.mean,
     gain_over_none_matched_ci95: overMatched.ci95,
     accepted: mean(trials.map(({ iterations }) => iterations.reduce((sum, one) => sum + one.accepted, 0))),
+    plain_returned: trials.filter(({ outcome }) => outcome.plain_returned).length,
     chosen_iterations: trials.map(({ outcome }) => outcome.chosen_iteration),
     teacher_calls: mean(trials.map(({ campaign }) => campaign.usage.calls)),
     wall_seconds: mean(trials.map(({ outcome }) => outcome.wall_seconds)),

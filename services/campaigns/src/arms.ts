@@ -3,7 +3,7 @@ import { type ArmResult, type Outcome, type PairedGain, Switch } from "@tutelage
 import type { Proportion } from "@tutelage/proto/evaluation/v1/evaluation";
 import { Split } from "@tutelage/proto/task/v1/task";
 import { type Campaign, rowSource, type SeedData } from "./campaign.js";
-import { chooseIteration, choosingScore, pairedGain } from "./choosing.js";
+import { betterBeyondChance, chooseIteration, choosingScore, pairedGain } from "./choosing.js";
 import { rowsOf } from "./clients.js";
 import { derivedSeed } from "./random.js";
 import {
@@ -44,10 +44,12 @@ export async function concludeCampaign(
   chosen.iteration.trainingRunId = student.trainingRunId;
   chosen.iteration.checkpoint = student.checkpoint;
   const score = choosingScore(chosen.iteration);
-  // Do no harm: a student that dev rows find worse than plain fine-tuning is not returned.
+  // Do no harm: a student that dev rows find worse than plain fine-tuning is not returned, nor, where there are no dev
+  // rows, one that cross-fitting may have found better by chance.
   const plainReturned =
     chosen.iteration.number === 0 ||
-    (plain.devAccuracy !== undefined && score !== undefined && score.value < plain.devAccuracy.value);
+    (plain.devAccuracy !== undefined && score !== undefined && score.value < plain.devAccuracy.value) ||
+    (plain.devAccuracy === undefined && !standsOut(chosen, rounds[0]));
   const final: Try = plainReturned ? plain : { student, devAccuracy: chosen.iteration.devAccuracy };
   const wallSeconds = campaign.secondsOf("");
 
@@ -78,6 +80,12 @@ export async function concludeCampaign(
   };
   outcome.summary = summarize(outcome);
   return outcome;
+}
+
+/** Whether a round is better than plain fine-tuning as far as cross-fitting can tell; where nothing can, it is taken. */
+function standsOut({ heldOutRight }: Round, plain: Round | undefined): boolean {
+  if (heldOutRight === undefined || plain?.heldOutRight === undefined) return true;
+  return betterBeyondChance(plain.heldOutRight, heldOutRight);
 }
 
 /** Plain fine-tuning on the seed rows, as many tries as the campaign had; the first is iteration 0's student. */

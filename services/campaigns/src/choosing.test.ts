@@ -2,7 +2,7 @@ import { proportion } from "@tutelage/platform/interval";
 import type { Iteration } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { GradedPrediction } from "@tutelage/proto/evaluation/v1/evaluation";
 import { expect, test } from "vitest";
-import { chooseIteration, pairedGain, stopReason } from "./choosing.js";
+import { betterBeyondChance, chooseIteration, pairedGain, stopReason } from "./choosing.js";
 import { defaultSettings } from "./settings.js";
 
 function iteration(number: number, scores: { dev?: number; crossFit?: number }): Iteration {
@@ -32,6 +32,30 @@ test("by dev rows the best iteration is chosen, the later of equals", () => {
   expect(chooseIteration(byDev(50, 70, 60))?.number).toBe(1);
   expect(chooseIteration(byDev(50, 70, 70))?.number).toBe(2);
 });
+
+/** Seed rows of which some changed: the newly right, the newly wrong, then those that stayed right. */
+function changed(newlyRight: number, newlyWrong: number, stayed: number) {
+  const was = [...Array(newlyRight).fill(false), ...Array(newlyWrong + stayed).fill(true)];
+  const is = [...Array(newlyRight).fill(true), ...Array(newlyWrong).fill(false), ...Array(stayed).fill(true)];
+  const byId = (right: boolean[]) => new Map(right.map((one, index) => [`row ${index}`, one]));
+  return [byId(was), byId(is)] as const;
+}
+
+// The chances are scipy.stats.binomtest(newly_right, newly_right + newly_wrong, 0.5, "greater").
+test.each([
+  { newlyRight: 3, newlyWrong: 0, chance: 0.125, better: false },
+  { newlyRight: 4, newlyWrong: 0, chance: 0.0625, better: true },
+  { newlyRight: 13, newlyWrong: 7, chance: 0.1316, better: false },
+  { newlyRight: 14, newlyWrong: 7, chance: 0.0946, better: true },
+  { newlyRight: 2, newlyWrong: 9, chance: 0.9941, better: false },
+  { newlyRight: 0, newlyWrong: 0, chance: 1, better: false },
+  { newlyRight: 400, newlyWrong: 300, chance: 0.0001, better: true },
+])(
+  "cross-fitting: $newlyRight newly right, $newlyWrong newly wrong, chance $chance",
+  ({ newlyRight, newlyWrong, better }) => {
+    expect(betterBeyondChance(...changed(newlyRight, newlyWrong, 30))).toBe(better);
+  },
+);
 
 test("by cross-fitting the latest within one standard error of the best is chosen", () => {
   expect(chooseIteration(byFit(50, 60, 57))?.number).toBe(2);

@@ -57,6 +57,8 @@ export interface Round {
   version: Version;
   /** Unset where no student was needed to judge the round. */
   student: Student | undefined;
+  /** Seed row → whether the student that had not seen it was right. Unset where nothing was cross-fitted. */
+  heldOutRight: ReadonlyMap<string, boolean> | undefined;
 }
 
 /** The round's own student: from the base weights, or from the previous round's student where the settings say so. */
@@ -119,6 +121,8 @@ export interface CrossFit {
   heldOut: GradedPrediction[];
   /** Over the seed rows. */
   accuracy: Proportion;
+  /** Seed row → whether the student that had not seen it was right. */
+  right: ReadonlyMap<string, boolean>;
 }
 
 /**
@@ -158,5 +162,6 @@ export async function crossFit(
     heldOut.push(...(await predictions(campaign, evaluated)));
   }
   const ofSeed = heldOut.filter((one) => foldOf.has(one.rowId));
-  return { students, foldOf, heldOut, accuracy: proportion(ofSeed.filter((one) => one.correct).length, ofSeed.length) };
+  const accuracy = proportion(ofSeed.filter((one) => one.correct).length, ofSeed.length);
+  return { students, foldOf, heldOut, accuracy, right: new Map(ofSeed.map((one) => [one.rowId, one.correct])) };
 }
