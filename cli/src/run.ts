@@ -161,7 +161,7 @@ async function importAll(
     }
     if (rejects.length > shownRejects) say(`  … and ${rejects.length - shownRejects} more`);
     if (reply.version === undefined) {
-      throw new Stop(`${path}: ${reply.detail ?? "nothing was imported."}`, exitCodes.refused);
+      throw new Stop(`${path}: ${reply.detail ?? "nothing was imported."}`, exitCodes.refused, { ...reply });
     }
     versionId = reply.version.id;
     const left = (reply.rejected_rows ?? 0) > 0 ? `, ${reply.rejected_rows} left out` : "";
