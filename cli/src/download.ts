@@ -53,10 +53,11 @@ export async function saveFolder(body: Readable, out: string): Promise<Saved & {
     throw new Stop(`${out} is there already; remove it, or name another with --out.`, exitCodes.noInput);
   }
   const partial = `${out}.partial`;
-  await rm(partial, { recursive: true, force: true });
   const files: string[] = [];
   let size_bytes = 0;
   await beside(body, partial, out, async () => {
+    // What a killed process left.
+    await rm(partial, { recursive: true, force: true });
     const archive = extract();
     const reading = pipeline(body, archive);
     reading.catch(() => {});
@@ -87,7 +88,9 @@ export async function pour(body: Readable, kind: "text" | "archive", to: NodeJS.
     body.destroy();
     throw new Stop("An archive is nothing for a terminal: name a file with --out, or send it on.", exitCodes.usage);
   }
-  await pipeline([body, ...(to.isTTY === true ? [shown()] : [])], to as unknown as Transform, { end: false });
+  const through = to.isTTY === true ? body.pipe(shown()) : body;
+  body.once("error", (error) => through.destroy(error));
+  await pipeline(through, to, { end: false });
 }
 
 /** Makes `partial` and renames it; on any failure, and on Ctrl-C, it is removed. */
