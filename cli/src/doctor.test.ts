@@ -24,24 +24,25 @@ test("a port that something else took is told from a free one, from one of Tutel
   const { port: number } = other.address() as AddressInfo;
   try {
     vi.stubEnv("TUTELAGE_PORT", String(number));
-    expect(await port()).toMatchObject({
+    expect(await port(false)).toMatchObject({
       state: "missing",
       found: expect.stringContaining("not Tutelage"),
       fix: expect.stringContaining(`tutelage up --port ${number + 1}`),
     });
+    expect(await port(true)).toMatchObject({ state: "note" });
     const findings = await examine(`http://127.0.0.1:${number}`);
     expect(findings.find(({ name }) => name === "server")).toMatchObject({
       state: "missing",
       found: expect.stringContaining("not as Tutelage does"),
     });
     body = '{"status":"ready"}';
-    expect(await port()).toMatchObject({ state: "ok", found: `${number} is served by Tutelage` });
+    expect(await port(false)).toMatchObject({ state: "ok", found: `${number} is served by Tutelage` });
   } finally {
     other.close();
   }
-  expect(await port()).toMatchObject({ state: "ok", found: `${number} is free` });
+  expect(await port(false)).toMatchObject({ state: "ok", found: `${number} is free` });
   vi.stubEnv("TUTELAGE_PORT", "http");
-  expect(await port()).toMatchObject({ state: "missing", fix: expect.stringContaining("8080") });
+  expect(await port(false)).toMatchObject({ state: "missing", fix: expect.stringContaining("8080") });
 });
 
 test("a home that cannot be one is said, and one that is not there yet is no fault", async () => {
@@ -83,4 +84,6 @@ test("the set-up's own steps say what is not done", async () => {
     found: "not done: models, typescript",
     fix: expect.stringContaining("npm run setup"),
   });
+  vi.stubEnv("TUTELAGE_TORCH", "gpu");
+  expect(await setUp()).toMatchObject({ state: "missing", found: expect.stringContaining('TUTELAGE_TORCH is "gpu"') });
 });

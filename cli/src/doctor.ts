@@ -42,14 +42,17 @@ export async function examine(url: string): Promise<Finding[]> {
     gpu(),
     disk(),
     memory(),
-    port(),
+    port(isServed),
     server(url, isServed),
     ...(isServed ? [profiles(url)] : []),
   ]);
 }
 
-/** Whether the port that `tutelage up` would take is free, or taken by a Tutelage already. */
-export async function port(): Promise<Finding> {
+/**
+ * Whether the port that `tutelage up` would take is free, or taken by a Tutelage already.
+ * @param isServed whether a server answers, wherever it is: then nobody needs the port
+ */
+export async function port(isServed: boolean): Promise<Finding> {
   const given = process.env.TUTELAGE_PORT || "8080";
   const number = Number(given);
   if (!Number.isInteger(number) || number < 0 || number > 65_535) {
@@ -61,7 +64,8 @@ export async function port(): Promise<Finding> {
   if (tutelage) return finding("port", true, `${number} is served by Tutelage`, "");
   const other = number === 65_535 ? number - 1 : number + 1;
   const fix = `Stop it, or take another: "tutelage up --port ${other}" and TUTELAGE_URL=http://127.0.0.1:${other}.`;
-  return finding("port", false, `something that is not Tutelage listens on ${number}`, fix);
+  const found = `something that is not Tutelage listens on ${number}`;
+  return finding("port", false, found, fix, isServed ? "note" : "missing");
 }
 
 async function listens(number: number): Promise<boolean> {

@@ -52,7 +52,13 @@ export async function setUp(root = repository): Promise<Finding> {
     return { name: "set-up", state: "note", found: `${root} is no clone of Tutelage`, fix };
   }
   const { pendingSteps } = (await import(pathToFileURL(steps).href)) as { pendingSteps(): string[] };
-  const pending = pendingSteps();
+  let pending: string[];
+  try {
+    pending = pendingSteps();
+  } catch (error) {
+    // A variable that the set-up reads is wrong; it says which.
+    return finding("set-up", false, (error as Error).message, "Unset it, or set it to one of these.");
+  }
   const fix = `Run "npm run setup" in ${root}; "tutelage up" does it, too.`;
   return finding(
     "set-up",

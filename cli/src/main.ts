@@ -52,8 +52,14 @@ the codes from 64 on, a problem document (RFC 9457) whose "reason" is stable: th
 const json = () => program.opts<{ json: boolean }>().json || process.argv.includes("--json");
 const document = (value: unknown) => process.stdout.write(`${jsonLine(value)}\n`);
 
+/** One for all calls of a command, so that they share its connections. */
+let server: Api | undefined;
+
 const context: CommandContext = {
-  api: () => new Api(program.opts<{ url: string }>().url.replace(/\/+$/, "")),
+  api: () => {
+    server ??= new Api(program.opts<{ url: string }>().url.replace(/\/+$/, ""));
+    return server;
+  },
   json,
   print: (value, text) => {
     if (json()) document(value);
