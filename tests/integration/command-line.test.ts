@@ -123,6 +123,19 @@ test(
 );
 
 test(
+  "a large file for a dataset that is not there is refused as that, however much of it is under way",
+  async () => {
+    const row = `${JSON.stringify({ input: "x".repeat(1_000), output: "billing" })}\n`;
+    await writeFile(join(folder, "large.jsonl"), row.repeat(40_000));
+    const { code, value } = await json("datasets", "import", "nowhere", "large.jsonl");
+    expect([code, value.status, value.reason]).toEqual([65, 404, "dataset_not_found"]);
+    const unasked = await tutelage("datasets", "import", "nowhere", "large.jsonl", "--url", "http://127.0.0.1:9");
+    expect([unasked.code, unasked.stderr]).toEqual([69, expect.stringMatching(/^Nobody answers[^\n]*\n$/)]);
+  },
+  slowMs,
+);
+
+test(
   "with --json every refusal is one problem document, and the exit code stays",
   async () => {
     const cases: [code: number, reason: string, args: string[]][] = [
