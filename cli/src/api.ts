@@ -96,14 +96,20 @@ export class Api {
   }
 
   /**
-   * Sends a file. The answer is given for 201 and 422 alike: both list what was wrong with rows.
+   * Sends a file, or one that is read as it is sent. The answer is given for
+   * success and 422 alike: both list what was wrong with rows.
    * @param key a second upload with the same key answers as the first did; empty for none
    */
-  async upload<Reply>(path: string, contentType: string, body: string | Readable, key: string): Promise<Reply> {
+  async upload<Reply>(
+    path: string,
+    contentType: string,
+    body: string | Uint8Array<ArrayBuffer> | Readable,
+    key: string,
+  ): Promise<Reply> {
     const headers = { "content-type": contentType, ...(key === "" ? {} : { "idempotency-key": key }) };
-    const sent: RequestInit = typeof body === "string" ? { body } : { body, duplex: "half" };
+    const sent: RequestInit = body instanceof Readable ? { body, duplex: "half" } : { body };
     const response = await this.fetch(path, { method: "POST", dispatcher: this.waiting, headers, ...sent });
-    if (response.status === 201 || response.status === 422) return await this.parsed<Reply>(response);
+    if (response.ok || response.status === 422) return await this.parsed<Reply>(response);
     throw await refusal(response);
   }
 

@@ -41,7 +41,7 @@ export function addDatasetFileCommands(datasets: Command, { api, print, note, js
     .option("--output-column <name>", 'column or JSON key of the output (default "output")')
     .option("--split-column <name>", "column or JSON key that says train, dev or test")
     .addOption(split("--default-split <split>", "of rows that name none (default train)"))
-    .option("--labels <labels>", "the only outputs allowed, separated by commas")
+    .option("--labels <labels>", "the only outputs allowed, between commas or as a JSON list")
     .option("--fields <json>", "fields that every output must have, as an extraction task's fields in JSON")
     .option("--strict", "refuse the whole file when one row is bad", false)
     .option("--append", "add to the newest version, else start from nothing", false)

@@ -2,9 +2,8 @@ import { expect, test } from "vitest";
 import { parse } from "yaml";
 import { guess } from "./guess.js";
 import { specText } from "./init.js";
-import { isHeldBack, type SourceRow } from "./rows.js";
-import { heldBack } from "./run.js";
-import { campaignJsonSchema, parseSpec } from "./spec.js";
+import type { SourceRow } from "./rows.js";
+import { parseSpec } from "./spec.js";
 
 const rows = (fields: Record<string, unknown>[]): SourceRow[] =>
   fields.map((one, index) => ({ line: index + 1, fields: one, text: JSON.stringify(one) }));
@@ -89,26 +88,6 @@ test("conversations are told by their messages, the answer in a column or as the
   expect(() => guess(rows(many(9, (i) => ({ messages: [user(i)] }))))).toThrow(/"messages" have no answer/);
 });
 
-test("a conversation is held back by what its user says, with or without its answer", () => {
-  const said = [{ role: "user", content: "text number 7" }];
-  const answered = [...said, { role: "assistant", content: "yes" }];
-  const [train, held] = heldBack(
-    {
-      path: "f.jsonl",
-      format: "jsonl",
-      content: "",
-      rows: rows([
-        { messages: said, output: "yes" },
-        { messages: answered },
-        { input: "text number 7", output: "yes" },
-      ]),
-    },
-    "input",
-    0.4,
-  );
-  expect([train?.lines?.length, held?.lines?.length].sort()).toEqual([0, 3]);
-});
-
 test("a file with one column, or with no object in it, is refused with what it has", () => {
   expect(() => guess(rows([{ only: "a" }]))).toThrow(/two columns.*only/);
   expect(() => guess([{ line: 1, fields: undefined, text: "nonsense" }])).toThrow(/no row/);
@@ -125,59 +104,4 @@ test("the file that init writes is a campaign that can be read, whatever the lab
   );
   expect(spec.data).toMatchObject({ train: "data/my file.jsonl", hold_back: 0.4 });
   expect(parse(text).settings).toEqual({ iterations: 3 });
-});
-
-test("mistakes in a campaign are named with their line", () => {
-  const text =
-    "name: a\ndata:\n  train: x.jsonl\n  trian: y.jsonl\ntask:\n  kind: sorting\n  prompt_template: '{input}'\n";
-  expect(() => parseSpec(text, "c.yaml")).toThrow(/c\.yaml:4: data\.trian is not a known field/);
-  expect(() => parseSpec(text, "c.yaml")).toThrow(/c\.yaml:6: task\.kind/);
-  const spec = (task: string) => `name: x\ndata: {train: a}\ntask: ${task}`;
-  expect(parseSpec(spec("sentiment"), "c.yaml").task).toBe("sentiment");
-  expect(() => parseSpec(spec("two words"), "c.yaml")).toThrow(/c\.yaml:3: task: .*1 to 100 letters/);
-  expect(() => parseSpec(spec("{kind: luck}"), "c.yaml")).toThrow(/c\.yaml:3: task\.kind/);
-  expect(() => parseSpec("name: [", "c.yaml")).toThrow(/^c\.yaml:1: /);
-});
-
-test("the schema for editors knows each kind, the fields of an extraction and the graders", () => {
-  const { properties } = campaignJsonSchema() as {
-    properties: { task: { anyOf: { type: string; properties?: Record<string, object> }[] } };
-  };
-  // A name, or a task.
-  const [name, task] = properties.task.anyOf;
-  expect(name?.type).toBe("string");
-  const { kind, fields, grader, rouge_l_threshold } = task?.properties ?? {};
-  expect(kind).toMatchObject({ enum: ["classification", "multiple_choice", "math", "text", "extraction"] });
-  expect(fields).toMatchObject({
-    items: {
-      required: ["name", "type"],
-      properties: { type: { enum: ["string", "number", "boolean", "string_list"] } },
-    },
-  });
-  expect(grader).toMatchObject({ enum: expect.arrayContaining(["json_fields", "rouge_l"]) });
-  expect(rouge_l_threshold).toMatchObject({ minimum: 0, maximum: 1 });
-  const wrong =
-    "name: a\ndata: {train: x.jsonl}\ntask:\n  kind: extraction\n  fields:\n    - {name: when, type: date}\n";
-  expect(() => parseSpec(wrong, "c.yaml")).toThrow(/c\.yaml:6: task\.fields\.0\.type/);
-});
-
-test("a row that is left out is named by its line in the user's file, held back or not", () => {
-  const source = rows(many(50, (i) => ({ input: `text number ${i}`, output: "a" }))).map((one) => ({
-    ...one,
-    line: one.line * 2,
-  }));
-  const uploads = heldBack({ path: "f.jsonl", format: "jsonl", content: "", rows: source }, "input", 0.4);
-  for (const { body, lines } of uploads) {
-    const sent = body.trim().split("\n");
-    expect(sent.map((text) => source.find((one) => one.text === text)?.line)).toEqual(lines);
-  }
-  expect(uploads.flatMap(({ lines }) => lines ?? [])).toHaveLength(50);
-});
-
-test("about the asked share is held back, and the same text always lies on the same side", () => {
-  const texts = many(2_000, (i) => `text number ${i}`);
-  const held = texts.filter((text) => isHeldBack(text, 0.4)).length / texts.length;
-  expect(held).toBeGreaterThan(0.36);
-  expect(held).toBeLessThan(0.44);
-  expect(isHeldBack(" Text Number 7", 0.4)).toBe(isHeldBack("text number 7 ", 0.4));
 });

@@ -34,7 +34,8 @@ export function guess(rows: readonly SourceRow[]): Guess {
   if (known.filter((fields) => messagesOf(fields) !== undefined).length >= known.length * most) {
     return guessConversations(known, rows.length);
   }
-  const names = [...new Set(known.flatMap((fields) => Object.keys(fields)))];
+  // A column without a name, as spreadsheets and data frames write the row's number, cannot be asked for.
+  const names = [...new Set(known.flatMap((fields) => Object.keys(fields)))].filter((name) => name !== "");
   const values = (name: string) => known.map((fields) => text(fields[name])).filter((value) => value !== "");
   const filled = names.filter((name) => values(name).length >= known.length * most);
   const split = filled.find((name) => isNamed(name, splitNames) && values(name).every((value) => splits.has(value)));
@@ -67,7 +68,7 @@ export function guess(rows: readonly SourceRow[]): Guess {
     reasons: {
       columns: named
         ? "by their names"
-        : `"${input}" has the longest texts, "${output}" ${labels.length > 0 ? "the values that come again" : "is what is left"}`,
+        : `${JSON.stringify(input)} has the longest texts, ${JSON.stringify(output)} ${labels.length > 0 ? "the values that come again" : "is what is left"}`,
       kind: reason,
       prompt: promptOf(kind, inputs).reason,
     },
@@ -111,7 +112,7 @@ function guessConversations(known: readonly Record<string, unknown>[], rows: num
       columns:
         output === undefined
           ? "the answer is the last message, the assistant's"
-          : `the answer is in "${output}" where the last message is not the assistant's`,
+          : `the answer is in ${JSON.stringify(output)} where the last message is not the assistant's`,
       kind: reason,
       prompt: "the model's own chat template renders conversations",
     },

@@ -4,14 +4,17 @@ import { basename, dirname, extname, relative, resolve } from "node:path";
 import { stringify } from "yaml";
 import { exitCodes, Stop } from "./exit.js";
 import { type Guess, guess } from "./guess.js";
-import { readSource } from "./rows.js";
+import { readSource, requireHeader } from "./rows.js";
+import { mostTaskName } from "./run.js";
 
 /** Fewer rows than this leave none to hold back. */
 const leastForHoldBack = 80;
 
 /** Writes the file and returns what was guessed. Never overwrites unless told to. */
 export async function init(dataFile: string, options: { out: string; force: boolean }): Promise<Guess> {
-  const { rows } = await readSource(dataFile);
+  const source = await readSource(dataFile);
+  requireHeader(source);
+  const { rows } = source;
   let guessed: Guess;
   try {
     guessed = guess(rows);
@@ -30,10 +33,11 @@ export async function init(dataFile: string, options: { out: string; force: bool
 /** The file as a person would write it. Pure. */
 export function specText(dataFile: string, out: string, guessed: Guess): string {
   const { columns, kind, labels, fields, conversations, promptTemplate, reasons, rows } = guessed;
-  const name = basename(dataFile, extname(dataFile));
+  const name = basename(dataFile, extname(dataFile)).slice(0, mostTaskName);
   const path = relative(dirname(resolve(out)), resolve(dataFile));
-  const yaml = (value: unknown) => stringify(value, { lineWidth: 0 }).trimEnd();
-  const quoted = (value: string) => yaml(value);
+  // On one line, whatever is in it: a column's name may hold a line break, and so may a file's.
+  const quoted = (value: string) =>
+    stringify(value, { lineWidth: 0, blockQuote: false, doubleQuotedAsJSON: true }).trimEnd();
   const hold = columns.split === undefined && rows >= leastForHoldBack;
   const lines = [
     "# A campaign for: tutelage run",

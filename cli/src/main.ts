@@ -108,7 +108,7 @@ program
   .action(async (file: string, options: { detach: boolean; new: boolean; strict: boolean }) => {
     const spec = await readSpec(file);
     const prepared = await prepare(api(), spec, { strict: options.strict, say: note });
-    const started = await start(api(), prepared, { anew: options.new });
+    const started = await start(api(), prepared, { anew: options.new, say: note });
     note(`Campaign ${started.run.id} (${started.run.status}). Closing this does not stop it.`);
     if (options.detach) {
       print(started, () => started.run.id);

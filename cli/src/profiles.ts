@@ -3,7 +3,7 @@ import type { Command } from "commander";
 import type { Api } from "./api.js";
 import type { CommandContext } from "./context.js";
 import { exitCodes, Stop } from "./exit.js";
-import { readSource } from "./rows.js";
+import { columnOf, readSource } from "./rows.js";
 import { taskOf } from "./run.js";
 import { money, table } from "./show.js";
 import { readSpec } from "./spec.js";
@@ -103,8 +103,8 @@ async function ownTask(api: Api, file: string): Promise<object> {
   }
   const source = await readSource(data.train);
   const rows = source.rows.flatMap(({ fields }) => {
-    const input = String(fields?.[data.columns.input] ?? "").trim();
-    const output = String(fields?.[data.columns.output] ?? "").trim();
+    const input = String(fields?.[columnOf(source, data.columns.input)] ?? "").trim();
+    const output = String(fields?.[columnOf(source, data.columns.output)] ?? "").trim();
     return input === "" || output === "" ? [] : [{ input, output }];
   });
   const [row] = rows;

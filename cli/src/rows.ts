@@ -1,10 +1,11 @@
 /** Rows of a user's file: JSON Lines or CSV, read whole, as the campaigns they feed are small. */
 import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
-import { parse } from "csv-parse/sync";
+import { heldOutText } from "@tutelage/platform/heldouttext";
+import { csvColumns, csvFields, fieldCountProblem, readRecords } from "@tutelage/platform/records";
 import { exitCodes, Stop } from "./exit.js";
 
-/** A line's fields by name; a bad JSON line is left to the server, which says what is wrong with it. */
+/** A record as it stands, and its fields by name; none where the server has something to say about it. */
 export interface SourceRow {
   line: number;
   fields: Record<string, unknown> | undefined;
@@ -14,36 +15,73 @@ export interface SourceRow {
 export interface SourceFile {
   path: string;
   format: "jsonl" | "csv";
-  content: string;
+  /** The file's bytes: what is no UTF-8 in them is the server's to name. */
+  content: Buffer<ArrayBuffer>;
+  /** A CSV file's first record, where it can be read. */
+  header?: { line: number; text: string };
   rows: SourceRow[];
+  /** Records that cannot be cut out of the file, in the server's words. */
+  unreadable: { line: number; message: string }[];
 }
 
-/** Reads a file; the ending says the format. Throws Stop when it cannot be read. */
+const chunkBytes = 256 * 1024;
+
+/** Reads a file; the ending says the format. Throws Stop when there is no file. */
 export async function readSource(path: string): Promise<SourceFile> {
-  const content = await readFile(path, "utf8").catch((error: NodeJS.ErrnoException) => {
+  const content = await readFile(path).catch((error: NodeJS.ErrnoException) => {
     throw new Stop(
       error.code === "ENOENT" ? `There is no file ${path}.` : `Cannot read ${path}: ${error.message}`,
       exitCodes.noInput,
     );
   });
-  if (/\.csv$/i.test(path)) return { path, format: "csv", content, rows: csvRows(path, content) };
-  const lines = content.split("\n");
-  const rows = lines.flatMap((text, index): SourceRow[] =>
-    text.trim() === "" ? [] : [{ line: index + 1, fields: asObject(text), text }],
-  );
-  return { path, format: "jsonl", content, rows };
+  return await sourceOf(path, content);
 }
 
-function csvRows(path: string, content: string): SourceRow[] {
-  try {
-    const records = parse(content, { columns: true, bom: true, info: true, relax_column_count: true }) as {
-      record: Record<string, string>;
-      info: { lines: number };
-    }[];
-    return records.map(({ record, info }) => ({ line: info.lines, fields: record, text: JSON.stringify(record) }));
-  } catch (error) {
-    throw new Stop(`${path} is not CSV: ${(error as Error).message}`, exitCodes.refused);
+/** A file's bytes, cut as the server cuts them. */
+export async function sourceOf(path: string, content: Buffer<ArrayBuffer>): Promise<SourceFile> {
+  const format = /\.csv$/i.test(path) ? "csv" : "jsonl";
+  const file: SourceFile = { path, format, content, rows: [], unreadable: [] };
+  let columns: string[] | undefined;
+  for await (const records of readRecords(chunksOf(content), format)) {
+    for (const record of records) {
+      const { line } = record;
+      if ("problem" in record) file.unreadable.push({ line, message: record.problem.message });
+      else if (format === "jsonl") file.rows.push({ line, fields: asObject(record.text), text: record.text });
+      // The first record is the header, or nothing is: then no row can be told from another.
+      else if (file.header === undefined) {
+        if (file.unreadable.length > 0) return file;
+        file.header = { line, text: record.text };
+        columns = csvColumns(record.text);
+      } else file.rows.push({ line, fields: csvObject(record.text, columns ?? []), text: record.text });
+    }
   }
+  return file;
+}
+
+/** A column as it is asked for, by the name that it has in the rows: in CSV white space around it does not count. */
+export function columnOf({ format }: SourceFile, asked: string): string {
+  return format === "csv" ? asked.trim() : asked;
+}
+
+/** Throws Stop when a CSV file's header cannot be read: no row of it can be, then. */
+export function requireHeader({ path, format, header, unreadable }: SourceFile): void {
+  if (format !== "csv" || header !== undefined) return;
+  const [first] = unreadable;
+  const why =
+    first === undefined
+      ? `${path} is empty; give a header row and rows.`
+      : `${path}:${first.line}: the header row cannot be read. ${first.message}`;
+  throw new Stop(why, exitCodes.refused);
+}
+
+async function* chunksOf(content: Buffer): AsyncGenerator<Buffer> {
+  for (let at = 0; at < content.byteLength; at += chunkBytes) yield content.subarray(at, at + chunkBytes);
+}
+
+function csvObject(text: string, columns: readonly string[]): Record<string, unknown> | undefined {
+  const fields = csvFields(text);
+  if (fieldCountProblem(fields, columns) !== undefined) return undefined;
+  return Object.fromEntries(columns.map((column, index) => [column, fields[index]]));
 }
 
 function asObject(text: string): Record<string, unknown> | undefined {
@@ -80,11 +118,12 @@ export function messagesOf(fields: Record<string, unknown>): { role: string; con
 }
 
 /**
- * Whether a row is held back, decided by its input alone: the same text is on
- * the same side in every run and on every machine, however the file grows.
- * @param share of rows to hold back, 0 to 1
+ * Where a row stands between 0 and 1, by its input alone: it is held back where
+ * the share is greater. The same text is on the same side in every run and on
+ * every machine, however the file grows; and texts that the server takes for
+ * the same are on one side.
  */
-export function isHeldBack(input: string, share: number): boolean {
-  const digest = createHash("sha256").update(input.normalize("NFKC").trim().toLowerCase()).digest();
-  return digest.readUInt32BE(0) / 2 ** 32 < share;
+export function placeOf(input: string): number {
+  const digest = createHash("sha256").update(heldOutText(input)).digest();
+  return digest.readUInt32BE(0) / 2 ** 32;
 }

@@ -3,7 +3,10 @@ import { readFile } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { LineCounter, parseDocument } from "yaml";
 import { z } from "zod";
+import { apiSchema } from "./apischema.js";
 import { exitCodes, Stop } from "./exit.js";
+import { mostShare } from "./holdback.js";
+import { type SchemaNode, unknownNames } from "./knownnames.js";
 
 const path = z.string().min(1);
 
@@ -29,7 +32,7 @@ const data = z
     hold_back: z
       .number()
       .min(0.05)
-      .max(0.9)
+      .max(mostShare)
       .optional()
       .describe("Share of the train file's rows to hold back as test rows, when there is no test file"),
     columns: columns.prefault({}),
@@ -87,7 +90,7 @@ const taskObject = z.looseObject({
 
 export type TaskSpec = z.output<typeof taskObject>;
 
-/** The file. Task and settings are the API's own: what is in them is checked there, and documented at /docs. */
+/** The file. Task and settings are the API's own: their names are known here, what they may hold is checked there. */
 export const campaignSpec = z
   .strictObject({
     name: z.string().min(1).max(200).describe("A name for people"),
@@ -106,9 +109,27 @@ export const campaignSpec = z
 
 export type CampaignSpec = z.output<typeof campaignSpec>;
 
-/** The JSON Schema of campaign.yaml, for editors. */
-export function campaignJsonSchema(): object {
-  return z.toJSONSchema(campaignSpec, { io: "input", target: "draft-2020-12" });
+/** The JSON Schema of campaign.yaml, for editors: the file's own form around what the API says of settings and task. */
+export function campaignJsonSchema(): SchemaNode {
+  const own = z.toJSONSchema(campaignSpec, { io: "input", target: "draft-2020-12" }) as SchemaNode;
+  const { settings, task, ...rest } = own.properties ?? {};
+  return {
+    ...own,
+    properties: { ...rest, task: { ...task, anyOf: task?.anyOf?.map(withApiTask) ?? [] }, settings: ofApi(settings) },
+    $defs: apiSchema,
+  };
+}
+
+function ofApi({ description = "", default: otherwise }: SchemaNode = {}): SchemaNode {
+  return { $ref: "#/$defs/CampaignSettings", description, default: otherwise };
+}
+
+/** A task's fields are the API's; labels may be bare names here, and the campaign's name is the task's. */
+function withApiTask(branch: SchemaNode): SchemaNode {
+  if (branch.type !== "object") return branch;
+  const { labels, name } = branch.properties ?? {};
+  const properties = { ...apiSchema.Task?.properties, ...(labels && { labels }), ...(name && { name }) };
+  return { ...branch, properties, additionalProperties: false };
 }
 
 /** Reads the file; data paths become absolute. Throws Stop naming every mistake with its line. */
@@ -131,17 +152,21 @@ export function parseSpec(text: string, file: string): CampaignSpec {
     const told = document.errors.map((error) => `${at(error.pos[0])}: ${error.message}`);
     throw new Stop(told.join("\n"), exitCodes.refused);
   }
-  const parsed = campaignSpec.safeParse(document.toJS() ?? {});
-  if (parsed.success) return parsed.data;
-  const told = parsed.error.issues.flatMap(meant).map((issue) => {
-    const keys = issue.code === "unrecognized_keys" ? [...issue.path, issue.keys[0] ?? ""] : issue.path;
-    const place = lineOf(document, keys, at);
-    const what =
-      issue.code === "unrecognized_keys"
-        ? `${keys.join(".")} is not a known field`
-        : `${issue.path.join(".") || "the file"}: ${issue.message}`;
-    return `${place ?? file}: ${what}`;
-  });
+  const value: unknown = document.toJS() ?? {};
+  const parsed = campaignSpec.safeParse(value);
+  const unknown = unknownNames(value, campaignJsonSchema());
+  if (parsed.success && unknown.length === 0) return parsed.data;
+  const issues = parsed.success ? [] : parsed.error.issues.flatMap(meant);
+  const told = [
+    ...unknown.map(({ path, meant: name }) => {
+      const fix = name === undefined ? "" : `; did you mean "${name}"?`;
+      return `${lineOf(document, path, at) ?? file}: ${path.join(".")} is not a known field${fix}`;
+    }),
+    // An unknown name has been told of.
+    ...issues
+      .filter(({ code }) => code !== "unrecognized_keys")
+      .map(({ path, message }) => `${lineOf(document, path, at) ?? file}: ${path.join(".") || "the file"}: ${message}`),
+  ];
   throw new Stop(told.join("\n"), exitCodes.refused);
 }
 

@@ -77,6 +77,26 @@ export const badFiles = ({ importInto, lines, table, maxImportBytes }: Ask): Cas
     /did you mean "Billing"\?/,
   ],
   [
+    "a mistyped label",
+    () =>
+      lines(
+        '{"input": "a", "output": "biling"}\n',
+        `strict=true&labels=${encodeURIComponent('["billing, refunds", "Billing"]')}`,
+      ),
+    422,
+    "rows_rejected",
+    "line 1: output",
+    /did you mean "Billing"\?/,
+  ],
+  [
+    "a list of labels that is cut short",
+    () => lines("", `labels=${encodeURIComponent('["a", "b')}`),
+    400,
+    "invalid_request",
+    "labels",
+    /begins as a JSON list and is none; give \[/,
+  ],
+  [
     "a split by another name",
     () => lines('{"input": "a", "output": "b", "s": "validation"}\n', "split_column=s"),
     422,

@@ -143,6 +143,31 @@ test("CSV columns are mapped", async () => {
   expect(body.version.splits.test).toBe(1);
 });
 
+test("allowed labels come between commas, or as a JSON list where one holds a comma", async () => {
+  await api().post("/v1/datasets").send({ name: "labels" }).expect(201);
+  const rows = jsonl(["a, b", "c", "[d]", "e"].map((output, index) => ({ input: `text ${index}`, output })));
+  const left = async (labels: string) => {
+    const { body } = await importJsonl("labels", rows, `labels=${encodeURIComponent(labels)}`).expect(201);
+    return body.rejects.map(({ line }: { line: number }) => line);
+  };
+  expect(await left(JSON.stringify(["a, b", "c"]))).toEqual([3, 4]);
+  expect(await left("c,[d]")).toEqual([1, 4]);
+  expect(await left("[d],e")).toEqual([1, 2]);
+  expect(await left("[]")).toEqual([]);
+  const { body } = await importJsonl("labels", rows, `labels=${encodeURIComponent('["a", 1]')}`).expect(400);
+  expect(body.errors).toMatchObject([{ field: "labels", message: expect.stringContaining("JSON list") }]);
+});
+
+test("an append of rows that are all there already answers with the version as it was", async () => {
+  await api().post("/v1/datasets").send({ name: "nothing-new" }).expect(201);
+  const rows = jsonl([{ input: "a", output: "x" }]);
+  const { body: first } = await importJsonl("nothing-new", rows, "append=true").expect(201);
+  const { body: again } = await importJsonl("nothing-new", rows, "append=true").expect(200);
+  expect(again).toMatchObject({ version: first.version, imported_rows: 0, rejected_rows: 1 });
+  expect(again.rejects).toMatchObject([{ code: "duplicate_row" }]);
+  await importJsonl("nothing-new", rows, "append=true&strict=true").expect(422);
+});
+
 test("strict refuses the whole file and says which line is at fault", async () => {
   await api().post("/v1/datasets").send({ name: "strict" }).expect(201);
   const { body } = await importJsonl("strict", `${jsonl([{ input: "a", output: "b" }])}oops\n`, "strict=true").expect(

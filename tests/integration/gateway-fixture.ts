@@ -109,7 +109,7 @@ export class StandInCampaigns {
 }
 
 /** A service of which only some methods are there. */
-function standIn<Definition extends CompatServiceDefinition>(definition: Definition, some: object): Served {
+export function standIn<Definition extends CompatServiceDefinition>(definition: Definition, some: object): Served {
   const others = Object.keys(definition.methods).map((name) => [
     name,
     () => {
@@ -119,13 +119,13 @@ function standIn<Definition extends CompatServiceDefinition>(definition: Definit
   return served(definition, { ...Object.fromEntries(others), ...some } as never);
 }
 
-const studentProfile = StudentProfile.fromPartial({
+export const studentProfile = StudentProfile.fromPartial({
   name: "smollm2-135m",
   model: "package:module/model.gguf",
   description: "Small.",
   recipe: { method: TuningMethod.LORA, batchRows: 8, microBatchTokens: 2048, learningRate: 0.001, maxGradNorm: 1 },
 });
-const teacherProfile = TeacherProfile.fromPartial({
+export const teacherProfile = TeacherProfile.fromPartial({
   name: "gemma3-270m",
   provider: "embedded",
   model: "package:module/model.gguf",

@@ -232,12 +232,3 @@ export interface SeedData {
   /** Dev and test inputs, normalised: no training row may say the same. */
   heldOutTexts: ReadonlySet<string>;
 }
-
-/**
- * A text as it is compared with held-out ones: case, white space and what ends
- * a sentence do not make it new. Signs within it do: "8-4?" is not "8/4?".
- */
-export function normalizedText(text: string): string {
-  const folded = text.normalize("NFKC").toLowerCase().replace(/\s+/g, " ").trim();
-  return folded.replace(/[\s.!?…"'”’)]+$/u, "") || folded;
-}

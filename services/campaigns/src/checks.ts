@@ -1,11 +1,12 @@
 /** Checking candidates: novelty, the cross-fitted students, the teacher's second look. */
 
 import { comparedText, rowText } from "@tutelage/platform/conversation";
+import { heldOutText } from "@tutelage/platform/heldouttext";
 import { rowToLine } from "@tutelage/platform/rowfile";
 import { type Candidate, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { Version } from "@tutelage/proto/datasets/v1/datasets";
 import { type Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
-import { type Campaign, normalizedText, type SeedData } from "./campaign.js";
+import type { Campaign, SeedData } from "./campaign.js";
 import { whileAway } from "./clients.js";
 import {
   calibrate,
@@ -53,8 +54,7 @@ export async function checkNovelty(
     const novelty = byNumber.get(candidate.number);
     if (novelty === undefined) return candidate;
     // A synthetic row that repeats a dev or test row would make the measurement a lie, whatever max_rouge_l is.
-    const leaks =
-      seed.heldOutTexts.has(normalizedText(rowText(candidate))) || novelty.heldOutMaxRougeL > heldOutMaxRougeL;
+    const leaks = seed.heldOutTexts.has(heldOutText(rowText(candidate))) || novelty.heldOutMaxRougeL > heldOutMaxRougeL;
     const near = novelty.maxRougeL > campaign.settings.maxRougeL;
     return {
       ...candidate,

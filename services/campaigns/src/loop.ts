@@ -4,6 +4,7 @@
  */
 import { rowText } from "@tutelage/platform/conversation";
 import { TutelageError } from "@tutelage/platform/errors";
+import { heldOutText } from "@tutelage/platform/heldouttext";
 import {
   type Candidate,
   ErrorsFrom,
@@ -16,7 +17,7 @@ import {
 import type { Version } from "@tutelage/proto/datasets/v1/datasets";
 import { type Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
 import { concludeCampaign } from "./arms.js";
-import { type Campaign, datasetName, normalizedText, rowSource, type SeedData } from "./campaign.js";
+import { type Campaign, datasetName, rowSource, type SeedData } from "./campaign.js";
 import { checkLabels, checkNovelty } from "./checks.js";
 import { stopReason } from "./choosing.js";
 import { rowsOf, whileAway } from "./clients.js";
@@ -157,7 +158,7 @@ async function openSeed(campaign: Campaign): Promise<SeedData> {
     ...(await rowsOf(services, projectId, version.id, Split.DEV, signal)),
     ...(await rowsOf(services, projectId, version.id, Split.TEST, signal)),
   ];
-  const heldOutTexts = new Set(heldOut.map((row) => normalizedText(rowText(row))));
+  const heldOutTexts = new Set(heldOut.map((row) => heldOutText(rowText(row))));
   return { version, heldOutTexts, seedRows, devRows: version.splits?.dev ?? 0, testRows: version.splits?.test ?? 0 };
 }
 

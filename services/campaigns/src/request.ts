@@ -2,13 +2,14 @@
 import { rowText } from "@tutelage/platform/conversation";
 import { invalidField, TutelageError } from "@tutelage/platform/errors";
 import { readFields } from "@tutelage/platform/extraction";
+import { heldOutText } from "@tutelage/platform/heldouttext";
 import { nearest } from "@tutelage/platform/suggestion";
 import { requirePromptFor, requireTask } from "@tutelage/platform/task";
 import type { StartCampaignRequest } from "@tutelage/proto/campaigns/v1/campaigns";
 import { Decoding } from "@tutelage/proto/student/v1/student";
 import { type Row, Split, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import type { TeacherProfile } from "@tutelage/proto/teacher/v1/teacher";
-import { normalizedText, type ResolvedRequest } from "./campaign.js";
+import type { ResolvedRequest } from "./campaign.js";
 import { rowsOf, type Services } from "./clients.js";
 import { resolveSettings } from "./settings.js";
 
@@ -87,7 +88,7 @@ async function newestVersion(
 
 /** A text that is trained on and measured on makes the measurement a lie. */
 function refuseOverlap(field: string, seedRows: readonly Row[], heldOut: readonly Row[]): void {
-  const textOf = (row: Row) => normalizedText(rowText(row));
+  const textOf = (row: Row) => heldOutText(rowText(row));
   const seeds = new Map(seedRows.map((row) => [textOf(row), row]));
   const overlaps = heldOut.filter((row) => seeds.has(textOf(row)));
   const [first] = overlaps;

@@ -79,6 +79,10 @@ describe("a bad line is listed with its line, code, field and fix, and the good 
         message: '"zebra" is not a label of the task; use one of "a", "b".',
       },
     ]);
+    const near = await rejectsOf(['{"input": "x", "output": "Delivry"}'], { allowedLabels: ["a", "delivery"] });
+    expect(near).toMatchObject([
+      { code: "unknown_label", message: expect.stringContaining('did you mean "delivery"?') },
+    ]);
   });
 
   test("an unknown split, a split that is no text, and none where none is the default", async () => {
@@ -118,6 +122,18 @@ describe("a bad line is listed with its line, code, field and fix, and the good 
       [9, "malformed_csv"],
     ]);
     expect((await allRows(client, answer.version)).map(({ input }) => input)).toEqual(["two\nlines", "last"]);
+  });
+
+  test("white space around a column's name counts neither in the header nor where it is asked for", async () => {
+    const header = { ...csv, inputColumn: " Text", outputColumn: "Label ", splitColumn: "part" };
+    const answer = await importFile(client, await newDataset(client), "Text , Label, part\nx,a,test\n", header);
+    expect(answer.version?.splits).toEqual({ train: 0, dev: 0, test: 1 });
+    // A JSON key is what it is.
+    const spaced = await importFile(client, await newDataset(client), '{" Text": "x", "Label ": "a"}\n', {
+      inputColumn: " Text",
+      outputColumn: "Label ",
+    });
+    expect(spaced.importedRows).toBe(1);
   });
 
   test("only the first 1,000 are listed, all are counted", async () => {
@@ -261,8 +277,14 @@ test("append starts from the newest version, and its rows count as seen", async 
     { line: 1, code: "duplicate_row", message: expect.stringContaining("in the dataset already") },
     { line: 2, code: "conflicting_output" },
   ]);
-  const nothingNew = await importFile(client, id, jsonl([good]), { append: true });
-  expect(nothingNew).toMatchObject({ version: undefined, rejectedRows: 1 });
+  const nothingNew = await importFile(client, id, jsonl([good, good]), { append: true });
+  expect(nothingNew).toMatchObject({ version: second.version, importedRows: 0, rejectedRows: 2 });
+  // Asked strictly, or with another bad row, that is not what was wanted.
+  const strict = await importFile(client, id, jsonl([good]), { append: true, strict: true });
+  expect(strict).toMatchObject({ version: undefined, importedRows: 0, rejectedRows: 1 });
+  const alsoBad = await importFile(client, id, `${jsonl([good])}{\n`, { append: true });
+  expect(alsoBad).toMatchObject({ version: undefined, rejectedRows: 2 });
+  expect((await client.listVersions({ projectId: project, datasetId: id })).versions).toHaveLength(2);
   const fresh = await importFile(client, id, jsonl([good]));
   expect(fresh.version).toMatchObject({ rowCount: 1, parentVersionId: "" });
   const whole = await importFile(

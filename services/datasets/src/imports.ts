@@ -2,13 +2,14 @@
  * Imports a file: the bytes are received into a spool first, so that everything
  * after is free of the client: the key is looked up by the file's digest, and
  * the reading can start over when the dataset moved on meanwhile. A key stands
- * for a version: an import that made none, because no row was good or strict
- * refused, is not remembered and may be sent again, mended, with the same key.
+ * for a version: an import that made none, because no row was good or new, or
+ * strict refused, is not remembered and may be sent again, mended, with the same key.
  */
 import { createHash, type Hash } from "node:crypto";
 import { invalidField, notFound, TutelageError } from "@tutelage/platform/errors";
 import { requireFields } from "@tutelage/platform/extraction";
 import { requireProject } from "@tutelage/platform/project";
+import { csvColumns, type FileKind, type FileRecord, readRecords } from "@tutelage/platform/records";
 import {
   FileFormat,
   ImportHeader,
@@ -19,9 +20,8 @@ import { Split } from "@tutelage/proto/task/v1/task";
 import { versionMessage } from "./answers.js";
 import { type Dependencies, Draft } from "./draft.js";
 import { requireKey, requireUuid, shown } from "./fields.js";
-import { type FileKind, type FileRecord, readRecords } from "./records.js";
 import { identify } from "./row.js";
-import { csvFields, type Mapping, type RowProblem, rowFromCsv, rowFromJson } from "./rowreader.js";
+import { type Mapping, type RowProblem, rowFromCsv, rowFromJson } from "./rowreader.js";
 import { SeenRows } from "./seenrows.js";
 import { Spool } from "./spool.js";
 import type { CommitRecord, VersionRecord } from "./store.js";
@@ -107,13 +107,16 @@ async function receive(
 
 function checkHeader(header: ImportHeader): Job {
   if (header.format === FileFormat.UNSPECIFIED) throw invalidField("format", "must be JSONL or CSV.");
-  const inputColumn = header.inputColumn === "" ? "input" : header.inputColumn;
-  const outputColumn = header.outputColumn === "" ? "output" : header.outputColumn;
+  // As a header row's names are read; a JSON key may have white space around it.
+  const asked = (name: string) => (header.format === FileFormat.CSV ? name.trim() : name);
+  const inputColumn = asked(header.inputColumn) || "input";
+  const outputColumn = asked(header.outputColumn) || "output";
+  const splitColumn = asked(header.splitColumn);
   if (inputColumn === outputColumn) throw invalidField("output_column", "must differ from input_column.");
-  if (header.splitColumn === inputColumn || header.splitColumn === outputColumn) {
+  if (splitColumn === inputColumn || splitColumn === outputColumn) {
     throw invalidField("split_column", "must differ from input_column and output_column.");
   }
-  if (header.splitColumn === "" && header.defaultSplit === Split.UNSPECIFIED) {
+  if (splitColumn === "" && header.defaultSplit === Split.UNSPECIFIED) {
     throw invalidField("default_split", "must be TRAIN, DEV or TEST when there is no split_column.");
   }
   for (const [index, label] of header.allowedLabels.entries()) {
@@ -129,7 +132,7 @@ function checkHeader(header: ImportHeader): Job {
     mapping: {
       inputColumn,
       outputColumn,
-      splitColumn: header.splitColumn,
+      splitColumn,
       defaultSplit: header.defaultSplit,
       allowedLabels: new Set(header.allowedLabels),
       fields: header.fields,
@@ -155,9 +158,15 @@ async function attemptImport(
   const seen = new SeenRows();
   const draft = await Draft.begin(dependencies, dataset, parent, (row) => seen.addExisting(row));
   try {
-    const result = await readFile(job, file, seen, draft, signal);
+    const { result, duplicateRows } = await readFile(job, file, seen, draft, signal);
     if (draft.addedRows === 0 || (job.strict && result.rejectedRows > 0)) {
-      return { version: undefined, ...result, importedRows: 0 };
+      // An append of rows that are all there already has what it wanted: the version as it was.
+      const allThere = !job.strict && duplicateRows > 0 && duplicateRows === result.rejectedRows;
+      return {
+        version: allThere && parent !== undefined ? versionMessage(parent) : undefined,
+        ...result,
+        importedRows: 0,
+      };
     }
     const commit = { idempotencyKey: job.idempotencyKey, requestSha256, result };
     const committed = await draft.publish(commit, job.append ? parentId : undefined, signal);
@@ -172,8 +181,10 @@ async function attemptImport(
 /** Adds the file's good rows to the draft and lists the others. */
 async function readFile(job: Job, file: Spool, seen: SeenRows, draft: Draft, signal: AbortSignal) {
   const result: ImportResult = { importedRows: 0, rejectedRows: 0, rejects: [] };
+  let duplicateRows = 0;
   const reject = (line: number, problem: Omit<RowProblem, "field"> & { field?: string }) => {
     result.rejectedRows++;
+    if (problem.code === "duplicate_row") duplicateRows++;
     if (result.rejects.length < maxListedRejects) result.rejects.push({ line, field: "", ...problem });
   };
   let columns: string[] | undefined;
@@ -199,7 +210,7 @@ async function readFile(job: Job, file: Spool, seen: SeenRows, draft: Draft, sig
       }
     }
   }
-  return result;
+  return { result, duplicateRows };
 }
 
 /** The names in a CSV file's first record. A wrong one is a wrong request: no row could be read. */
@@ -208,7 +219,7 @@ function headerColumns(record: FileRecord, mapping: Mapping): string[] {
     const why = `the header row cannot be read. ${record.problem.message}`;
     throw invalidField("file", why, "csv_header_malformed");
   }
-  const columns = csvFields(record.text).map((name) => name.trim());
+  const columns = csvColumns(record.text);
   const repeated = columns.find((name, index) => columns.indexOf(name) !== index);
   if (repeated !== undefined) {
     throw invalidField("file", `the header row has ${shown(repeated)} twice; rename one.`, "csv_header_repeated");

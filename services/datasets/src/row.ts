@@ -6,8 +6,6 @@ import { rowToLine } from "@tutelage/platform/rowfile";
 import { type Message, type Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
 import { hasNul } from "./fields.js";
 
-/** Greatest size of a row, as a line of a file and as JSON. */
-export const maxRowBytes = 1024 * 1024;
 const idLength = 32;
 const emptyId = '{"id":"",';
 

@@ -1,7 +1,9 @@
 /** Turns records of a file into seed rows by a column mapping, or says what is wrong with them. Pure. */
 import { readFields } from "@tutelage/platform/extraction";
 import { JsonObject, jsonText, wholeObject } from "@tutelage/platform/jsontext";
+import { csvFields, fieldCountProblem } from "@tutelage/platform/records";
 import { splitFromName } from "@tutelage/platform/rowfile";
+import { nearest } from "@tutelage/platform/suggestion";
 import { type ExtractionField, type Message, type Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
 import { shown } from "./fields.js";
 import { messagesProblem, textProblem } from "./row.js";
@@ -67,33 +69,11 @@ export function rowFromJson(text: string, mapping: Mapping): ReadRow {
   return refuse("wrong_fields", `${mapping.outputColumn}.${twice}`, `"${twice}" is there twice; keep one of them.`);
 }
 
-/** The fields of one CSV record; it is well formed, as records.ts has made sure. */
-export function csvFields(text: string): string[] {
-  const fields: string[] = [];
-  let at = 0;
-  for (;;) {
-    if (text[at] === '"') {
-      let end = text.indexOf('"', at + 1);
-      while (text[end + 1] === '"') end = text.indexOf('"', end + 2);
-      fields.push(text.slice(at + 1, end).replaceAll('""', '"'));
-      at = end + 1;
-    } else {
-      const end = text.indexOf(",", at);
-      fields.push(text.slice(at, end === -1 ? text.length : end));
-      at = end === -1 ? text.length : end;
-    }
-    if (at >= text.length) return fields;
-    at++;
-  }
-}
-
 /** The row of one CSV record, given the header's columns. */
 export function rowFromCsv(text: string, columns: readonly string[], mapping: Mapping): ReadRow {
   const fields = csvFields(text);
-  if (fields.length !== columns.length) {
-    const message = `The record has ${fields.length} fields where the header has ${columns.length}; quote fields that hold commas.`;
-    return refuse("malformed_csv", "", message);
-  }
+  const miscounted = fieldCountProblem(fields, columns);
+  if (miscounted !== undefined) return refuse(miscounted.code, "", miscounted.message);
   return rowFromValues(Object.fromEntries(columns.map((column, index) => [column, fields[index]])), mapping, false);
 }
 
@@ -199,7 +179,9 @@ function readAnswer(row: Row, output: string, mapping: Mapping): RowProblem | un
   if (problem !== undefined) return fault(problem.code, field, `"${field}" ${problem.message}`);
   if (mapping.allowedLabels.size > 0 && !mapping.allowedLabels.has(output)) {
     const wanted = output.trim().toLowerCase();
-    const near = [...mapping.allowedLabels].find((label) => label.trim().toLowerCase() === wanted);
+    const near =
+      [...mapping.allowedLabels].find((label) => label.trim().toLowerCase() === wanted) ??
+      nearest(wanted, mapping.allowedLabels);
     const fix = near === undefined ? `use one of ${shownList(mapping.allowedLabels)}` : `did you mean ${shown(near)}?`;
     return fault("unknown_label", field, `${shown(output)} is not a label of the task; ${fix}`);
   }

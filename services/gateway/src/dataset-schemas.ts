@@ -95,6 +95,17 @@ export const versionDiff = z
 
 export const exportQuery = z.strictObject({ split: splitName.optional() });
 
+/** How a JSON list of texts begins: a label may begin with a bracket, too. */
+const jsonLabels = /^\s*\[\s*["\]]/;
+
+function jsonOf(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
 export const importQuery = z.strictObject({
   input_column: columnName.default("").describe('Column or JSON key of the input; "input" when left out'),
   output_column: columnName.default("").describe('Column or JSON key of the output; "output" when left out'),
@@ -109,18 +120,23 @@ export const importQuery = z.strictObject({
   labels: z
     .string()
     .default("")
-    .transform((text) => text.split(",").filter((label) => label !== ""))
-    .describe("Allowed outputs, separated by commas; all when left out"),
+    .transform((text, context) => {
+      if (!jsonLabels.test(text)) return text.split(",").filter((label) => label !== "");
+      const list = z.array(z.string()).safeParse(jsonOf(text));
+      if (list.success) return list.data;
+      const message = 'begins as a JSON list and is none; give ["one, with a comma", "two"], or labels between commas';
+      context.addIssue({ code: "custom", message });
+      return z.NEVER;
+    })
+    .describe("Allowed outputs, between commas or, where one holds a comma, as a JSON list; all when left out"),
   fields: z
     .string()
     .default("[]")
     .transform((text, context) => {
-      try {
-        return JSON.parse(text) as unknown;
-      } catch {
-        context.addIssue({ code: "custom", message: "is not JSON; give a JSON array of fields" });
-        return z.NEVER;
-      }
+      const value = jsonOf(text);
+      if (value !== undefined) return value;
+      context.addIssue({ code: "custom", message: "is not JSON; give a JSON array of fields" });
+      return z.NEVER;
     })
     .pipe(z.array(extractionFieldSchema).max(64))
     .describe(

@@ -37,12 +37,13 @@ export const importRoutes: Routes = (app, { backends, shutdown, maxImportBytes }
             "multipart/form-data with the file as its only part, whose content type or name ending (.jsonl, .ndjson, " +
             '.csv) says which. A JSON row has "input", or "messages" (a conversation that ends with the user\'s message), and ' +
             '"output"; or the usual form of chat fine-tuning, "messages" whose last is the assistant\'s answer. ' +
-            "Bad rows are listed and left out, unless strict refuses all.",
+            "Bad rows are listed and left out, unless strict refuses all. 200 instead of 201 when an append brought only " +
+            "rows that are there already: the version is the newest one, unchanged.",
           consumes: ["application/x-ndjson", "text/csv", "multipart/form-data"],
           params: datasetRef,
           querystring: schema.importQuery,
           headers: idempotencyHeaders,
-          response: { 201: schema.importResult, ...problems },
+          response: { 200: schema.importResult, 201: schema.importResult, ...problems },
         },
       },
       async (request, reply) => {
@@ -70,7 +71,7 @@ export const importRoutes: Routes = (app, { backends, shutdown, maxImportBytes }
             signal: clientGone(reply, shutdown),
           })
           .finally(file.drain);
-        if (result.version !== undefined) return reply.code(201).send(snake(result));
+        if (result.version !== undefined) return reply.code(result.importedRows > 0 ? 201 : 200).send(snake(result));
         return sendProblem(request, reply, {
           status: 422,
           title: "Nothing was imported",

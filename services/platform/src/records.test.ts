@@ -1,7 +1,6 @@
 import { parse } from "csv-parse/sync";
 import { describe, expect, test } from "vitest";
-import { type FileKind, type FileRecord, readRecords } from "./records.js";
-import { csvFields } from "./rowreader.js";
+import { csvFields, type FileKind, type FileRecord, readRecords } from "./records.js";
 
 async function records(file: string | Buffer, kind: FileKind, chunkBytes = 1024 * 1024): Promise<FileRecord[]> {
   const bytes = Buffer.from(file);

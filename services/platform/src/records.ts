@@ -4,10 +4,13 @@
  * the tests compare with), because of what a bad record must not do: a record that is malformed, too large or not
  * UTF-8 is reported at its first line, and reading resumes at the line after
  * that, so one forgotten quote does not swallow the rest of the file. Memory is
- * one chunk and one record.
+ * one chunk and one record. Here, because who splits a file before it is sent
+ * (the command line holds rows back) must see the records that an import sees.
  */
 import { isUtf8 } from "node:buffer";
-import { maxRowBytes } from "./row.js";
+
+/** Greatest size of a row, as a line of a file and as JSON. */
+export const maxRowBytes = 1024 * 1024;
 
 export type FileKind = "jsonl" | "csv";
 
@@ -174,4 +177,36 @@ function scanCsv(bytes: Buffer, start: number, final: boolean): Scan | undefined
   if (!final) return undefined;
   if (place === Place.Quoted) return { problem: quoteNotClosed };
   return { end: bytes.byteLength, next: bytes.byteLength, lines };
+}
+
+/** The fields of one CSV record; it is well formed, as readRecords has made sure. */
+export function csvFields(text: string): string[] {
+  const fields: string[] = [];
+  let at = 0;
+  for (;;) {
+    if (text[at] === '"') {
+      let end = text.indexOf('"', at + 1);
+      while (text[end + 1] === '"') end = text.indexOf('"', end + 2);
+      fields.push(text.slice(at + 1, end).replaceAll('""', '"'));
+      at = end + 1;
+    } else {
+      const end = text.indexOf(",", at);
+      fields.push(text.slice(at, end === -1 ? text.length : end));
+      at = end === -1 ? text.length : end;
+    }
+    if (at >= text.length) return fields;
+    at++;
+  }
+}
+
+/** The columns that a CSV file's header record names; white space around a name is not part of it. */
+export function csvColumns(header: string): string[] {
+  return csvFields(header).map((name) => name.trim());
+}
+
+/** Why a CSV record that is well formed is not one of the header's; undefined when it is. */
+export function fieldCountProblem(fields: readonly string[], columns: readonly string[]): RecordProblem | undefined {
+  if (fields.length === columns.length) return undefined;
+  const message = `The record has ${fields.length} fields where the header has ${columns.length}; quote fields that hold commas.`;
+  return { code: "malformed_csv", message };
 }

@@ -1,0 +1,166 @@
+/** The API's parts of a campaign.yaml as JSON Schema, written by tools/apischema.mjs: change the gateway's schemas. */
+import type { SchemaNode } from "./knownnames.js";
+
+export const apiSchema: Record<string, SchemaNode> = {
+  CampaignSettings: {
+    type: "object",
+    properties: {
+      iterations: { type: "integer", minimum: 0, description: "Rounds of training, mining and generating; 1 to 20" },
+      mining: { type: "string", enum: ["in_sample", "cross_fit"], description: "How errors are found" },
+      folds: { type: "integer", minimum: 0, description: "Folds of cross-fitting; 2 to 10" },
+      selection: { type: "string", enum: ["errors_only", "balanced"], description: "How errors become teacher calls" },
+      examples_per_error: {
+        type: "integer",
+        minimum: 0,
+        description: "New rows per error and iteration (errors_only); 1 to 20",
+      },
+      rows_per_seed_row: {
+        type: "number",
+        description: "New rows per iteration as a multiple of the seed rows (balanced)",
+      },
+      attempts_per_row: {
+        type: "integer",
+        minimum: 0,
+        description: "Calls per wanted row before it is given up; 1 to 10",
+      },
+      start_from: {
+        type: "string",
+        enum: ["base", "previous"],
+        description: "From which weights an iteration's student starts",
+      },
+      errors_from: { type: "string", enum: ["seed", "all"], description: "Whose errors are augmented" },
+      max_rouge_l: { type: "number", description: "A candidate nearer than this to a kept row is dropped; 0 to 1" },
+      check_students: { type: "boolean", description: "Check labels by the cross-fitted students" },
+      check_teacher: { type: "boolean", description: "Check labels by a blind second labelling of the teacher" },
+      accept_probability: { type: "number", description: "Least probability of a right label; 0 to 1" },
+      target_accuracy: { type: "number", description: "Stop when accuracy reaches this; 0 for never" },
+      patience: {
+        type: "integer",
+        minimum: 0,
+        description: "Stop after this many iterations without gain; 0 for never",
+      },
+      max_teacher_calls: { type: "integer", minimum: 0, description: "Most teacher calls in all; 0 for no cap" },
+      max_cost_micro_usd: {
+        type: "integer",
+        minimum: 0,
+        description: "Most money for the teacher, in micro-USD; 0 for no cap",
+      },
+      preflight_min_parse_rate: { type: "number", description: "Smallest share of pre-flight replies that parse" },
+      preflight_min_agreement_over_chance: {
+        type: "number",
+        description: "Smallest agreement on gold labels, in units of chance",
+      },
+      preflight: { type: "boolean", description: "Try the teacher on a few seed rows first" },
+      seed: { type: "integer", description: "Seed of every random choice; from 1" },
+      recipe: { description: "Replaces the student profile's recipe", $ref: "#/$defs/Recipe" },
+      decoding: { description: "How students answer when they are evaluated", $ref: "#/$defs/Decoding" },
+      matched_arm: {
+        type: "boolean",
+        description: "Also train plain students with the final student's number of steps",
+      },
+      none_all_arm: { type: "boolean", description: "Also train a plain student on seed and dev rows together" },
+      plain_tries: {
+        type: "integer",
+        minimum: 0,
+        description: "Plain students to try; 0 for as many as the campaign has to choose from",
+      },
+    },
+    additionalProperties: false,
+  },
+  Recipe: {
+    type: "object",
+    properties: {
+      method: { type: "string", enum: ["lora", "full"] },
+      lora_rank: { default: 0, type: "integer", minimum: 0 },
+      lora_alpha: { default: 0, type: "number", minimum: 0 },
+      lora_dropout: { default: 0, type: "number", minimum: 0, maximum: 1 },
+      trained_layers: { default: 0, description: "0 means all", type: "integer", minimum: 0 },
+      epochs: { default: 0, type: "number", minimum: 0 },
+      min_steps: { default: 0, type: "integer", minimum: 0 },
+      exact_steps: { default: 0, type: "integer", minimum: 0 },
+      batch_rows: { type: "integer", minimum: 1 },
+      micro_batch_tokens: { type: "integer", minimum: 1 },
+      learning_rate: { type: "number", exclusiveMinimum: 0 },
+      warmup_share: { default: 0, type: "number", minimum: 0, maximum: 1 },
+      weight_decay: { default: 0, type: "number", minimum: 0 },
+      max_grad_norm: { type: "number", minimum: 0 },
+      average_share: { default: 0, type: "number", minimum: 0, maximum: 1 },
+    },
+    required: ["method", "batch_rows", "micro_batch_tokens", "learning_rate", "max_grad_norm"],
+    additionalProperties: false,
+  },
+  Decoding: {
+    type: "object",
+    properties: {
+      score_labels: { default: false, description: "Take the likeliest label; else generate", type: "boolean" },
+      temperature: { default: 0, description: "0 is greedy", type: "number", minimum: 0 },
+      top_p: { default: 0, type: "number", minimum: 0, maximum: 1 },
+      max_new_tokens: { default: 0, type: "integer", minimum: 0 },
+      stop: { default: [], type: "array", items: { type: "string" } },
+      seed: { default: 0, type: "integer" },
+    },
+    additionalProperties: false,
+  },
+  Task: {
+    type: "object",
+    properties: {
+      name: { type: "string", minLength: 1, maxLength: 100 },
+      kind: { type: "string", enum: ["classification", "multiple_choice", "math", "text", "extraction"] },
+      prompt_template: {
+        default: "",
+        description:
+          'The student\'s prompt; contains "{input}" exactly once. Left out where all rows are conversations',
+        type: "string",
+      },
+      labels: {
+        default: [],
+        description: "The closed label set of a classification task",
+        type: "array",
+        items: {
+          type: "object",
+          properties: { name: { type: "string", minLength: 1 }, description: { default: "", type: "string" } },
+          required: ["name"],
+          additionalProperties: false,
+        },
+      },
+      grader: {
+        description: "Derived from the kind when left out",
+        type: "string",
+        enum: ["exact", "normalized_text", "label", "choice_letter", "final_number", "json_fields", "rouge_l"],
+      },
+      teacher_instructions: {
+        default: "",
+        description: "What the task is and what its rows look like",
+        type: "string",
+      },
+      max_answer_tokens: { default: 0, description: "0 picks the kind's default", type: "integer", minimum: 0 },
+      row_noun: { default: "", description: 'What rows are called, plural: "questions"', type: "string" },
+      fields: {
+        description: "The fields of an extraction task's outputs",
+        maxItems: 64,
+        type: "array",
+        items: { $ref: "#/$defs/ExtractionField" },
+      },
+      rouge_l_threshold: {
+        default: 0,
+        description: "Least ROUGE-L F of a right answer, for grader rouge_l; 0 takes 0.5",
+        type: "number",
+        minimum: 0,
+        maximum: 1,
+      },
+    },
+    required: ["name", "kind"],
+    additionalProperties: false,
+  },
+  ExtractionField: {
+    type: "object",
+    properties: {
+      name: { type: "string", minLength: 1, description: "The key in the JSON object" },
+      type: { type: "string", enum: ["string", "number", "boolean", "string_list"] },
+      optional: { default: false, description: "May be missing, where the input does not say it", type: "boolean" },
+      description: { default: "", description: "What it means, in plain words, for the teacher", type: "string" },
+    },
+    required: ["name", "type"],
+    additionalProperties: false,
+  },
+};
