@@ -204,6 +204,17 @@ function checkNode() {
   throw new Error(`Node ${wanted} or newer is needed; this is ${process.versions.node}.`);
 }
 
+/** Names of the steps that are not done; the compiler's, which is always taken, counts while nothing is compiled. */
+export function pendingSteps() {
+  return steps
+    .filter((step) => {
+      if (step.name === "typescript") return !existsSync(at("services/standalone/dist/main.js"));
+      const stamp = join(stamps, `${step.name.replaceAll(" ", "-")}.done`);
+      return !step.made() || !stampedOrSelfEvident(step, existsSync(stamp) ? readFileSync(stamp, "utf8") : "");
+    })
+    .map(({ name }) => name);
+}
+
 /**
  * Takes every step that is not done (or only the named ones). `say` gets the
  * lines to show. Gives the seconds of each step; 0 for one that was skipped.

@@ -1,7 +1,9 @@
-/** tutelage campaigns …: what a campaign did, and what it is called. */
+/** tutelage campaigns …: which there are, what one did, and what it is called. */
 import { type Command, InvalidArgumentError, Option } from "commander";
-import type { Campaign } from "./api.js";
+import type { Campaign, Iteration } from "./api.js";
 import { type CommandContext, query } from "./context.js";
+import { type Row, saidIn } from "./datasets.js";
+import { removalText, remove } from "./deletion.js";
 import { exitCodes, Stop } from "./exit.js";
 import { listed } from "./listing.js";
 import { duration, money, percent, table } from "./show.js";
@@ -14,6 +16,13 @@ interface Candidate {
   output: string;
   input: string;
   probability: number;
+}
+
+interface SeedRow {
+  row?: Row;
+  grades: { iteration: number; correct: boolean; answer: string }[];
+  candidates: number;
+  accepted: number;
 }
 
 interface LedgerCall {
@@ -40,8 +49,78 @@ interface LedgerTotal {
   teacher_seconds: number;
 }
 
-/** Adds to `campaigns` the commands that look closer, or change what may change. */
-export function addCampaignCommands(campaigns: Command, { api, print, note }: CommandContext): void {
+/** Adds `campaigns` with its commands. */
+export function addCampaignCommands(program: Command, { api, print, note }: CommandContext): void {
+  const campaigns = program
+    .command("campaigns")
+    .description("list, show, change, cancel, delete; their iterations, seed rows, candidates, ledger, dataset");
+  campaigns
+    .command("list")
+    .option("--limit <count>", "most campaigns to list", "20")
+    .option("--status <statuses>", "only these, separated by commas: queued, running, succeeded, failed, cancelled")
+    .option("--name <text>", "only those whose name contains it")
+    .option("--dataset <dataset>", "only those on this dataset's rows")
+    .option("--since <time>", "only those started since a time or day, e.g. 2026-01-31")
+    .option("--before <time>", "only those started before it")
+    .option("--tag <tag>", "only those with this tag")
+    .action(async ({ limit = "20", ...given }: Record<string, string | undefined>) => {
+      type Page = { campaigns: Campaign[]; next_cursor: string };
+      const page = await listed<Page>(api(), `/v1/campaigns${query(given)}`, "campaigns", { limit, note });
+      print(page.campaigns, () =>
+        table(
+          ["id", "status", "started", "name", "gain"],
+          page.campaigns.map(({ run, request, outcome }) => [
+            run.id,
+            run.status,
+            run.created_at?.slice(0, 16).replace("T", " ") ?? "",
+            request?.name ?? "",
+            outcome === undefined
+              ? ""
+              : `${percent(outcome.final?.test_accuracy)} against ${percent(outcome.baseline?.test_accuracy)}`,
+          ]),
+        ),
+      );
+    });
+  campaigns.command("get <id>").action(async (id: string) => {
+    const campaign = await api().json<Campaign>("GET", `/v1/campaigns/${encodeURIComponent(id)}`);
+    print(campaign, () => JSON.stringify(campaign, undefined, 2));
+  });
+  campaigns
+    .command("cancel <id>")
+    .description("ask a campaign to stop; one that has ended stays as it is, and is said to be")
+    .action(async (id: string) => {
+      const campaign = await api().json<Campaign>("POST", `/v1/campaigns/${encodeURIComponent(id)}/cancel`, {});
+      print(campaign, () => `${id}: ${cancelText(campaign)}`);
+    });
+  campaigns
+    .command("delete <id>")
+    .description("remove a campaign that has ended, with its dataset, students, predictions and teacher replies")
+    .action(async (id: string) => {
+      const removal = await remove(api(), `/v1/campaigns/${encodeURIComponent(id)}`);
+      print(removal, () => removalText(removal));
+    });
+
+  campaigns
+    .command("iterations <id>")
+    .description("what each iteration trained on, found, kept and scored")
+    .action(async (id: string) => {
+      const { iterations } = await api().json<{ iterations: Iteration[] }>(
+        "GET",
+        `/v1/campaigns/${encodeURIComponent(id)}/iterations`,
+      );
+      print(iterations, () => iterationsTable(iterations));
+    });
+
+  campaigns
+    .command("seed-rows <id>")
+    .description("your rows: right or wrong in each mined iteration, and what was written from them")
+    .option("--limit <count>", "most rows to list", "100")
+    .action(async (id: string, { limit }: { limit: string }) => {
+      const path = `/v1/campaigns/${encodeURIComponent(id)}/seed-rows`;
+      const { rows } = await listed<{ rows: SeedRow[]; next_cursor: string }>(api(), path, "rows", { limit, note });
+      print(rows, () => seedRowsTable(rows));
+    });
+
   campaigns
     .command("update <id>")
     .description("rename or annotate a campaign, or raise a cap of a running one; what is left out stays")
@@ -102,7 +181,7 @@ export function addCampaignCommands(campaigns: Command, { api, print, note }: Co
               one.accepted ? "kept" : one.rejection,
               percent(one.probability),
               one.output,
-              one.input.replaceAll("\n", " "),
+              one.input,
             ]),
           ),
         );
@@ -143,6 +222,45 @@ export function addCampaignCommands(campaigns: Command, { api, print, note }: Co
         ),
       );
     });
+}
+
+/** What asking it to stop came to. */
+export function cancelText({ run: { status, cancel_requested } }: Campaign): string {
+  if (status === "cancelled") return "cancelled";
+  if (status === "succeeded" || status === "failed") return `has ${status} already; there is nothing to cancel`;
+  return cancel_requested === false ? `is ${status}` : `is ${status}, and will stop within seconds`;
+}
+
+function iterationsTable(iterations: readonly Iteration[]): string {
+  return table(
+    ["iteration", "rows", "errors", "kept", "of", "dev", "cross-fit", "test", "time"],
+    iterations.map((one) => [
+      String(one.number),
+      String(one.train_rows),
+      one.mined ? String(one.errors) : "–",
+      String(one.accepted),
+      String(one.candidates),
+      percent(one.dev_accuracy),
+      percent(one.cross_fit_accuracy),
+      percent(one.test_accuracy),
+      duration(one.seconds),
+    ]),
+  );
+}
+
+function seedRowsTable(rows: readonly SeedRow[]): string {
+  return table(
+    ["row", "by iteration", "kept", "of", "output", "last answer", "input"],
+    rows.map(({ row, grades, accepted, candidates }) => [
+      row?.id ?? "",
+      grades.map(({ correct }) => (correct ? "✓" : "✗")).join(""),
+      String(accepted),
+      String(candidates),
+      row?.output ?? "",
+      grades.at(-1)?.answer ?? "",
+      row === undefined ? "" : saidIn(row),
+    ]),
+  );
 }
 
 function callsTable(calls: readonly LedgerCall[]): string {

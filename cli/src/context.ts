@@ -3,10 +3,12 @@ import type { Api } from "./api.js";
 
 export interface CommandContext {
   api(): Api;
-  /** Prints a result: as JSON when asked, else as text. */
+  /** Prints the result, once: as JSON when asked, else as text. */
   print(value: unknown, text: () => string): void;
   /** A line for a person, beside the result. */
   note(line: string): void;
+  /** Whether standard output is to be one JSON document and nothing else. */
+  json(): boolean;
 }
 
 /** A query of what was given; what is undefined is left out. */

@@ -1,11 +1,13 @@
-/** tutelage datasets …: rows of a version, what changed between two, where a row comes from. */
+/** tutelage datasets …: which there are, rows of a version, what changed between two, where a row comes from. */
 import { type Command, Option } from "commander";
 import { type CommandContext, query } from "./context.js";
+import { addDatasetFileCommands } from "./datasetfiles.js";
 import { removalText, remove } from "./deletion.js";
 import { listed } from "./listing.js";
 import { percent, table } from "./show.js";
 
-interface Row {
+/** A row as the server gives it. */
+export interface Row {
   id: string;
   input: string;
   messages: { role: string; content: string }[];
@@ -13,6 +15,13 @@ interface Row {
   split: string;
   origin: string;
   iteration: number;
+}
+
+export interface Dataset {
+  id: string;
+  name: string;
+  latest_version_id: string;
+  created_at?: string;
 }
 
 interface Diff {
@@ -39,19 +48,43 @@ interface Lineage {
   };
 }
 
-/** Adds to `datasets` its commands. */
-export function addDatasetCommands(datasets: Command, { api, print, note }: CommandContext): void {
+/** Adds `datasets` with its commands. */
+export function addDatasetCommands(program: Command, context: CommandContext): void {
+  const { api, print, note } = context;
+  const datasets = program
+    .command("datasets")
+    .description("create, import, export, list, get, versions, rows, diff, lineage, delete");
+  addDatasetFileCommands(datasets, context);
+  datasets
+    .command("create <name>")
+    .description("make an empty dataset; its rows come with import")
+    .action(async (name: string) => {
+      const dataset = await api().json<Dataset>("POST", "/v1/datasets", { name });
+      print(dataset, () => `${dataset.id}: made; fill it with  tutelage datasets import ${dataset.name} FILE`);
+    });
+  datasets
+    .command("get <dataset>")
+    .description("one dataset and its newest version, by id or name")
+    .action(async (given: string) => {
+      const dataset = await api().json<Dataset>("GET", `/v1/datasets/${encodeURIComponent(given)}`);
+      print(dataset, () =>
+        table(
+          ["id", "name", "newest version", "created"],
+          [[dataset.id, dataset.name, dataset.latest_version_id || "none yet", minute(dataset.created_at)]],
+        ),
+      );
+    });
   const limitOption = (what: string) => new Option("--limit <count>", `most ${what} to list`).default("1000");
   datasets
     .command("list")
     .addOption(limitOption("datasets"))
     .action(async ({ limit }: { limit: string }) => {
-      type Page = { datasets: { id: string; name: string; created_at?: string }[]; next_cursor: string };
+      type Page = { datasets: Dataset[]; next_cursor: string };
       const page = await listed<Page>(api(), "/v1/datasets", "datasets", { limit, note });
       print(page.datasets, () =>
         table(
           ["id", "name", "created"],
-          page.datasets.map((one) => [one.id, one.name, one.created_at?.slice(0, 16).replace("T", " ") ?? ""]),
+          page.datasets.map((one) => [one.id, one.name, minute(one.created_at)]),
         ),
       );
     });
@@ -73,7 +106,7 @@ export function addDatasetCommands(datasets: Command, { api, print, note }: Comm
           page.versions.map(({ id, splits, created_at }) => [
             id,
             ...["train", "dev", "test"].map((split) => String(splits[split] ?? 0)),
-            created_at?.slice(0, 16).replace("T", " ") ?? "",
+            minute(created_at),
           ]),
         ),
       );
@@ -133,9 +166,17 @@ export function addDatasetCommands(datasets: Command, { api, print, note }: Comm
     });
 }
 
-function rowCells({ id, split, origin, output, input, messages }: Row): string[] {
-  const text = messages.length === 0 ? input : (messages.findLast(({ role }) => role === "user")?.content ?? "");
-  return [id, split, origin, output, text.replaceAll("\n", " ")];
+function minute(time: string | undefined): string {
+  return time?.slice(0, 16).replace("T", " ") ?? "";
+}
+
+/** A row's input, or what the user says last in a conversation. */
+export function saidIn({ input, messages }: Row): string {
+  return messages.length === 0 ? input : (messages.findLast(({ role }) => role === "user")?.content ?? "");
+}
+
+function rowCells(row: Row): string[] {
+  return [row.id, row.split, row.origin, row.output, saidIn(row)];
 }
 
 function lineageText({ row, ancestors, children, child_count, descendant_count, added_in, made_by }: Lineage): string {

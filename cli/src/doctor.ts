@@ -1,105 +1,140 @@
-/** tutelage doctor: what is missing on this machine, and how to get it. */
-import { execFile } from "node:child_process";
-import { statfs } from "node:fs/promises";
-import { freemem, homedir, totalmem } from "node:os";
-import { promisify } from "node:util";
+/** tutelage doctor: what is missing on this machine and at the server, and how to get it. */
+import { connect } from "node:net";
+import type { Command } from "commander";
+import type { CommandContext } from "./context.js";
 import { exitCodes, Stop } from "./exit.js";
+import { disk, type Finding, finding, gpu, home, memory, models, node, python, setUp } from "./machine.js";
+import { table } from "./show.js";
 import { tokenHeaders } from "./token.js";
 
-const run = promisify(execFile);
+const askMs = 5_000;
 
-export interface Finding {
-  name: string;
-  /** "note" is worth knowing and stops nothing. */
-  state: "ok" | "missing" | "note";
-  found: string;
-  /** What to do; empty when all is well. */
-  fix: string;
+export function addDoctorCommand(program: Command, { api, print }: CommandContext): void {
+  program
+    .command("doctor")
+    .description("what is missing on this machine and at the server, and how to get it; 1 when something is")
+    .action(async () => {
+      const findings = await examine(api().url);
+      print(findings, () =>
+        table(
+          ["", "", "found", "what to do"],
+          findings.map(({ name, state, found, fix }) => [
+            { ok: "✓", missing: "✗", note: "!" }[state],
+            name,
+            found,
+            fix,
+          ]),
+        ),
+      );
+      if (findings.some(({ state }) => state === "missing")) process.exitCode = exitCodes.failed;
+    });
 }
-
-const leastNode = [20, 18] as const;
-const leastPython = [3, 11] as const;
-/** PyTorch's wheels and both models. */
-const leastDiskGb = 8;
-const leastMemoryGb = 4;
 
 /** Looks at everything at once. */
 export async function examine(url: string): Promise<Finding[]> {
-  return await Promise.all([node(), python(), disk(), memory(), server(url), profiles(url)]);
+  const isServed = await answersAsTutelage(url);
+  return await Promise.all([
+    node(),
+    python(),
+    setUp(),
+    models(),
+    home(),
+    gpu(),
+    disk(),
+    memory(),
+    port(isServed),
+    server(url, isServed),
+    ...(isServed ? [profiles(url)] : []),
+  ]);
 }
 
-async function node(): Promise<Finding> {
-  const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
-  const fine = major > leastNode[0] || (major === leastNode[0] && minor >= leastNode[1]);
-  return finding("Node", fine, process.versions.node, `Install Node ${leastNode.join(".")} or newer from nodejs.org.`);
+/**
+ * Whether the port that `tutelage up` would take is free, or taken by a Tutelage already.
+ * @param isServed whether a server answers, wherever it is: then nobody needs the port
+ */
+export async function port(isServed: boolean): Promise<Finding> {
+  const given = process.env.TUTELAGE_PORT || "8080";
+  const number = Number(given);
+  if (!Number.isInteger(number) || number < 0 || number > 65_535) {
+    return finding("port", false, `TUTELAGE_PORT is "${given}"`, "Set it to a port number, e.g. 8080.");
+  }
+  if (number === 0) return finding("port", true, "a free one is chosen", "");
+  if (!(await listens(number))) return finding("port", true, `${number} is free`, "");
+  const tutelage = await answersAsTutelage(`http://127.0.0.1:${number}`);
+  if (tutelage) return finding("port", true, `${number} is served by Tutelage`, "");
+  const other = number === 65_535 ? number - 1 : number + 1;
+  const fix = `Stop it, or take another: "tutelage up --port ${other}" and TUTELAGE_URL=http://127.0.0.1:${other}.`;
+  const found = `something that is not Tutelage listens on ${number}`;
+  return finding("port", false, found, fix, isServed ? "note" : "missing");
 }
 
-async function python(): Promise<Finding> {
-  const command = process.env.TUTELAGE_PYTHON ?? "python3";
-  const version = await run(command, ["--version"]).then(
-    ({ stdout }) => stdout.replace("Python", "").trim(),
-    () => "",
-  );
-  const [major = 0, minor = 0] = version.split(".").map(Number);
-  const fine = major > leastPython[0] || (major === leastPython[0] && minor >= leastPython[1]);
-  const fix = `Install Python ${leastPython.join(".")} or newer with venv, or set TUTELAGE_PYTHON to one.`;
-  return finding("Python", fine, version || `${command} does not run`, fix);
+async function listens(number: number): Promise<boolean> {
+  return await new Promise((done) => {
+    const socket = connect({ port: number, host: "127.0.0.1", timeout: askMs });
+    const end = (taken: boolean) => {
+      socket.destroy();
+      done(taken);
+    };
+    socket.once("connect", () => end(true)).once("error", () => end(false));
+    socket.once("timeout", () => end(false));
+  });
 }
 
-async function disk(): Promise<Finding> {
-  const home = process.env.TUTELAGE_HOME ?? homedir();
-  const { bavail, bsize } = await statfs(home).catch(() => statfs("."));
-  const freeGb = (bavail * bsize) / 1e9;
-  const fix = `The first set-up needs about ${leastDiskGb} GB; free some, or set TUTELAGE_HOME to a larger disk.`;
-  return finding("disk", freeGb >= leastDiskGb, `${freeGb.toFixed(1)} GB free`, fix, "note");
+interface Answer {
+  status: number;
+  body: { status?: string; type?: string; profiles?: { name: string; model: string }[]; errors?: { field: string }[] };
 }
 
-async function memory(): Promise<Finding> {
-  const gb = totalmem() / 1e9;
-  const fix = `The default student and teacher need about ${leastMemoryGb} GB together; close something else.`;
-  return finding("memory", gb >= leastMemoryGb, `${gb.toFixed(1)} GB, ${(freemem() / 1e9).toFixed(1)} free`, fix);
+/** One short question; undefined when nobody answers in time. */
+async function ask(url: string, path: string, headers: Record<string, string> = {}): Promise<Answer | undefined> {
+  const signal = AbortSignal.timeout(askMs);
+  const response = await fetch(`${url}${path}`, { headers, signal }).catch(() => undefined);
+  if (response === undefined) return undefined;
+  const body: unknown = await response.json().catch(() => undefined);
+  return { status: response.status, body: (body ?? {}) as Answer["body"] };
 }
 
-async function server(url: string): Promise<Finding> {
-  const response = await fetch(`${url}/ready`, { signal: AbortSignal.timeout(3_000) }).catch(() => undefined);
-  if (response === undefined) {
+/** Any program may answer 200; readiness in these words, or a problem under this name, only Tutelage. */
+async function answersAsTutelage(url: string): Promise<boolean> {
+  const answer = await ask(url, "/ready");
+  return answer?.body.status === "ready" || answer?.body.type === "urn:tutelage:problem:not_ready";
+}
+
+async function server(url: string, isServed: boolean): Promise<Finding> {
+  const answer = await ask(url, "/ready");
+  if (answer === undefined) {
     return { name: "server", state: "missing", found: `nobody at ${url}`, fix: 'Start it with "tutelage up".' };
   }
-  const fix = "One of its services is away: see the logs in its data directory.";
-  return finding("server", response.ok, `${url} answers ${response.status}`, fix);
+  if (!isServed) {
+    const fix = "Name the server with --url or TUTELAGE_URL.";
+    return finding("server", false, `${url} answers, but not as Tutelage does`, fix);
+  }
+  const away = (answer.body.errors ?? []).map(({ field }) => field).join(", ");
+  const fix = "Wait a moment; then see the logs in its data directory.";
+  return finding("server", answer.status === 200, `${url} is ${away === "" ? "ready" : `not ready: ${away}`}`, fix);
 }
 
 async function profiles(url: string): Promise<Finding> {
-  const names = async (kind: string) => {
-    const headers = tokenHeaders();
-    const response = await fetch(`${url}/v1/profiles/${kind}`, { headers, signal: AbortSignal.timeout(5_000) });
-    if (response.status === 401) throw new Stop("the server wants its token: set TUTELAGE_TOKEN", exitCodes.refused);
-    return ((await response.json()) as { profiles: { name: string }[] }).profiles.map(({ name }) => name);
+  const offered = async (kind: string) => {
+    const answer = await ask(url, `/v1/profiles/${kind}`, tokenHeaders());
+    if (answer?.status === 401) throw new Stop("the server wants its token: set TUTELAGE_TOKEN", exitCodes.refused);
+    if (answer?.body.profiles === undefined) throw new Stop(`${kind} are not answered`, exitCodes.unavailable);
+    return answer.body.profiles;
   };
   try {
-    const [students, teachers] = await Promise.all([names("students"), names("teachers")]);
-    const found = `students ${students.join(", ")}; teachers ${teachers.join(", ")}`;
-    const stronger = teachers.length === 1;
-    return {
-      name: "profiles",
-      state: stronger ? "note" : "ok",
-      found,
-      fix: stronger
-        ? "The embedded teacher is small: a stronger one is a few lines in a file that TEACHER_PROFILES names."
-        : "",
-    };
+    const [students, teachers] = await Promise.all([offered("students"), offered("teachers")]);
+    const names = (some: { name: string }[]) => some.map(({ name }) => name).join(", ") || "none";
+    const found = `students ${names(students)}; teachers ${names(teachers)}`;
+    if (students.length === 0 || teachers.length === 0) {
+      const fix = "Name a file of profiles with STUDENT_PROFILES or TEACHER_PROFILES, and start the server again.";
+      return finding("profiles", false, found, fix);
+    }
+    const fix =
+      "The embedded teacher is small: a stronger one is a few lines in a file that TEACHER_PROFILES names. " +
+      '"tutelage profiles test NAME" shows whether one answers.';
+    return finding("profiles", teachers.length > 1, found, fix, "note");
   } catch (error) {
-    const why = error instanceof Stop ? error.message : "the server is away";
+    const why = (error as Error).message;
     return { name: "profiles", state: "note", found: `not asked: ${why}`, fix: "" };
   }
-}
-
-function finding(
-  name: string,
-  fine: boolean,
-  found: string,
-  fix: string,
-  otherwise: "missing" | "note" = "missing",
-): Finding {
-  return { name, state: fine ? "ok" : otherwise, found, fix: fine ? "" : fix };
 }

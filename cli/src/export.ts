@@ -1,15 +1,12 @@
 /** `tutelage export`: the student as an archive or a folder. */
-import { createWriteStream } from "node:fs";
-import { access, mkdir, rename, rm } from "node:fs/promises";
-import { dirname, join } from "node:path";
-import type { Readable } from "node:stream";
-import { pipeline } from "node:stream/promises";
 import { setTimeout as sleep } from "node:timers/promises";
-import { extract } from "tar-stream";
+import { type Command, Option } from "commander";
 import type { Api } from "./api.js";
+import type { CommandContext } from "./context.js";
+import { pour, refuseBytes, saveFile, saveFolder, withoutSlashes } from "./download.js";
 import { exitCodes, Stop } from "./exit.js";
 
-export type Form = "adapter" | "merged";
+type Form = "adapter" | "merged";
 
 interface Export {
   form: Form;
@@ -30,6 +27,61 @@ export function archiveOf(out: string): "tar" | "tar.gz" | "zip" | undefined {
   if (out === "-" || out.endsWith(".tar")) return "tar";
   if (/\.(tar\.gz|tgz)$/.test(out)) return "tar.gz";
   return out.endsWith(".zip") ? "zip" : undefined;
+}
+
+interface Options {
+  form?: Form;
+  includeBase?: boolean;
+  out?: string;
+  dataset: boolean;
+}
+
+export function addExportCommand(program: Command, context: CommandContext): void {
+  program
+    .command("export <id>")
+    .description("take the student home, checked and with its model card; or the enlarged dataset with --dataset")
+    .addOption(new Option("--form <form>", "adapter for PEFT, or all weights").choices(["adapter", "merged"]))
+    .option("--include-base", "with an adapter: the base weights too")
+    .option("--no-include-base", "with an adapter: only its own files")
+    .option(
+      "--out <path>",
+      "a folder, or a file that ends in .tar, .tar.gz or .zip (default student.tar, or rows.jsonl)",
+    )
+    .option("--dataset", "the rows that the returned student was trained on, as JSON Lines", false)
+    .action(async (id: string, options: Options) => {
+      if (options.dataset) return await exportRows(id, options.out ?? "rows.jsonl", context);
+      await exportStudent(id, { ...options, out: withoutSlashes(options.out ?? "student.tar") }, context);
+    });
+}
+
+async function exportRows(id: string, out: string, { api, print, note, json }: CommandContext): Promise<void> {
+  refuseBytes(out, json());
+  const { outcome } = await api().json<{ outcome?: { dataset_version_id: string } }>(
+    "GET",
+    `/v1/campaigns/${encodeURIComponent(id)}`,
+  );
+  if (outcome === undefined) throw new Stop("The campaign has not succeeded yet.", exitCodes.refused);
+  const body = await api().download(`/v1/versions/${outcome.dataset_version_id}/export`);
+  if (out === "-") return await pour(body, "text", process.stdout);
+  const saved = await saveFile(body, out);
+  if (json()) print({ ...saved, dataset_version_id: outcome.dataset_version_id }, () => "");
+  else note(`Wrote ${out}.`);
+}
+
+async function exportStudent(
+  id: string,
+  options: Options & { out: string },
+  { api, print, note, json }: CommandContext,
+): Promise<void> {
+  const { out } = options;
+  refuseBytes(out, json());
+  const archive = archiveOf(out);
+  const { path, made } = await readyExport(api(), id, { ...options, archive: archive ?? "tar" }, note);
+  const body = await api().download(path);
+  if (out === "-") return await pour(body, "archive", process.stdout);
+  const saved = archive === undefined ? await saveFolder(body, out) : await saveFile(body, out);
+  if (json()) print({ ...made, ...saved }, () => "");
+  else note(`Wrote ${out}; ${archive === undefined ? `${out}/README.md` : "README.md in it"} says how to load it.`);
 }
 
 /** Has the student made ready and waits for it; gives the path that downloads it, and what the check found. */
@@ -61,38 +113,4 @@ export async function readyExport(
   const query = new URLSearchParams({ form: made.form, archive: options.archive });
   if (options.includeBase !== undefined) query.set("include_base", String(options.includeBase));
   return { path: `/v1/campaigns/${encodeURIComponent(id)}/model?${query}`, made };
-}
-
-/** Unpacks a tar archive of one folder as `out`; nothing half-written is left under that name. */
-export async function unpack(body: Readable, out: string): Promise<string[]> {
-  const taken = await access(out).then(
-    () => true,
-    () => false,
-  );
-  if (taken) throw new Stop(`${out} is there already; remove it, or name another with --out.`, exitCodes.noInput);
-  const partial = `${out}.partial`;
-  await rm(partial, { recursive: true, force: true });
-  const names: string[] = [];
-  const archive = extract();
-  const reading = pipeline(body, archive);
-  reading.catch(() => {});
-  try {
-    for await (const entry of archive) {
-      // The first part is the campaign's name; the folder has the name that was asked for.
-      const parts = entry.header.name.split("/").slice(1);
-      if (parts.length === 0 || parts.some((part) => part === "" || part === "." || part === "..")) {
-        throw new Stop(`The archive holds a strange name: ${entry.header.name}`, exitCodes.refused);
-      }
-      const path = join(partial, ...parts);
-      await mkdir(dirname(path), { recursive: true });
-      await pipeline(entry as unknown as Readable, createWriteStream(path));
-      names.push(parts.join("/"));
-    }
-    await reading;
-    await rename(partial, out);
-  } catch (error) {
-    await rm(partial, { recursive: true, force: true });
-    throw error;
-  }
-  return names;
 }

@@ -1,19 +1,48 @@
 /** tutelage profiles: what the server offers, and what a profile really answers. */
+import type { Command } from "commander";
 import type { Api } from "./api.js";
+import type { CommandContext } from "./context.js";
 import { exitCodes, Stop } from "./exit.js";
 import { columnOf, readSource } from "./rows.js";
 import { taskOf } from "./run.js";
-import { money } from "./show.js";
+import { money, table } from "./show.js";
 import { readSpec } from "./spec.js";
 import { wholeTask } from "./tasks.js";
 
-export interface Profile {
+interface Profile {
   name: string;
   model: string;
   description: string;
 }
 
-export async function offered(api: Api): Promise<{ students: Profile[]; teachers: Profile[] }> {
+export function addProfileCommands(program: Command, { api, print }: CommandContext): void {
+  const profiles = program
+    .command("profiles")
+    .description("the students and teachers that the server offers; test one")
+    .action(async () => {
+      const { students, teachers } = await offered(api());
+      print({ students, teachers }, () =>
+        table(
+          ["", "name", "model", ""],
+          [
+            ...students.map((one) => ["student", one.name, one.model, one.description]),
+            ...teachers.map((one) => ["teacher", one.name, one.model, one.description]),
+          ],
+        ),
+      );
+    });
+  profiles
+    .command("test <name>")
+    .description("one small real answer of a teacher or a student: prompt, reply, cost; or why not, and what to do")
+    .option("--campaign <campaign.yaml>", "a teacher is asked for a row of this task instead of a preset one")
+    .action(async (name: string, options: { campaign?: string }) => {
+      const { text, result, ok } = await testProfile(api(), name, options.campaign);
+      print(result, () => text);
+      if (!ok) process.exitCode = exitCodes.failed;
+    });
+}
+
+async function offered(api: Api): Promise<{ students: Profile[]; teachers: Profile[] }> {
   const [students, teachers] = await Promise.all([
     api.json<{ profiles: Profile[] }>("GET", "/v1/profiles/students"),
     api.json<{ profiles: Profile[] }>("GET", "/v1/profiles/teachers"),
@@ -46,7 +75,7 @@ interface StudentTest {
 const shownExamples = 8;
 
 /** Asks a profile. `campaignFile`: whose task and rows a teacher is asked with. */
-export async function testProfile(
+async function testProfile(
   api: Api,
   name: string,
   campaignFile: string | undefined,

@@ -206,7 +206,9 @@ async function importAll(
     const path = relative("", file.path);
     if (strict && unreadable.length > 0) {
       tellRejects(path, unreadable, say);
-      throw new Stop(`${path}: ${unreadable.length} bad row(s), and strict refuses the whole file.`, exitCodes.refused);
+      const errors = unreadable.map(({ line, message }) => ({ field: `line ${line}`, message }));
+      const told = `${path}: ${unreadable.length} bad row(s), and strict refuses the whole file.`;
+      throw new Stop(told, exitCodes.refused, { reason: "rows_rejected", title: "Nothing was imported", errors });
     }
     const route = `/v1/datasets/${existing.id}/import?${queryOf(spec, split, index > 0, strict)}`;
     // Asked strictly and not is asked twice, even where the rows are the same.
@@ -216,7 +218,7 @@ async function importAll(
     const rejects = (reply.rejects ?? []).map((one) => inFile(one, lines));
     tellRejects(path, [...unreadable, ...rejects], say);
     if (reply.version === undefined) {
-      throw new Stop(`${path}: ${reply.detail ?? "nothing was imported."}`, exitCodes.refused);
+      throw new Stop(`${path}: ${reply.detail ?? "nothing was imported."}`, exitCodes.refused, { ...reply });
     }
     versionId = reply.version.id;
     const leftOut = unreadable.length + (reply.rejected_rows ?? 0);

@@ -1,10 +1,40 @@
 /** Numbers and tables for a person. Pure. */
 import type { Campaign, Iteration, Proportion } from "./api.js";
 
-/** Columns as wide as their widest cell. */
+/** Stands for a control character of C1, which has no picture of its own. */
+const replacement = "\uFFFD";
+
+/**
+ * Text that a terminal shows and does not obey: rows and replies are anybody's,
+ * and may hold escape sequences. Line breaks and tabs stay; every other control
+ * character becomes its picture (ESC is U+241B).
+ */
+export function visible(text: string): string {
+  return text.replaceAll("\r\n", "\n").replace(controls, (character) => {
+    const code = character.charCodeAt(0);
+    if (code < 0x20) return String.fromCharCode(0x2400 + code);
+    return code === 0x7f ? "\u2421" : replacement;
+  });
+}
+
+// biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is looked for.
+const controls = /[\x00-\x08\x0b-\x1f\x7f-\x9f]/g;
+
+/** A value as JSON in one line. What JSON leaves as it is and a terminal may obey (DEL and C1) is escaped, too. */
+export function jsonLine(value: unknown): string {
+  return JSON.stringify(value).replace(
+    /[\x7f-\x9f]/g,
+    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
+}
+
+/** Columns as wide as their widest cell, a line for each row whatever is in its cells. */
 export function table(header: readonly string[], rows: readonly (readonly string[])[]): string {
-  const all = [header, ...rows];
-  const widths = header.map((_, column) => Math.max(...all.map((line) => line[column]?.length ?? 0)));
+  const all = [header, ...rows].map((line) => line.map((cell) => visible(cell).replace(/[\n\t]/g, " ")));
+  const widths = header.map(() => 0);
+  for (const line of all) {
+    for (const [column, cell] of line.entries()) widths[column] = Math.max(widths[column] ?? 0, cell.length);
+  }
   return all
     .map((line) =>
       line

@@ -1,8 +1,7 @@
 /** Following a campaign: a live line in a terminal, plain lines elsewhere. Ending it never stops the campaign. */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Api, Campaign, Iteration } from "./api.js";
-import { exitCodes, Stop } from "./exit.js";
-import { duration, iterationLine, money } from "./show.js";
+import { duration, iterationLine, money, visible } from "./show.js";
 
 const lookMs = 1_000;
 const barCells = 20;
@@ -14,7 +13,7 @@ export interface Screen {
   write(text: string): void;
 }
 
-/** Waits for the end. Throws Stop when the campaign failed or was cancelled. */
+/** Waits for the end, whatever it is. */
 export async function watch(
   api: Api,
   id: string,
@@ -31,22 +30,13 @@ export async function watch(
     );
     for (const one of iterations.slice(told)) line(iterationLine(one));
     told = iterations.length;
-    const { status, failure } = campaign.run;
-    if (status === "succeeded") {
+    const { status } = campaign.run;
+    if (status === "succeeded" || status === "failed" || status === "cancelled") {
       if (screen.isTerminal) screen.write("\r\x1b[2K");
       return { campaign, iterations };
     }
-    if (status === "failed" || status === "cancelled") {
-      if (screen.isTerminal) screen.write("\r\x1b[2K");
-      throw new Stop(
-        status === "failed"
-          ? `The campaign failed (${failure?.code}): ${failure?.message}`
-          : "The campaign was cancelled.",
-        exitCodes.failed,
-      );
-    }
     const phase = `iteration ${campaign.iteration}, ${campaign.phase || status}`;
-    if (screen.isTerminal) screen.write(`\r\x1b[2K${liveLine(campaign).slice(0, screen.columns - 1)}`);
+    if (screen.isTerminal) screen.write(`\r\x1b[2K${visible(liveLine(campaign)).slice(0, screen.columns - 1)}`);
     else if (phase !== lastPhase) line(phase);
     lastPhase = phase;
     await sleep(lookMs);

@@ -276,6 +276,19 @@ test("the command line shows the same, narrows the same, and changes the same", 
   expect(rejected.every((one: { accepted: boolean }) => !one.accepted)).toBe(true);
   expect((await run("campaigns", "candidates", id, "--accepted", "--rejected")).code).toBe(64);
 
+  const iterations = await json("campaigns", "iterations", id);
+  expect(iterations.map((one: { number: number }) => one.number)).toEqual(first.iterations.map((one) => one.number));
+  expect((await run("campaigns", "iterations", id)).text.split("\n")[1]).toMatch(/^0 +\d+ +\d+ +\d+ +\d+ +[\d.]+ %/);
+  const seedRows = await json("campaigns", "seed-rows", id, "--limit", "5");
+  expect(seedRows).toHaveLength(5);
+  const [graded] = seedRows;
+  const shown = (await run("campaigns", "seed-rows", id)).text
+    .split("\n")
+    .find((line) => line.startsWith(graded.row.id));
+  for (const part of [graded.row.input, graded.grades[0].correct ? "✓" : "✗", graded.row.output]) {
+    expect(shown).toContain(part);
+  }
+
   const { seed_version_id: seed } = await json("campaigns", "dataset", id);
   const newest = (first.iterations.at(-1) as unknown as { dataset_version_id: string }).dataset_version_id;
   const diff = await run("datasets", "diff", newest, "--against", seed);

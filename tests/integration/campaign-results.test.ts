@@ -182,7 +182,13 @@ test(
       expect((await tutelage("report", run.id)).stdout).toContain("What to try next");
       expect((await tutelage("report", run.id, "--out", "report.html")).code).toBe(0);
       expect(await readFile(join(folder, "report.html"), "utf8")).toContain("<!doctype html>");
+      const page = await tutelage("report", run.id, "--out", "again.html", "--json");
+      const pageBytes = (await readFile(join(folder, "again.html"))).byteLength;
+      expect(JSON.parse(page.stdout)).toEqual({ out: "again.html", size_bytes: pageBytes });
       expect((await tutelage("export", run.id, "--dataset")).code).toBe(0);
+      const taken = await tutelage("export", run.id, "--dataset", "--out", "again.jsonl", "--json");
+      const rowBytes = (await readFile(join(folder, "again.jsonl"))).byteLength;
+      expect(JSON.parse(taken.stdout)).toMatchObject({ out: "again.jsonl", size_bytes: rowBytes });
       expect((await readFile(join(folder, "rows.jsonl"), "utf8")).trim().split("\n").length).toBeGreaterThanOrEqual(
         seeds.length,
       );

@@ -1,5 +1,6 @@
 /** A student taken home by REST and by the command line, and run as its model card says, by plain transformers and PEFT. */
 import { execFile } from "node:child_process";
+import { existsSync } from "node:fs";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -116,9 +117,12 @@ test(
   "the command line makes a folder, and refuses to overwrite one",
   async () => {
     const { id } = trial.campaign.run;
-    const args = [main, "--url", stack.url, "--json", "export", id, "--form", "merged", "--out", "student"];
+    const args = [main, "--url", stack.url, "--json", "export", id, "--form", "merged", "--out", "student/"];
     const { stdout, stderr } = await run(process.execPath, args, { cwd: folder });
-    expect(JSON.parse(stdout)).toMatchObject({ out: "student", form: "merged", check: { passed: true } });
+    const made = JSON.parse(stdout);
+    expect(made).toMatchObject({ out: "student", form: "merged", check: { passed: true } });
+    expect(made.files).toContain("README.md");
+    expect(existsSync(join(folder, "student.partial"))).toBe(false);
     expect(stderr).toContain("merged answers as adapter on 16 of 16 rows");
     expect(await askAsTheCardSays(join(folder, "student"))).toEqual(expected);
     await expect(run(process.execPath, args, { cwd: folder })).rejects.toMatchObject({
