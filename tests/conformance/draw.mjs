@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { normalizedText } from "../../services/campaigns/dist/campaign.js";
+import { heldOutText } from "../../services/platform/dist/heldouttext.js";
 
 const folder = process.env.TUTELAGE_TASK_DATA ?? fileURLToPath(new URL("../../../shared/data", import.meta.url));
 /** Rows of train.jsonl that a tuning run tests on, in place of dev.jsonl. */
@@ -50,7 +50,7 @@ function distinct(rows) {
 }
 
 // What a campaign takes for the same text.
-const normal = normalizedText;
+const normal = heldOutText;
 const rank = (row, parts) =>
   createHash("sha256")
     .update(JSON.stringify([...parts, row.input]))
