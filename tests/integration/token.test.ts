@@ -43,6 +43,25 @@ test("with it every service answers, by any name, but to no other site's page", 
   expect([page.status, page.body.reason]).toEqual([403, "origin_not_allowed"]);
 });
 
+test("a browser asks its person for the token, and gets pages with it", async () => {
+  const basic = (credentials: string) => `Basic ${Buffer.from(credentials).toString("base64")}`;
+  const visit = (path: string) => request(url).get(path).set("accept", "text/html,application/xhtml+xml");
+  const { status, headers, body } = await visit("/docs/");
+  expect([status, headers["www-authenticate"]]).toEqual([401, 'Basic realm="Tutelage", charset="UTF-8"']);
+  expect(body.detail).toContain("as the password");
+  const { text } = await visit("/docs/")
+    .set("authorization", basic(`anybody:${token}`))
+    .expect(200);
+  expect(text).toContain("swagger");
+  for (const wrong of [`${token}:`, token, `anybody:${token}x`, "anybody:", ":"]) {
+    await visit("/docs/").set("authorization", basic(wrong)).expect(401);
+  }
+  const page = await visit("/v1/datasets")
+    .set("authorization", basic(`me:${token}`))
+    .set("origin", "https://evil.example");
+  expect([page.status, page.body.reason]).toEqual([403, "origin_not_allowed"]);
+});
+
 test("health and readiness need no token", async () => {
   await request(url).get("/health").expect(200, { status: "ok" });
   await request(url).get("/ready?x=1").expect(200, { status: "ready" });

@@ -37,7 +37,7 @@ const securityHeaders = {
   "cache-control": "no-store",
 };
 
-export async function buildApp(context: Omit<RouteContext, "shutdown"> & { log: Logger; token?: string | undefined }) {
+export async function buildApp(context: Omit<RouteContext, "shutdown"> & { log: Logger }) {
   const shutdown = new AbortController();
   const app = Fastify({
     loggerInstance: context.log as FastifyBaseLogger,

@@ -9,7 +9,7 @@ import type { Routes } from "./routes.js";
 
 const tags = ["campaigns"];
 
-export const campaignReportRoutes: Routes = (app, { backends }) => {
+export const campaignReportRoutes: Routes = (app, { backends, token }) => {
   const { campaigns } = backends;
 
   app.get(
@@ -60,7 +60,9 @@ export const campaignReportRoutes: Routes = (app, { backends }) => {
       const report = await campaigns.getReport(campaignKey(params.campaign));
       // Generated text is on it: nothing but the page's own style may act.
       reply.header("content-security-policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'");
-      return reply.type("text/html; charset=utf-8").send(reportPage(report, `${protocol}://${host}`));
+      return reply
+        .type("text/html; charset=utf-8")
+        .send(reportPage(report, `${protocol}://${host}`, { wantsToken: token !== undefined }));
     },
   );
 };

@@ -5,7 +5,7 @@
  * that was rebound to 127.0.0.1 (its Host), is refused. With one, whoever
  * shows it may call by any name; pages of other sites still may not.
  */
-import { authorizes } from "@tutelage/platform/token";
+import { authorizes, authorizesBrowser } from "@tutelage/platform/token";
 import type { FastifyReply, FastifyRequest } from "fastify";
 import { type Problem, sendProblem } from "./problem.js";
 
@@ -33,12 +33,17 @@ export function guard(token: string | undefined) {
     if (problem !== undefined) return sendProblem(request, reply, problem);
     // Whoever only watches whether we live needs no token, and learns nothing else.
     if (token === undefined || ["/health", "/ready"].includes(request.url.split("?")[0] ?? "")) return;
-    if (authorizes(request.headers.authorization, token)) return;
-    reply.header("www-authenticate", "Bearer");
+    const { authorization, accept = "" } = request.headers;
+    if (authorizes(authorization, token) || authorizesBrowser(authorization, token)) return;
+    // A browser asks its person; programs are not told of a way that they do not need.
+    const asksPerson = accept.includes("text/html");
+    reply.header("www-authenticate", asksPerson ? 'Basic realm="Tutelage", charset="UTF-8"' : "Bearer");
     return sendProblem(request, reply, {
       status: 401,
       title: "The token is missing or wrong",
-      detail: "Send the header Authorization: Bearer TOKEN with the token that this server was started with.",
+      detail: asksPerson
+        ? "Give the token that this server was started with as the password, under any name."
+        : "Send the header Authorization: Bearer TOKEN with the token that this server was started with.",
       reason: "unauthenticated",
     });
   };

@@ -85,6 +85,12 @@ const report = Report.fromPartial({
 });
 const page = reportPage(report, "http://127.0.0.1:8080");
 
+test("its commands show the token where one is wanted", () => {
+  const wanted = reportPage(report, "http://127.0.0.1:8080", { wantsToken: true });
+  expect(wanted.match(/Bearer \$TUTELAGE_TOKEN/g)).toHaveLength(2);
+  expect(page).not.toContain("TUTELAGE_TOKEN");
+});
+
 test("templates escape what is put into them, HTML and arrays of it excepted", () => {
   expect(html`<p title="${'"'}">${["<", html`<b>${"&"}</b>`]}${undefined}${false}${0}</p>`.text).toBe(
     '<p title="&quot;">&lt;<b>&amp;</b>0</p>',

@@ -22,7 +22,7 @@ const shownCandidates = 60;
 const loopPhases = ["cross_fit", "train", "dev", "mine", "generate", "novelty", "check", "commit"];
 
 /** The page. @param url where the gateway answers, for the commands on it */
-export function reportPage(report: Report, url: string): string {
+export function reportPage(report: Report, url: string, { wantsToken = false } = {}): string {
   const { campaign, iterations } = report;
   const outcome = campaign?.outcome;
   const request = campaign?.request;
@@ -45,7 +45,7 @@ ${section("What the teacher wrote", candidates(report))}
 ${section("Cost and time", costs(report))}
 ${report.lossCurves.length > 0 && section("Training loss", lossChart(report.lossCurves))}
 ${section("What was asked", asked(report))}
-${section("Use the student", usage(report, url))}
+${section("Use the student", usage(report, url, wantsToken))}
 </main>
 <footer>Made by Tutelage. The same as data: <code>GET /v1/campaigns/${campaign?.run?.id}/report</code></footer>
 </body></html>`;
@@ -267,13 +267,14 @@ function checks(settings: { checkStudents: Switch; checkTeacher: Switch } | unde
   return on.length === 0 ? "none" : on.join(" and ");
 }
 
-function usage({ campaign, seedRows }: Report, url: string): Html {
+function usage({ campaign, seedRows }: Report, url: string, wantsToken: boolean): Html {
   const path = `${url}/v1/campaigns/${campaign?.run?.id}`;
   const checkpoint = campaign?.outcome?.final?.checkpoint;
   const talks = seedRows.some(({ row }) => (row?.messages.length ?? 0) > 0);
   const asked = talks ? '{"conversations": [[{"role": "user", "content": "…"}]]}' : '{"inputs": ["…"]}';
-  return html`<pre>curl -s ${path}/predict -H 'content-type: application/json' -d '${asked}'
-curl -s ${path}/model &gt; student.tar</pre>
+  const curl = wantsToken ? 'curl -s -H "authorization: Bearer $TUTELAGE_TOKEN"' : "curl -s";
+  return html`<pre>${curl} ${path}/predict -H 'content-type: application/json' -d '${asked}'
+${curl} ${path}/model &gt; student.tar</pre>
 <p>The archive holds a PEFT adapter for <code>${checkpoint?.model}</code> (weights digest <code>${checkpoint?.modelDigest}</code>), or the whole
 model after full fine-tuning. Ask it ${talks ? "through its tokenizer's chat template" : "with the prompt above, exactly"}.</p>`;
 }

@@ -18,6 +18,8 @@ export interface RouteContext {
   maxImportBytes: number;
   /** Silence on an event stream after which a comment is sent. */
   heartbeatMs: number;
+  /** What callers must show; undefined where only this machine can call. */
+  token?: string | undefined;
 }
 
 export type App = FastifyInstance<

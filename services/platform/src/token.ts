@@ -25,6 +25,14 @@ export function authorizes(header: string | undefined, token: string): boolean {
   return timingSafeEqual(digest(given), digest(token));
 }
 
+/** Whether a browser's Authorization header (Basic, RFC 7617) has the token as its password, under whatever name. */
+export function authorizesBrowser(header: string | undefined, token: string): boolean {
+  const [, given = ""] = /^Basic +([A-Za-z0-9+/=]+)$/i.exec(header ?? "") ?? [];
+  const credentials = Buffer.from(given, "base64").toString("utf8");
+  const password = credentials.slice(credentials.indexOf(":") + 1);
+  return timingSafeEqual(digest(password), digest(token)) && credentials.includes(":");
+}
+
 /** What a caller sends. */
 export function authorization(token: string): string {
   return `Bearer ${token}`;
