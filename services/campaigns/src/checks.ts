@@ -144,9 +144,9 @@ async function askTeacher(
   open: readonly Candidate[],
 ): Promise<Checker> {
   const gold = goldSample(campaign, seed).slice(0, campaign.callsLeft);
-  const record = await labelRows(campaign, "teacher_record", gold, gold);
+  const { opinions: record } = await labelRows(campaign, "teacher_record", gold, gold);
   const rows = open.slice(0, campaign.callsLeft).map((candidate) => candidateRow(candidate, iteration));
-  const opinions = await labelRows(campaign, `iteration/${iteration}/check/teacher`, rows, gold);
+  const { opinions } = await labelRows(campaign, `iteration/${iteration}/check/teacher`, rows, gold);
   return {
     name: "teacher",
     reliability: measureReliability(gold, calibrate(record, record, gold), labelNames(campaign)),

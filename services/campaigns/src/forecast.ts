@@ -135,7 +135,7 @@ function tokensAndMoney(basis: ForecastBasis, writes: Range, labels: Range): For
       high: Math.min(cap, Math.ceil(cost("high"))),
       basis: free
         ? `Profile "${teacher.name}" has no prices: it runs on this machine, or its operator left them out.`
-        : `The forecast tokens at the prices of profile "${teacher.name}". Calls that fail and are billed all the same are not in it.`,
+        : `The forecast tokens at the prices of profile "${teacher.name}". Calls that fail and are billed all the same are not in it${Number.isFinite(cap) ? ", but under the cap" : ""}.`,
     },
   ];
 }

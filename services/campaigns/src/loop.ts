@@ -16,7 +16,7 @@ import {
 import type { Version } from "@tutelage/proto/datasets/v1/datasets";
 import { type Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
 import { concludeCampaign } from "./arms.js";
-import { type Campaign, datasetName, normalizedText, rowSource, type SeedData } from "./campaign.js";
+import { type Campaign, datasetName, halfOf, normalizedText, rowSource, type SeedData } from "./campaign.js";
 import { checkLabels, checkNovelty } from "./checks.js";
 import { stopReason } from "./choosing.js";
 import { rowsOf, whileAway } from "./clients.js";
@@ -89,8 +89,9 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
         (transaction) => campaign.store.putGrades(transaction, campaign.key, number, mined),
       );
       const wants = wantedRows(mined, settings);
-      const callsForWriting =
-        settings.checkTeacher === Switch.ON ? Math.floor(campaign.callsLeft / 2) : campaign.callsLeft;
+      // A row that is written must be paid for a second time where it is checked.
+      const keptForChecks = settings.checkTeacher === Switch.ON ? halfOf(campaign.budgetLeft) : {};
+      const callsForWriting = Math.max(0, campaign.callsLeft - (keptForChecks.calls ?? 0));
       const orders = writeOrders(wants, seed.seedRows, settings, number, attempts, callsForWriting, fit?.foldOf);
       round.iteration.mined = true;
       round.iteration.errors = mined.filter((one) => !one.correct).length;
@@ -102,7 +103,9 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
           attempts.set(id, (attempts.get(id) ?? 0) + order.maxAttempts);
         }
         await campaign.enter(number, "generate");
-        const written = await writeCandidates(campaign, `iteration/${number}/generate`, orders, number, candidateCount);
+        const step = `iteration/${number}/generate`;
+        const writing = await writeCandidates(campaign, step, orders, number, candidateCount, keptForChecks);
+        const written = writing.candidates;
         candidateCount += written.length;
 
         // Judge them, in the order of their seed rows.
@@ -119,7 +122,7 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
         // Add what was accepted to the training rows, and go round again.
         await campaign.enter(number, "commit");
         const grown = await commit(campaign, round, version, trainRows, decided);
-        if (grown === undefined) reason = "nothing_accepted";
+        if (grown === undefined) reason = writing.cut ? "budget" : "nothing_accepted";
         else [version, trainRows] = [grown.version, grown.trainRows];
       }
     }

@@ -157,6 +157,7 @@ function testRequest(teacherProfile: string, body: z.output<typeof teacherTestBo
     work: { $case: "write", value: { orders: [order] } },
     // A stored reply would say nothing about the teacher of now.
     replicateSeed: Math.floor(Math.random() * Number.MAX_SAFE_INTEGER),
+    budget: undefined,
   };
 }
 

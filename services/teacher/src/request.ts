@@ -18,6 +18,8 @@ export function checkStartRequest(request: StartGenerationRunRequest): void {
   if (request.teacherProfile === "") throw invalidField("teacher_profile", "must name a teacher profile");
   if (!Number.isSafeInteger(request.replicateSeed))
     throw invalidField("replicate_seed", "must be a whole number below 2^53");
+  checkBudget("budget.calls", request.budget?.calls);
+  checkBudget("budget.cost_micro_usd", request.budget?.costMicroUsd);
   const task = request.task;
   if (task === undefined) throw invalidField("task", "is missing");
   checkTask(task);
@@ -113,6 +115,11 @@ function checkText(row: Row, field: string): void {
 function checkCharacters(text: string, field: string): void {
   if (text.includes("\0")) throw invalidField(field, "holds a NUL character; remove it");
   if (text.length > maxRowCharacters) throw invalidField(field, `has more than ${maxRowCharacters} characters`);
+}
+
+function checkBudget(field: string, most: number | undefined): void {
+  if (most === undefined || (Number.isSafeInteger(most) && most >= 0)) return;
+  throw invalidField(field, `must be a whole number from 0 to 2^53 - 1, or unset for no bound; not ${most}`);
 }
 
 function checkLength(field: string, length: number, min: number, max: number): void {
