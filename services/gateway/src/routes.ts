@@ -18,6 +18,8 @@ export interface RouteContext {
   maxImportBytes: number;
   /** Silence on an event stream after which a comment is sent. */
   heartbeatMs: number;
+  /** Longest that the test of a profile may take. */
+  profileTestMs: number;
 }
 
 export type App = FastifyInstance<

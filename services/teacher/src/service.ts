@@ -49,9 +49,9 @@ export function teacherService(dependencies: {
     async cancelGenerationRun({ projectId, id }) {
       return await toMessage(await runs.cancel(projectId, id));
     },
-    async deleteGenerationRuns({ projectId, keyPrefix }, { signal }) {
+    async deleteGenerationRuns({ projectId, keyPrefix, createdBefore }, { signal }) {
       requireProject(projectId);
-      return await deleteGenerationRuns(database, projectId, keyPrefix, signal);
+      return await deleteGenerationRuns(database, projectId, keyPrefix, signal, createdBefore);
     },
     async getProjectUsage({ projectId }) {
       return await projectUsage(database, requireProject(projectId));
