@@ -3,6 +3,7 @@ import { hash } from "node:crypto";
 import { invalidField, notFound } from "@tutelage/platform/errors";
 import { isNumber, nextCursor, readCursor, requirePageSize } from "@tutelage/platform/page";
 import { requireProject } from "@tutelage/platform/project";
+import { RougeIndex } from "@tutelage/platform/rouge";
 import { readRows, rowToLine } from "@tutelage/platform/rowfile";
 import type { DatasetsServiceImplementation } from "@tutelage/proto/datasets/v1/datasets";
 import { Split } from "@tutelage/proto/task/v1/task";
@@ -20,6 +21,12 @@ import type { VersionRecord } from "./store.js";
 
 const maxExportChunkBytes = 64 * 1024;
 const maxTexts = 10_000;
+
+function requireTexts({ length }: readonly string[]): void {
+  if (length > maxTexts) {
+    throw invalidField("texts", `holds ${length}, at most ${maxTexts} are taken; send them through MeasureNovelties.`);
+  }
+}
 
 export function datasetsService(
   dependencies: Dependencies & DeletionDependencies & { novelty: NoveltyMeter; rowStore: RowStore },
@@ -122,10 +129,21 @@ export function datasetsService(
     },
 
     async measureNovelty({ projectId, versionId, texts }, context) {
-      if (texts.length > maxTexts)
-        throw invalidField("texts", `must be at most ${maxTexts}; send them in several calls.`);
+      requireTexts(texts);
       const version = await versionOf(projectId, "version_id", versionId);
       return { novelties: await novelty.measure(version, texts, context.signal) };
+    },
+
+    async *measureNovelties(requests, context) {
+      const earlier = new RougeIndex();
+      let version: VersionRecord | undefined;
+      for await (const { projectId, versionId, texts } of requests) {
+        requireTexts(texts);
+        version ??= await versionOf(projectId, "version_id", versionId);
+        if (version.projectId !== projectId || version.id !== versionId)
+          throw invalidField("version_id", "is another than the stream's first request named; use one stream each.");
+        yield { novelties: await novelty.measure(version, texts, context.signal, earlier) };
+      }
     },
 
     async holdVersion(request) {
