@@ -116,9 +116,9 @@ test("texts in many messages are measured as in one", async () => {
     { input: "I want a refund now", output: "b", split: "test" },
   ]);
   const words = ["where", "is", "my", "order", "a", "refund", "now", "parcel"];
-  // From the 75th on, each has a rare word of one of the 60th to 74th.
-  const texts = Array.from({ length: 90 }, (_, n) =>
-    [`rare${Math.min(n, 149 - n)}`, ...[n, n >> 1, n >> 2].map((i) => words[i % 8])].join(" "),
+  // From the 75th on, each repeats one of the 60th to 74th.
+  const texts = Array.from({ length: 90 }, (_, index) => Math.min(index, 149 - index)).map((n) =>
+    [`rare${n}`, ...[n, n >> 1, n >> 2].map((i) => words[i % 8])].join(" "),
   );
   const request = (part: string[]) => ({ projectId: project, versionId: version.id, texts: part });
   const inParts = async (cuts: number[]) => {
