@@ -255,7 +255,7 @@ describe("tasks", () => {
     [{ ...own, name: "no spaces" }, "task.name"],
     [{ ...own, promptTemplate: "Intent:" }, "task.prompt_template"],
     [{ ...own, labels: own.labels.slice(1) }, "task.labels"],
-    [{ ...own, rowNoun: "a\u0000" }, "task"],
+    [{ ...own, rowNoun: "a\u0000" }, "task.row_noun"],
   ])("a task that no campaign could have is refused: %#", async (task, field) => {
     await expect(put(task)).rejects.toMatchObject({ code: "invalid_argument", fields: [{ field }] });
   });
@@ -278,6 +278,21 @@ describe("tasks", () => {
       fields: [{ field: "task_name" }],
     });
   });
+});
+
+test.each([
+  [{ name: "a\u0000" }, "name"],
+  [{ idempotencyKey: "a\u0000" }, "idempotency_key"],
+  [{ datasetId: "a\u0000" }, "dataset_id"],
+  [{ studentProfile: "a\u0000" }, "student_profile"],
+  [{ taskName: "a\u0000" }, "task_name"],
+  [{ task: { teacherInstructions: "a\u0000" } }, "task.teacher_instructions"],
+  [{ task: { labels: [{ name: "a", description: "\u0000" }] } }, "task.labels[0].description"],
+])("a campaign with a text that cannot be stored is refused before anything is asked: %j", async (change, field) => {
+  const refused = { code: "invalid_argument", fields: [{ field }] };
+  await expect(fixture.client.startCampaign({ projectId, ...change })).rejects.toMatchObject(refused);
+  const estimate = fixture.client.estimateCampaign({ campaign: { projectId, ...change } });
+  await expect(estimate).rejects.toMatchObject(refused);
 });
 
 test("a deletion that fails does not show a campaign that a later deletion has hidden", async () => {

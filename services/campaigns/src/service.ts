@@ -5,6 +5,7 @@ import { isNumber, nextCursor, readCursor, requirePageSize } from "@tutelage/pla
 import { requireProject } from "@tutelage/platform/project";
 import { toRunMessage } from "@tutelage/platform/runmessage";
 import { isFinal, isUuid, type RunRow, type Runs } from "@tutelage/platform/runs";
+import { requireStorable } from "@tutelage/platform/text";
 import type {
   Campaign,
   CampaignsServiceImplementation,
@@ -49,6 +50,7 @@ export function campaignsService(deps: {
   return {
     async startCampaign(request, context) {
       requireProject(request.projectId);
+      requireStorable(request, "");
       const { projectId, idempotencyKey } = request;
       // Before anything is resolved: the same call after an import must find the campaign that it started.
       const before = idempotencyKey === "" ? undefined : await runs.startedBy(projectId, idempotencyKey, request);
@@ -60,6 +62,7 @@ export function campaignsService(deps: {
     async estimateCampaign({ campaign }, context) {
       if (campaign === undefined) throw invalidField("campaign", "is missing; give the campaign to estimate.");
       requireProject(campaign.projectId, "campaign.project_id");
+      requireStorable(campaign, "");
       const resolved = await resolveRequest(services, await tasks.resolve(campaign), context.signal);
       const basis = await forecastBasis({ runs, store, services }, resolved, context.signal);
       return { campaign: resolved, forecasts: forecast(basis) };

@@ -2,6 +2,7 @@
 import { invalidField } from "@tutelage/platform/errors";
 import { readFields, requireFields } from "@tutelage/platform/extraction";
 import { requireProject } from "@tutelage/platform/project";
+import { requireStorable } from "@tutelage/platform/text";
 import { type Row, Split, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import type { StartGenerationRunRequest, WriteOrder } from "@tutelage/proto/teacher/v1/teacher";
 import type { PromptForm } from "./prompt.js";
@@ -14,6 +15,11 @@ const maxExampleRows = 10_000;
 
 /** Throws invalid_argument for the first field that is wrong. */
 export function checkStartRequest(request: StartGenerationRunRequest): void {
+  checkMeaning(request);
+  requireStorable(request, "");
+}
+
+function checkMeaning(request: StartGenerationRunRequest): void {
   requireProject(request.projectId);
   if (request.teacherProfile === "") throw invalidField("teacher_profile", "must name a teacher profile");
   if (!Number.isSafeInteger(request.replicateSeed))
