@@ -1,5 +1,5 @@
 /** Checking candidates: novelty, the cross-fitted students, the teacher's second look. */
-
+import { inBatches } from "@tutelage/platform/batch";
 import { comparedText, rowText } from "@tutelage/platform/conversation";
 import { rowToLine } from "@tutelage/platform/rowfile";
 import { type Candidate, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
@@ -37,19 +37,7 @@ const noveltyDeadlineMs = 600_000;
 
 /** Texts cut into messages, in order. */
 export function textBatches(texts: readonly string[]): string[][] {
-  const batches: string[][] = [];
-  let characters = 0;
-  for (const text of texts) {
-    characters += text.length;
-    let batch = batches.at(-1);
-    if (batch === undefined || batch.length === textsPerMessage || characters > charactersPerMessage) {
-      batch = [];
-      batches.push(batch);
-      characters = text.length;
-    }
-    batch.push(text);
-  }
-  return batches;
+  return inBatches(texts, (text) => text.length, { mostItems: textsPerMessage, mostSize: charactersPerMessage });
 }
 
 /** Rejects candidates that say again what a kept row, a held-out row or an earlier candidate says. */

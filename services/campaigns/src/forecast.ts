@@ -1,4 +1,5 @@
 /** Forecasts what a campaign will take, before it takes any of it. Pure. */
+import { textLength } from "@tutelage/platform/conversation";
 import { type Forecast, Mining, Selection, type Settings, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { Recipe } from "@tutelage/proto/student/v1/student";
 import { type Row, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
@@ -138,10 +139,6 @@ function tokensAndMoney(basis: ForecastBasis, writes: Range, labels: Range): For
         : `The forecast tokens at the prices of profile "${teacher.name}". Calls that fail and are billed all the same are not in it${Number.isFinite(cap) ? ", but under the cap" : ""}.`,
     },
   ];
-}
-
-function textLength(row: Row): number {
-  return row.messages.reduce((sum, { content }) => sum + content.length, row.input.length + row.output.length);
 }
 
 function optimizerSteps(basis: ForecastBasis): Forecast {

@@ -2,7 +2,8 @@
  * The loop of LLM2LLM (Lee et al. 2024, arXiv 2403.15042), one file to read it
  * in. Each line that has an effect is a step: done once, remembered for ever.
  */
-import { rowText } from "@tutelage/platform/conversation";
+import { inBatches } from "@tutelage/platform/batch";
+import { rowText, textLength } from "@tutelage/platform/conversation";
 import { TutelageError } from "@tutelage/platform/errors";
 import {
   type Candidate,
@@ -35,6 +36,9 @@ import {
   trainRoundStudent,
 } from "./students.js";
 import { preflight, writeCandidates } from "./writing.js";
+
+/** Characters have at most four bytes. */
+const rowsPerMessage = { mostItems: 1_000, mostSize: 8_000_000 };
 
 /** Runs a campaign to its end and gives what came of it. */
 export async function runCampaign(campaign: Campaign): Promise<Outcome> {
@@ -262,8 +266,8 @@ async function commit(
               datasetId,
             };
             yield { part: { $case: "header" as const, value: header } };
-            for (let start = 0; start < newRows.length; start += 1_000) {
-              yield { part: { $case: "batch" as const, value: { rows: newRows.slice(start, start + 1_000) } } };
+            for (const rows of inBatches(newRows, textLength, rowsPerMessage)) {
+              yield { part: { $case: "batch" as const, value: { rows } } };
             }
           })(),
           { signal, deadline: 600_000 },

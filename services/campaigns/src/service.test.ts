@@ -280,6 +280,25 @@ describe("tasks", () => {
   });
 });
 
+test("a page of long candidates ends where it would grow too large", async () => {
+  const id = await fixture.put({ name: "long" });
+  const long = Array.from({ length: 4 }, (_, number) =>
+    CandidateMessage.fromPartial({ number, iteration: 0, input: "x".repeat(7_000_000) }),
+  );
+  await fixture.database.drizzle.transaction((transaction) =>
+    fixture.store.putCandidates(transaction, { projectId, campaignId: id }, long),
+  );
+  const page = (cursor: string) =>
+    fixture.client.listCandidates({ projectId, id, iteration: -1, pageSize: 1_000, cursor });
+  const first = await page("");
+  const second = await page(first.nextCursor);
+  expect([first, second].map(({ candidates }) => candidates.map(({ number }) => number))).toEqual([
+    [0, 1],
+    [2, 3],
+  ]);
+  expect(second.nextCursor).toBe("");
+});
+
 test.each([
   [{ name: "a\u0000" }, "name"],
   [{ idempotencyKey: "a\u0000" }, "idempotency_key"],

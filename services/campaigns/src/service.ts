@@ -153,21 +153,18 @@ export function campaignsService(deps: {
         if (text?.includes("\0")) throw invalidField(field, "holds the character U+0000; remove it.");
       }
       const listing = `candidates ${id}`;
-      const limit = requirePageSize(pageSize);
       const page = await store.candidates(
         { projectId, campaignId: id },
         {
           after: readCursor(cursor, listing, isNumber) ?? -1,
-          limit: limit + 1,
+          pageSize: requirePageSize(pageSize),
           iteration: iteration === -1 ? undefined : iteration,
           ...filter,
         },
       );
-      const shown = page.slice(0, limit);
-      const last = shown.at(-1);
       return {
-        candidates: shown,
-        nextCursor: nextCursor(listing, page.length > limit, last?.number),
+        candidates: page.candidates,
+        nextCursor: nextCursor(listing, page.more, page.candidates.at(-1)?.number),
       };
     },
 

@@ -1,7 +1,7 @@
 /** The gRPC handlers: check, call, answer. */
 import { hash } from "node:crypto";
 import { invalidField, notFound } from "@tutelage/platform/errors";
-import { isNumber, nextCursor, readCursor, requirePageSize } from "@tutelage/platform/page";
+import { fitting, isNumber, nextCursor, readCursor, requirePageSize } from "@tutelage/platform/page";
 import { requireProject } from "@tutelage/platform/project";
 import { RougeIndex } from "@tutelage/platform/rouge";
 import { readRows, rowToLine } from "@tutelage/platform/rowfile";
@@ -95,11 +95,15 @@ export function datasetsService(
       // The filters themselves may be long; a cursor should not be.
       const listing = `rows ${projectId} ${version.id} ${hash("sha256", JSON.stringify(filter), "hex").slice(0, 16)}`;
       const size = requirePageSize(pageSize);
-      const page = await store.listRows(version, filter, size + 1, readCursor(cursor, listing, isNumber) ?? -1);
-      const rows = page.slice(0, size);
+      const places = await store.rowPlaces(version, filter, size + 1, readCursor(cursor, listing, isNumber) ?? -1);
+      const count = fitting(
+        places.map(({ bytes }) => bytes),
+        size,
+      );
+      const shown = places.slice(0, count);
       return {
-        rows: rows.map(({ row }) => row),
-        nextCursor: nextCursor(listing, page.length > size, rows.at(-1)?.position),
+        rows: await rowStore.rowsAt(projectId, shown),
+        nextCursor: nextCursor(listing, places.length > count, shown.at(-1)?.position),
       };
     },
 

@@ -1,5 +1,6 @@
 /** All SQL of the teacher. */
 import { setTimeout as sleep } from "node:timers/promises";
+import { inBatches } from "@tutelage/platform/batch";
 import { type Database, isDatabaseAway, sqlState, type Transaction } from "@tutelage/platform/database";
 import type { Lease } from "@tutelage/platform/runs";
 import type { Call, Result, Usage } from "@tutelage/proto/teacher/v1/teacher";
@@ -22,8 +23,9 @@ export interface NewResult {
   outcome: Outcome;
 }
 
-/** Rows of a stream's message. */
+/** Rows of a stream's message, and their characters, which have at most four bytes each. */
 const batchRows = 256;
+const message = { mostItems: batchRows, mostSize: 8_000_000 };
 const longestKeepWaitMs = 4_000;
 /** SQLSTATE. */
 export const foreignKeyViolation = "23503";
@@ -187,7 +189,11 @@ export class Store {
         .limit(batchRows);
       const last = rows.at(-1);
       if (last === undefined) return;
-      yield rows.map(({ rowId, callId, attempt, outcome }) => ({ rowId, callId, attempt, outcome }));
+      yield* inBatches(
+        rows.map(({ rowId, callId, attempt, outcome }) => ({ rowId, callId, attempt, outcome })),
+        ({ outcome }) => JSON.stringify(outcome).length,
+        message,
+      );
       after = last;
     }
   }
@@ -204,7 +210,11 @@ export class Store {
         .limit(batchRows);
       const last = rows.at(-1);
       if (last === undefined) return;
-      yield rows.map(({ sequence: _, projectId: __, runId: ___, reply: ____, ...call }) => call);
+      yield* inBatches(
+        rows.map(({ sequence: _, projectId: __, runId: ___, reply: ____, ...call }) => call),
+        ({ prompt, rawReply }) => prompt.length + rawReply.length,
+        message,
+      );
       after = last.sequence;
     }
   }
