@@ -6,8 +6,9 @@ import pg from "pg";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { startTeacherServer, type TeacherServer } from "../../../tests/support/teacher-server.js";
 import { until } from "../../../tests/support/waiting.js";
+import { settleEarlierHolders } from "./reservations.js";
 import { type Fixture, order, profileYaml, row, startFixture, writeRequest } from "./service.fixture.js";
-import { Store } from "./store.js";
+import { type GenerationLease, Store } from "./store.js";
 
 let server: TeacherServer;
 let fixture: Fixture;
@@ -253,5 +254,55 @@ test("what a dead holder had under way is counted when its run is deleted, or ca
   expect((await fixture.calls(ended)).map(({ errorCode }) => errorCode)).toEqual(["", "in_flight_at_crash"]);
   expect(await left()).toMatchObject({ reservations: 0 });
   await remove("dead/");
+  await admin.query("truncate teacher.ledger");
+});
+
+test("the reply of a holder that only hung takes the place of the call that its successor counted", async () => {
+  const database = await openDatabase({
+    url: fixture.databaseUrl,
+    schema: "teacher",
+    log: createLog("test", "fatal"),
+    hasRuns: true,
+  });
+  const { run } = await fixture.run(asking("hung/one", "a slow boat to Bergen", 1));
+  const runId = run?.id ?? "";
+  const id = crypto.randomUUID();
+  await admin.query(
+    `insert into teacher.reservations (call_id, project_id, run_id, fence, request_digest, teacher_profile, model, prompt,
+       prompt_tokens, completion_tokens, cost_micro_usd)
+     values ($1, 'p', $2, 1, 'digest', 'chat', 'test-model', 'a prompt', 700, 800, 2300)`,
+    [id, runId],
+  );
+  const shown = async () =>
+    (
+      await admin.query(
+        "select status, error_code, cost_micro_usd::int as cost from teacher.calls where run_id = $1 order by sequence",
+        [runId],
+      )
+    ).rows.at(-1);
+  const holder = (fence: number) => ({ run: { projectId: "p", id: runId }, fence }) as GenerationLease;
+  await settleEarlierHolders(database, holder(1));
+  expect(await shown()).toMatchObject({ status: "answered" });
+  expect(await left()).toMatchObject({ calls: 1, reservations: 1 });
+  await settleEarlierHolders(database, holder(2));
+  expect(await shown()).toEqual({ status: "failed", error_code: "in_flight_at_crash", cost: 2_300 });
+  const call = {
+    ...{ id, projectId: "p", runId, requestDigest: "digest", teacherProfile: "chat", model: "test-model" },
+    ...{
+      status: "answered" as const,
+      errorCode: "",
+      prompt: "a prompt",
+      rawReply: "{}",
+      reply: { text: "late" } as never,
+    },
+    ...{ promptTokens: 7, completionTokens: 8, costMicroUsd: 23, durationMs: 5, finishedAt: new Date() },
+  };
+  const store = new Store(database);
+  await store.keep(call);
+  await store.keep({ ...call, costMicroUsd: 99 });
+  expect(await shown()).toEqual({ status: "answered", error_code: "", cost: 23 });
+  expect(await left()).toMatchObject({ calls: 2, reservations: 0 });
+  await database.close();
+  await remove("hung/");
   await admin.query("truncate teacher.ledger");
 });
