@@ -16,6 +16,31 @@ export const badCampaigns = ({ api, estimate, get, campaign }: Ask): Case[] => [
     /did you mean "iterations"\?/,
   ],
   [
+    "a name with U+0000",
+    () => estimate({ name: "sup\u0000port" }),
+    400,
+    "invalid_argument",
+    "name",
+    /holds the character U\+0000; remove it/,
+  ],
+  [
+    "a label's description with half a character, in a campaign to be started",
+    () =>
+      api()
+        .post("/v1/campaigns")
+        .set("content-type", "application/json")
+        .send(
+          JSON.stringify({ ...campaignBody, task: { ...task, labels: [{ name: "a", description: "?" }] } }).replace(
+            '"?"',
+            '"\\ud83d"',
+          ),
+        ),
+    400,
+    "invalid_argument",
+    "task.labels.0.description",
+    /lone surrogate\); remove it/,
+  ],
+  [
     "a setting out of range",
     () => estimate({ settings: { iterations: 99 } }),
     400,

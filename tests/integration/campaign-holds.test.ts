@@ -184,9 +184,10 @@ test("a started campaign holds its version until it is deleted, whatever became 
 test("dead between hold and campaign: the hold ends by itself, and the same call then starts one", async () => {
   const { id: datasetId, versionId } = await dataset();
   await admin.query(`
-    create function campaigns.die() returns trigger language plpgsql as $$ begin raise exception 'dead'; end $$;
+    create function campaigns.die() returns trigger language plpgsql as $$ 
+      begin perform pg_terminate_backend(pg_backend_pid()); return new; end $$;
     create trigger die before insert on campaigns.runs for each row execute function campaigns.die()`);
-  await expect(start(datasetId, "again")).rejects.toMatchObject({ code: "internal" });
+  await expect(start(datasetId, "again")).rejects.toMatchObject({ code: "unavailable" });
   await admin.query("drop function campaigns.die() cascade");
   expect(await holds(versionId)).toEqual([{ holder: expect.any(String), ends: true }]);
   const id = await start(datasetId, "again");
@@ -199,6 +200,17 @@ test("dead between hold and campaign: the hold ends by itself, and the same call
   await admin.query("update datasets.holds set expires_at = now() where version_id = $1", [versionId]);
   await datasetsClient.deleteDataset({ projectId, id: datasetId });
   expect(await holds(versionId)).toEqual([]);
+});
+
+test("a campaign that the database refuses for sure leaves no hold", async () => {
+  const { id: datasetId, versionId } = await dataset();
+  await admin.query(`
+    create function campaigns.refuse() returns trigger language plpgsql as $$ begin raise exception 'no'; end $$;
+    create trigger refuse before insert on campaigns.runs for each row execute function campaigns.refuse()`);
+  await expect(start(datasetId, "refused")).rejects.toMatchObject({ code: "internal" });
+  await admin.query("drop function campaigns.refuse() cascade");
+  expect(await holds(versionId)).toEqual([]);
+  await datasetsClient.deleteDataset({ projectId, id: datasetId });
 });
 
 test("dead between campaign and confirmation: the sweeper confirms", async () => {

@@ -6,7 +6,7 @@ import type { Outcome, Settings, StartCampaignRequest } from "@tutelage/proto/ca
 import type { Version } from "@tutelage/proto/datasets/v1/datasets";
 import type { Recipe } from "@tutelage/proto/student/v1/student";
 import { type Row, type RowSource, Split, Task } from "@tutelage/proto/task/v1/task";
-import type { Usage } from "@tutelage/proto/teacher/v1/teacher";
+import type { GenerationBudget, Usage } from "@tutelage/proto/teacher/v1/teacher";
 import type { ChildRun, Services, Waiting } from "./clients.js";
 import type { CampaignKey, CampaignStore } from "./store.js";
 
@@ -61,6 +61,8 @@ export class Campaign {
   /** The dataset that holds this campaign's versions. */
   datasetId = "";
   private caps: Caps;
+  /** A generation run met the wall: what is left does not pay for another call, though it may not be nothing. */
+  private walled = false;
   private readonly secondsByStep = new Map<string, number>();
   private readonly countedSteps = new Set<string>();
   private lastReportAt = 0;
@@ -194,15 +196,47 @@ export class Campaign {
    * must come out the same when the loop runs again.
    */
   async fixCaps(name: string): Promise<void> {
+    const { maxTeacherCalls, maxCostMicroUsd } = this.caps;
     this.caps = await this.step(name, () => this.store.caps(this.key));
+    if (this.caps.maxTeacherCalls !== maxTeacherCalls || this.caps.maxCostMicroUsd !== maxCostMicroUsd) {
+      this.walled = false;
+    }
+  }
+
+  /** What a generation run may use at most; no bound where there is no cap. */
+  get budgetLeft(): GenerationBudget {
+    const { maxTeacherCalls, maxCostMicroUsd } = this.caps;
+    const left = (cap: number, used: number) => (cap === 0 ? undefined : Math.max(0, cap - used));
+    return {
+      calls: left(maxTeacherCalls, this.usage.calls),
+      costMicroUsd: left(maxCostMicroUsd, this.usage.costMicroUsd),
+    };
+  }
+
+  /** A run that might use all that was left could not pay for another call. Nothing more is ordered, unless a cap is raised. */
+  meetWall(): void {
+    this.walled = true;
   }
 
   /** Teacher calls that may still be made. */
   get callsLeft(): number {
-    const { maxTeacherCalls, maxCostMicroUsd } = this.caps;
-    if (maxCostMicroUsd > 0 && this.usage.costMicroUsd >= maxCostMicroUsd) return 0;
-    return maxTeacherCalls === 0 ? Number.MAX_SAFE_INTEGER : Math.max(0, maxTeacherCalls - this.usage.calls);
+    const { calls, costMicroUsd } = this.budgetLeft;
+    if (this.walled || costMicroUsd === 0) return 0;
+    return calls ?? Number.MAX_SAFE_INTEGER;
   }
+}
+
+/** What a run may use when so much of what is left is kept for another. */
+export function budgetBeside(left: GenerationBudget, kept: GenerationBudget): GenerationBudget {
+  const beside = (all: number | undefined, part: number | undefined) =>
+    all === undefined ? undefined : Math.max(0, all - (part ?? 0));
+  return { calls: beside(left.calls, kept.calls), costMicroUsd: beside(left.costMicroUsd, kept.costMicroUsd) };
+}
+
+/** Half of it, rounded up. */
+export function halfOf({ calls, costMicroUsd }: GenerationBudget): GenerationBudget {
+  const half = (all: number | undefined) => (all === undefined ? undefined : Math.ceil(all / 2));
+  return { calls: half(calls), costMicroUsd: half(costMicroUsd) };
 }
 
 /** Name of the dataset that holds a campaign's versions. */

@@ -1,10 +1,10 @@
 /** Checking candidates: novelty, the cross-fitted students, the teacher's second look. */
-
+import { inBatches } from "@tutelage/platform/batch";
 import { comparedText, rowText } from "@tutelage/platform/conversation";
 import { heldOutText } from "@tutelage/platform/heldouttext";
 import { rowToLine } from "@tutelage/platform/rowfile";
 import { type Candidate, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
-import type { Version } from "@tutelage/proto/datasets/v1/datasets";
+import type { Novelty, Version } from "@tutelage/proto/datasets/v1/datasets";
 import { type Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
 import type { Campaign, SeedData } from "./campaign.js";
 import { whileAway } from "./clients.js";
@@ -30,6 +30,17 @@ interface Checker {
 /** A candidate nearer than this to a dev or test row is refused: ROUGE-L F. */
 const heldOutMaxRougeL = 0.8;
 
+/** Texts of one message, and the characters that they may take: at most four bytes each. */
+const textsPerMessage = 10_000;
+const charactersPerMessage = 8_000_000;
+/** Of one message. */
+const noveltyDeadlineMs = 600_000;
+
+/** Texts cut into messages, in order. */
+export function textBatches(texts: readonly string[]): string[][] {
+  return inBatches(texts, (text) => text.length, { mostItems: textsPerMessage, mostSize: charactersPerMessage });
+}
+
 /** Rejects candidates that say again what a kept row, a held-out row or an earlier candidate says. */
 export async function checkNovelty(
   campaign: Campaign,
@@ -41,13 +52,19 @@ export async function checkNovelty(
   const open = candidates.filter((one) => one.rejection === "");
   const novelties = await campaign.step(`iteration/${iteration}/novelty`, async () => {
     if (open.length === 0) return [];
-    const reply = await whileAway(campaign.signal, () =>
-      campaign.services.datasets.measureNovelty(
-        { projectId: campaign.projectId, versionId: version.id, texts: open.map(comparedText) },
-        { signal: campaign.signal, deadline: 600_000 },
-      ),
-    );
-    return reply.novelties;
+    const { projectId, signal } = campaign;
+    const requests = textBatches(open.map(comparedText)).map((texts) => ({ projectId, versionId: version.id, texts }));
+    return await whileAway(signal, async () => {
+      const measured: Novelty[] = [];
+      const answers = campaign.services.datasets.measureNovelties(
+        (async function* () {
+          yield* requests;
+        })(),
+        { signal, deadline: noveltyDeadlineMs * requests.length },
+      );
+      for await (const { novelties: more } of answers) measured.push(...more);
+      return measured;
+    });
   });
   const byNumber = new Map(open.map((one, index) => [one.number, novelties[index]]));
   return candidates.map((candidate) => {
@@ -144,9 +161,9 @@ async function askTeacher(
   open: readonly Candidate[],
 ): Promise<Checker> {
   const gold = goldSample(campaign, seed).slice(0, campaign.callsLeft);
-  const record = await labelRows(campaign, "teacher_record", gold, gold);
+  const { opinions: record } = await labelRows(campaign, "teacher_record", gold, gold);
   const rows = open.slice(0, campaign.callsLeft).map((candidate) => candidateRow(candidate, iteration));
-  const opinions = await labelRows(campaign, `iteration/${iteration}/check/teacher`, rows, gold);
+  const { opinions } = await labelRows(campaign, `iteration/${iteration}/check/teacher`, rows, gold);
   return {
     name: "teacher",
     reliability: measureReliability(gold, calibrate(record, record, gold), labelNames(campaign)),

@@ -1,5 +1,6 @@
 /** The services that a campaign orchestrates, and how it waits for their runs. */
 import { setTimeout as sleep } from "node:timers/promises";
+import { textLength } from "@tutelage/platform/conversation";
 import { TutelageError } from "@tutelage/platform/errors";
 import { connect, watchDeadlineMs } from "@tutelage/platform/grpc";
 import { DatasetsServiceDefinition } from "@tutelage/proto/datasets/v1/datasets";
@@ -178,6 +179,18 @@ export async function whileAway<Reply>(signal: AbortSignal, call: () => Promise<
   }
 }
 
+/** Rows and characters that one reader may still take into memory; what it reads is subtracted. */
+export interface ReadingRoom {
+  rows: number;
+  characters: number;
+}
+
+/** Throws the error of `tooLarge` when a version has more than there is room for. */
+export interface BoundedReading {
+  room: ReadingRoom;
+  tooLarge(): TutelageError;
+}
+
 /** All rows of a split, in order. */
 export async function rowsOf(
   services: Services,
@@ -185,6 +198,7 @@ export async function rowsOf(
   versionId: string,
   split: Split,
   signal: AbortSignal,
+  bound?: BoundedReading,
 ): Promise<Row[]> {
   const rows: Row[] = [];
   let cursor = "";
@@ -193,6 +207,11 @@ export async function rowsOf(
       services.datasets.listRows({ projectId, versionId, split, pageSize: 1_000, cursor }, { signal }),
     );
     rows.push(...page.rows);
+    if (bound !== undefined) {
+      bound.room.rows -= page.rows.length;
+      for (const row of page.rows) bound.room.characters -= textLength(row);
+      if (bound.room.rows < 0 || bound.room.characters < 0) throw bound.tooLarge();
+    }
     cursor = page.nextCursor;
   } while (cursor !== "");
   return rows;

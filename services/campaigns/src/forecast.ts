@@ -1,4 +1,5 @@
 /** Forecasts what a campaign will take, before it takes any of it. Pure. */
+import { textLength } from "@tutelage/platform/conversation";
 import { type Forecast, Mining, Selection, type Settings, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { Recipe } from "@tutelage/proto/student/v1/student";
 import { type Row, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
@@ -135,13 +136,9 @@ function tokensAndMoney(basis: ForecastBasis, writes: Range, labels: Range): For
       high: Math.min(cap, Math.ceil(cost("high"))),
       basis: free
         ? `Profile "${teacher.name}" has no prices: it runs on this machine, or its operator left them out.`
-        : `The forecast tokens at the prices of profile "${teacher.name}". Calls that fail and are billed all the same are not in it.`,
+        : `The forecast tokens at the prices of profile "${teacher.name}". Calls that fail and are billed all the same are not in it${Number.isFinite(cap) ? ", but under the cap" : ""}.`,
     },
   ];
-}
-
-function textLength(row: Row): number {
-  return row.messages.reduce((sum, { content }) => sum + content.length, row.input.length + row.output.length);
 }
 
 function optimizerSteps(basis: ForecastBasis): Forecast {

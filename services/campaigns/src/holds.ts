@@ -6,6 +6,7 @@
  * made up for by the sweeper, well before the hold would end.
  */
 import { randomUUID } from "node:crypto";
+import { isDatabaseAway, sqlState } from "@tutelage/platform/database";
 import { TutelageError } from "@tutelage/platform/errors";
 import type { RunRow, Runs } from "@tutelage/platform/runs";
 import type { StartCampaignRequest } from "@tutelage/proto/campaigns/v1/campaigns";
@@ -45,8 +46,9 @@ export async function startHeld(
   const run = await runs
     .start(projectId, asked.idempotencyKey, resolved, { asked, id })
     .catch(async (error: unknown) => {
-      // Refused for sure; where it may have been stored all the same, the hold stays until it ends.
-      if (error instanceof TutelageError) await release();
+      // Refused for sure, by us or by the database; where it may have been stored all the same, the hold stays until it ends.
+      const isRefused = error instanceof TutelageError || (sqlState(error) !== undefined && !isDatabaseAway(error));
+      if (isRefused) await release();
       throw error;
     });
   // Another call with this key was faster, and has a hold of its own.

@@ -2,7 +2,8 @@
  * The loop of LLM2LLM (Lee et al. 2024, arXiv 2403.15042), one file to read it
  * in. Each line that has an effect is a step: done once, remembered for ever.
  */
-import { rowText } from "@tutelage/platform/conversation";
+import { inBatches } from "@tutelage/platform/batch";
+import { rowText, textLength } from "@tutelage/platform/conversation";
 import { TutelageError } from "@tutelage/platform/errors";
 import { heldOutText } from "@tutelage/platform/heldouttext";
 import {
@@ -17,7 +18,7 @@ import {
 import type { Version } from "@tutelage/proto/datasets/v1/datasets";
 import { type Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
 import { concludeCampaign } from "./arms.js";
-import { type Campaign, datasetName, rowSource, type SeedData } from "./campaign.js";
+import { type Campaign, datasetName, halfOf, rowSource, type SeedData } from "./campaign.js";
 import { checkLabels, checkNovelty } from "./checks.js";
 import { stopReason } from "./choosing.js";
 import { rowsOf, whileAway } from "./clients.js";
@@ -36,6 +37,9 @@ import {
   trainRoundStudent,
 } from "./students.js";
 import { preflight, writeCandidates } from "./writing.js";
+
+/** Characters have at most four bytes. */
+const rowsPerMessage = { mostItems: 1_000, mostSize: 8_000_000 };
 
 /** Runs a campaign to its end and gives what came of it. */
 export async function runCampaign(campaign: Campaign): Promise<Outcome> {
@@ -90,8 +94,9 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
         (transaction) => campaign.store.putGrades(transaction, campaign.key, number, mined),
       );
       const wants = wantedRows(mined, settings);
-      const callsForWriting =
-        settings.checkTeacher === Switch.ON ? Math.floor(campaign.callsLeft / 2) : campaign.callsLeft;
+      // A row that is written must be paid for a second time where it is checked.
+      const keptForChecks = settings.checkTeacher === Switch.ON ? halfOf(campaign.budgetLeft) : {};
+      const callsForWriting = Math.max(0, campaign.callsLeft - (keptForChecks.calls ?? 0));
       const orders = writeOrders(wants, seed.seedRows, settings, number, attempts, callsForWriting, fit?.foldOf);
       round.iteration.mined = true;
       round.iteration.errors = mined.filter((one) => !one.correct).length;
@@ -103,7 +108,9 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
           attempts.set(id, (attempts.get(id) ?? 0) + order.maxAttempts);
         }
         await campaign.enter(number, "generate");
-        const written = await writeCandidates(campaign, `iteration/${number}/generate`, orders, number, candidateCount);
+        const step = `iteration/${number}/generate`;
+        const writing = await writeCandidates(campaign, step, orders, number, candidateCount, keptForChecks);
+        const written = writing.candidates;
         candidateCount += written.length;
 
         // Judge them, in the order of their seed rows.
@@ -120,7 +127,7 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
         // Add what was accepted to the training rows, and go round again.
         await campaign.enter(number, "commit");
         const grown = await commit(campaign, round, version, trainRows, decided);
-        if (grown === undefined) reason = "nothing_accepted";
+        if (grown === undefined) reason = writing.cut ? "budget" : "nothing_accepted";
         else [version, trainRows] = [grown.version, grown.trainRows];
       }
     }
@@ -260,8 +267,8 @@ async function commit(
               datasetId,
             };
             yield { part: { $case: "header" as const, value: header } };
-            for (let start = 0; start < newRows.length; start += 1_000) {
-              yield { part: { $case: "batch" as const, value: { rows: newRows.slice(start, start + 1_000) } } };
+            for (const rows of inBatches(newRows, textLength, rowsPerMessage)) {
+              yield { part: { $case: "batch" as const, value: { rows } } };
             }
           })(),
           { signal, deadline: 600_000 },

@@ -29,7 +29,6 @@ export class NamedTasks {
     if (!namePattern.test(task.name)) {
       throw invalidField("task.name", 'must be 1 to 100 letters, digits, ".", "_" or "-", e.g. "support-intents".');
     }
-    refuseNul(task);
     if (presets.has(task.name)) {
       throw new TutelageError("already_exists", `"${task.name}" is a preset; store your task under another name.`, {
         reason: "task_is_preset",
@@ -79,9 +78,4 @@ function presetMessage({ task, description }: Preset): StoredTask {
 
 function ownMessage({ task, updatedAt }: TaskRecord): StoredTask {
   return { task, preset: false, description: "", updatedAt };
-}
-
-/** Postgres' JSON cannot hold U+0000, wherever it stands. */
-function refuseNul(task: Task): void {
-  if (JSON.stringify(task).includes("\\u0000")) throw invalidField("task", "holds the character U+0000; remove it.");
 }

@@ -43,7 +43,7 @@ export async function gatherReport(
   const [iterations, seedRows, candidates, counts, baselineMetrics, finalMetrics, ...curves] = await Promise.all([
     store.iterations(key),
     seedRowsPage(deps, key, { datasetVersionId: request.datasetVersionId, pageSize: mostRows, cursor: "" }, signal),
-    store.candidates(key, { after: -1, limit: mostRows, iteration: undefined }),
+    store.candidates(key, { after: -1, pageSize: mostRows, iteration: undefined }),
     store.candidateCounts(key),
     metricsOf(outcome.baseline?.testEvaluationRunId),
     metricsOf(outcome.final?.testEvaluationRunId),
@@ -54,7 +54,7 @@ export async function gatherReport(
     campaign,
     iterations,
     seedRows: seedRows.rows,
-    candidates,
+    candidates: candidates.candidates,
     candidateCount: [...counts.values()].reduce((sum, one) => sum + one.candidates, 0),
     baselineMetrics,
     finalMetrics,

@@ -10,11 +10,18 @@ import { Decoding } from "@tutelage/proto/student/v1/student";
 import { type Row, Split, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import type { TeacherProfile } from "@tutelage/proto/teacher/v1/teacher";
 import type { ResolvedRequest } from "./campaign.js";
-import { rowsOf, type Services } from "./clients.js";
+import { type BoundedReading, rowsOf, type Services } from "./clients.js";
 import { resolveSettings } from "./settings.js";
 
 /** Fewer seed rows than this cannot be told from noise. */
 const fewestSeedRows = 4;
+
+/**
+ * What a campaign may hold in memory of its version, all splits together: its
+ * service reads them whole, several campaigns at a time, in a heap of 2 to 4 GB.
+ */
+export const mostRows = 500_000;
+export const mostCharacters = 256 * 1024 * 1024;
 
 /**
  * The request with task, settings and recipe resolved.
@@ -40,19 +47,22 @@ export async function resolveRequest(
 
   const versionId = request.datasetVersionId || (await newestVersion(services, request, signal));
   const version = await services.datasets.getVersion({ projectId, id: versionId }, { signal });
-  const seedRows = await rowsOf(services, projectId, version.id, Split.TRAIN, signal);
+  const field = request.datasetVersionId === "" ? "dataset" : "dataset_version_id";
+  const bound = readingBound(field);
+  if (version.rowCount > mostRows) throw bound.tooLarge();
+  const seedRows = await rowsOf(services, projectId, version.id, Split.TRAIN, signal, bound);
   if (seedRows.length < fewestSeedRows) {
     throw invalidField(
-      request.datasetVersionId === "" ? "dataset" : "dataset_version_id",
+      field,
       `has ${seedRows.length} rows in split train; a campaign needs at least ${fewestSeedRows} seed rows. Import more with split "train".`,
       "too_few_seed_rows",
     );
   }
   const heldOut = [
-    ...(await rowsOf(services, projectId, version.id, Split.DEV, signal)),
-    ...(await rowsOf(services, projectId, version.id, Split.TEST, signal)),
+    ...(await rowsOf(services, projectId, version.id, Split.DEV, signal, bound)),
+    ...(await rowsOf(services, projectId, version.id, Split.TEST, signal, bound)),
   ];
-  refuseOverlap(request.datasetVersionId === "" ? "dataset" : "dataset_version_id", seedRows, heldOut);
+  refuseOverlap(field, seedRows, heldOut);
   if (task.labels.length > 0) {
     refuseUnknownLabels([...seedRows, ...heldOut], new Set(task.labels.map((label) => label.name)));
   }
@@ -84,6 +94,19 @@ async function newestVersion(
   );
   if (latestVersionId !== "") return latestVersionId;
   throw invalidField("dataset", `"${name}" has no rows yet; import some first.`, "dataset_empty");
+}
+
+function readingBound(field: string): BoundedReading {
+  return {
+    room: { rows: mostRows, characters: mostCharacters },
+    tooLarge: () =>
+      invalidField(
+        field,
+        `is larger than a campaign can hold: at most ${mostRows} rows with ${mostCharacters} characters in all, test and ` +
+          "dev rows included. Import a part of it as a dataset of its own.",
+        "version_too_large",
+      ),
+  };
 }
 
 /** A text that is trained on and measured on makes the measurement a lie. */

@@ -255,7 +255,7 @@ describe("tasks", () => {
     [{ ...own, name: "no spaces" }, "task.name"],
     [{ ...own, promptTemplate: "Intent:" }, "task.prompt_template"],
     [{ ...own, labels: own.labels.slice(1) }, "task.labels"],
-    [{ ...own, rowNoun: "a\u0000" }, "task"],
+    [{ ...own, rowNoun: "a\u0000" }, "task.row_noun"],
   ])("a task that no campaign could have is refused: %#", async (task, field) => {
     await expect(put(task)).rejects.toMatchObject({ code: "invalid_argument", fields: [{ field }] });
   });
@@ -278,6 +278,40 @@ describe("tasks", () => {
       fields: [{ field: "task_name" }],
     });
   });
+});
+
+test("a page of long candidates ends where it would grow too large", async () => {
+  const id = await fixture.put({ name: "long" });
+  const long = Array.from({ length: 4 }, (_, number) =>
+    CandidateMessage.fromPartial({ number, iteration: 0, input: "x".repeat(7_000_000) }),
+  );
+  await fixture.database.drizzle.transaction((transaction) =>
+    fixture.store.putCandidates(transaction, { projectId, campaignId: id }, long),
+  );
+  const page = (cursor: string) =>
+    fixture.client.listCandidates({ projectId, id, iteration: -1, pageSize: 1_000, cursor });
+  const first = await page("");
+  const second = await page(first.nextCursor);
+  expect([first, second].map(({ candidates }) => candidates.map(({ number }) => number))).toEqual([
+    [0, 1],
+    [2, 3],
+  ]);
+  expect(second.nextCursor).toBe("");
+});
+
+test.each([
+  [{ name: "a\u0000" }, "name"],
+  [{ idempotencyKey: "a\u0000" }, "idempotency_key"],
+  [{ datasetId: "a\u0000" }, "dataset_id"],
+  [{ studentProfile: "a\u0000" }, "student_profile"],
+  [{ taskName: "a\u0000" }, "task_name"],
+  [{ task: { teacherInstructions: "a\u0000" } }, "task.teacher_instructions"],
+  [{ task: { labels: [{ name: "a", description: "\u0000" }] } }, "task.labels[0].description"],
+])("a campaign with a text that cannot be stored is refused before anything is asked: %j", async (change, field) => {
+  const refused = { code: "invalid_argument", fields: [{ field }] };
+  await expect(fixture.client.startCampaign({ projectId, ...change })).rejects.toMatchObject(refused);
+  const estimate = fixture.client.estimateCampaign({ campaign: { projectId, ...change } });
+  await expect(estimate).rejects.toMatchObject(refused);
 });
 
 test("a deletion that fails does not show a campaign that a later deletion has hidden", async () => {

@@ -5,6 +5,7 @@ import { isNumber, nextCursor, readCursor, requirePageSize } from "@tutelage/pla
 import { requireProject } from "@tutelage/platform/project";
 import { toRunMessage } from "@tutelage/platform/runmessage";
 import { isFinal, isUuid, type RunRow, type Runs } from "@tutelage/platform/runs";
+import { requireStorable } from "@tutelage/platform/text";
 import type {
   Campaign,
   CampaignsServiceImplementation,
@@ -49,6 +50,7 @@ export function campaignsService(deps: {
   return {
     async startCampaign(request, context) {
       requireProject(request.projectId);
+      requireStorable(request, "");
       const { projectId, idempotencyKey } = request;
       // Before anything is resolved: the same call after an import must find the campaign that it started.
       const before = idempotencyKey === "" ? undefined : await runs.startedBy(projectId, idempotencyKey, request);
@@ -60,6 +62,7 @@ export function campaignsService(deps: {
     async estimateCampaign({ campaign }, context) {
       if (campaign === undefined) throw invalidField("campaign", "is missing; give the campaign to estimate.");
       requireProject(campaign.projectId, "campaign.project_id");
+      requireStorable(campaign, "");
       const resolved = await resolveRequest(services, await tasks.resolve(campaign), context.signal);
       const basis = await forecastBasis({ runs, store, services }, resolved, context.signal);
       return { campaign: resolved, forecasts: forecast(basis) };
@@ -150,21 +153,18 @@ export function campaignsService(deps: {
         if (text?.includes("\0")) throw invalidField(field, "holds the character U+0000; remove it.");
       }
       const listing = `candidates ${id}`;
-      const limit = requirePageSize(pageSize);
       const page = await store.candidates(
         { projectId, campaignId: id },
         {
           after: readCursor(cursor, listing, isNumber) ?? -1,
-          limit: limit + 1,
+          pageSize: requirePageSize(pageSize),
           iteration: iteration === -1 ? undefined : iteration,
           ...filter,
         },
       );
-      const shown = page.slice(0, limit);
-      const last = shown.at(-1);
       return {
-        candidates: shown,
-        nextCursor: nextCursor(listing, page.length > limit, last?.number),
+        candidates: page.candidates,
+        nextCursor: nextCursor(listing, page.more, page.candidates.at(-1)?.number),
       };
     },
 

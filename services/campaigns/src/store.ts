@@ -2,6 +2,7 @@
 
 import type { Database, Transaction } from "@tutelage/platform/database";
 import { notFound } from "@tutelage/platform/errors";
+import { fitting } from "@tutelage/platform/page";
 import { type RunRow, runColumns, toRow } from "@tutelage/platform/runs";
 import type { CampaignEvent, Candidate, Iteration, SeedGrade } from "@tutelage/proto/campaigns/v1/campaigns";
 import { and, asc, eq, gt, inArray, sql } from "drizzle-orm";
@@ -66,26 +67,29 @@ export class CampaignStore {
     }
   }
 
-  /** A page of candidates after a number, in order; what is undefined or empty does not choose. */
+  /**
+   * A page of candidates after a number, in order; what is undefined or empty
+   * does not choose. `more` says that some were left for another page.
+   */
   async candidates(
     key: CampaignKey,
     page: {
       after: number;
-      limit: number;
+      pageSize: number;
       iteration?: number | undefined;
       accepted?: boolean | undefined;
       rejection?: string;
       seedRowId?: string;
     },
-  ): Promise<Candidate[]> {
+  ): Promise<{ candidates: Candidate[]; more: boolean }> {
     const field = (name: "rejection" | "seedRowId") => sql<string>`${candidates.candidate}->>${sql.raw(`'${name}'`)}`;
-    const rows = await this.database.drizzle
-      .select({ candidate: candidates.candidate })
+    const own = and(eq(candidates.projectId, key.projectId), eq(candidates.campaignId, key.campaignId));
+    const sizes = await this.database.drizzle
+      .select({ number: candidates.number, bytes: sql<number>`octet_length(${candidates.candidate}::text)` })
       .from(candidates)
       .where(
         and(
-          eq(candidates.projectId, key.projectId),
-          eq(candidates.campaignId, key.campaignId),
+          own,
           gt(candidates.number, page.after),
           page.iteration === undefined ? undefined : eq(candidates.iteration, page.iteration),
           page.accepted === undefined ? undefined : eq(candidates.accepted, page.accepted),
@@ -94,8 +98,19 @@ export class CampaignStore {
         ),
       )
       .orderBy(asc(candidates.number))
-      .limit(page.limit);
-    return rows.map((row) => row.candidate);
+      .limit(page.pageSize + 1);
+    const count = fitting(
+      sizes.map(({ bytes }) => bytes),
+      page.pageSize,
+    );
+    const shown = sizes.slice(0, count).map(({ number }) => number);
+    if (shown.length === 0) return { candidates: [], more: false };
+    const rows = await this.database.drizzle
+      .select({ candidate: candidates.candidate })
+      .from(candidates)
+      .where(and(own, inArray(candidates.number, shown)))
+      .orderBy(asc(candidates.number));
+    return { candidates: rows.map((row) => row.candidate), more: sizes.length > count };
   }
 
   /** Appends an event. The lease's transaction holds the campaign's row, so sequences have no gaps. */

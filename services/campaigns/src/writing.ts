@@ -2,8 +2,14 @@
 import { TutelageError } from "@tutelage/platform/errors";
 import { type Candidate, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
 import { type Row, TaskKind } from "@tutelage/proto/task/v1/task";
-import type { Result, StartGenerationRunRequest, Usage, WriteOrder } from "@tutelage/proto/teacher/v1/teacher";
-import type { Campaign, SeedData } from "./campaign.js";
+import type {
+  GenerationBudget,
+  Result,
+  StartGenerationRunRequest,
+  Usage,
+  WriteOrder,
+} from "@tutelage/proto/teacher/v1/teacher";
+import { budgetBeside, type Campaign, type SeedData } from "./campaign.js";
 import { generate, resultsOf } from "./clients.js";
 import { calibrate, type Opinion } from "./judging.js";
 import { shuffled } from "./random.js";
@@ -36,12 +42,17 @@ export function inRuns<Item>(name: string, items: readonly Item[]): { step: stri
   return runs;
 }
 
-/** Runs a generation run as the step `name` and gives its results in order. */
+/**
+ * Runs a generation run as the step `name` and gives its results in order: all
+ * of them, or as many as the budget allowed.
+ * @param kept what is left of the budget for others
+ */
 async function ask(
   campaign: Campaign,
   name: string,
   work: NonNullable<StartGenerationRunRequest["work"]>,
-): Promise<Result[]> {
+  kept: GenerationBudget = {},
+): Promise<{ results: Result[]; cut: boolean }> {
   const done = await campaign.step(name, async () => {
     const run = await generate(
       campaign.services,
@@ -52,47 +63,65 @@ async function ask(
         task: campaign.task,
         work,
         replicateSeed: campaign.settings.seed,
+        budget: budgetBeside(campaign.budgetLeft, kept),
       },
       campaign.waitingFor(name),
     );
-    return { generationRunId: run.run?.id ?? "", usage: run.usage };
+    return { generationRunId: run.run?.id ?? "", usage: run.usage, cut: run.budgetExhausted };
   });
   await campaign.addUsage(name, done.usage as Usage | undefined);
-  return await resultsOf(campaign.services, campaign.projectId, done.generationRunId, campaign.signal);
+  const cut = done.cut === true;
+  if (cut && kept.calls === undefined && kept.costMicroUsd === undefined) campaign.meetWall();
+  const results = await resultsOf(campaign.services, campaign.projectId, done.generationRunId, campaign.signal);
+  return { results, cut };
 }
 
-/** Has the teacher label rows without seeing their labels. */
+/**
+ * Has the teacher label rows without seeing their labels. `cut` says that the
+ * budget ended before the rows did.
+ */
 export async function labelRows(
   campaign: Campaign,
   name: string,
   rows: Row[],
   exampleRows: readonly Row[],
-): Promise<Opinion[]> {
+): Promise<{ opinions: Opinion[]; cut: boolean }> {
   const results: Result[] = [];
+  let cut = false;
   for (const { step, items } of inRuns(name, rows)) {
-    results.push(
-      ...(await ask(campaign, step, { $case: "label", value: { rows: items, exampleRows: [...exampleRows] } })),
-    );
+    const work = { $case: "label" as const, value: { rows: items, exampleRows: [...exampleRows] } };
+    const asked = await ask(campaign, step, work);
+    results.push(...asked.results);
+    cut ||= asked.cut;
   }
-  return results.flatMap(({ rowId, outcome }) =>
+  const opinions = results.flatMap(({ rowId, outcome }) =>
     outcome?.$case === "labeling" ? [{ rowId, answer: outcome.value.label, scores: outcome.value.likelihoods }] : [],
   );
+  return { opinions, cut };
 }
 
-/** Has the teacher write new rows; each result as a candidate that is not judged yet. */
+/**
+ * Has the teacher write new rows; each result as a candidate that is not judged
+ * yet. `cut` says that the budget ended before the orders did.
+ * @param kept what is left of the budget for others
+ */
 export async function writeCandidates(
   campaign: Campaign,
   name: string,
   orders: WriteOrder[],
   iteration: number,
   firstNumber: number,
-): Promise<Candidate[]> {
+  kept: GenerationBudget = {},
+): Promise<{ candidates: Candidate[]; cut: boolean }> {
   const results: Result[] = [];
+  let cut = false;
   for (const { step, items } of inRuns(name, orders)) {
-    results.push(...(await ask(campaign, step, { $case: "write", value: { orders: items } })));
+    const asked = await ask(campaign, step, { $case: "write", value: { orders: items } }, kept);
+    results.push(...asked.results);
+    cut ||= asked.cut;
   }
   const orderOf = new Map(orders.map((order) => [order.seedRow?.id ?? "", order]));
-  return results.map(({ rowId, callId, outcome }, index) => ({
+  const candidates = results.map(({ rowId, callId, outcome }, index) => ({
     number: firstNumber + index,
     iteration,
     seedRowId: rowId,
@@ -109,6 +138,7 @@ export async function writeCandidates(
     maxRougeL: 0,
     rowId: "",
   }));
+  return { candidates, cut };
 }
 
 /** The seed rows that a teacher is measured on and shown: all of them, or a label-blind random part of many. */
@@ -118,7 +148,9 @@ export function goldSample(campaign: Campaign, seed: SeedData): Row[] {
 
 /**
  * Tries the teacher on a few seed rows before it is paid for more: do its
- * replies parse, and does it see the labels that the rows have?
+ * replies parse, and does it see the labels that the rows have? Where the
+ * budget ends first nothing is decided: no money is left to protect, and the
+ * campaign stops for that reason.
  * Throws failed_precondition "teacher_preflight_failed" with the figures.
  */
 export async function preflight(campaign: Campaign, seed: SeedData): Promise<void> {
@@ -138,23 +170,23 @@ export async function preflight(campaign: Campaign, seed: SeedData): Promise<voi
     new Map(),
     campaign.callsLeft,
   );
-  const candidates = await writeCandidates(campaign, "preflight/write", orders, 0, 0);
+  const { candidates, cut } = await writeCandidates(campaign, "preflight/write", orders, 0, 0);
   const parsed = candidates.filter((candidate) => candidate.rejection === "").length;
-  const parseRate = candidates.length === 0 ? 0 : parsed / candidates.length;
+  const parseRate = cut || candidates.length === 0 ? undefined : parsed / candidates.length;
   let agreement: number | undefined;
   if (task.kind === TaskKind.CLASSIFICATION) {
     const labelled = await labelRows(campaign, "preflight/label", rows, goldSample(campaign, seed));
-    const opinions = calibrate(labelled, labelled, rows);
+    const opinions = calibrate(labelled.opinions, labelled.opinions, rows);
     const answers = new Map(opinions.map((opinion) => [opinion.rowId, opinion.answer]));
-    agreement = rows.filter((row) => answers.get(row.id) === row.output).length / rows.length;
+    if (!labelled.cut) agreement = rows.filter((row) => answers.get(row.id) === row.output).length / rows.length;
   }
   const leastAgreement = Math.min(1, settings.preflightMinAgreementOverChance / Math.max(1, task.labels.length));
   await campaign.emit("preflight.finished", {
     rows: rows.length,
-    parse_rate: parseRate,
+    parse_rate: parseRate ?? null,
     label_agreement: agreement ?? null,
   });
-  if (parseRate < settings.preflightMinParseRate) {
+  if (parseRate !== undefined && parseRate < settings.preflightMinParseRate) {
     throw preflightFailed(
       `${parsed} of ${candidates.length} replies of teacher "${campaign.request.teacherProfile}" could be read; at least ` +
         `${percent(settings.preflightMinParseRate)} are needed. Look at the campaign's first calls, and try another prompt form, ` +

@@ -1,6 +1,6 @@
 /** Two versions compared by the ids of their rows. What a side is, and how its pages go on, is pure. */
 
-import { isNumber, nextCursor, readCursor, requirePageSize } from "@tutelage/platform/page";
+import { fitting, isNumber, nextCursor, readCursor, requirePageSize } from "@tutelage/platform/page";
 import { originFromName, splitFromName } from "@tutelage/platform/rowfile";
 import {
   type ChangeCount,
@@ -10,6 +10,7 @@ import {
   type RowChange,
   RowChangeKind,
 } from "@tutelage/proto/datasets/v1/datasets";
+import type { RowPlace } from "./rowplace.js";
 import type { RowStore, Side } from "./rowstore.js";
 import type { VersionRecord } from "./store.js";
 
@@ -41,21 +42,30 @@ export async function comparisonPage(
   const size = requirePageSize(pageSize);
   const place = readCursor(cursor, listing, isNumber) ?? 0;
   const { added, removed } = sidesOf(version, against);
-  const found: (RowChange & { position: number })[] = [];
+  const found: (RowPlace & { kind: RowChangeKind })[] = [];
   if (kind !== RowChangeKind.REMOVED && place >= 0) {
-    const page = await store.rowsOnlyIn(added, removed, size + 1, place - 1);
-    found.push(...page.map((one) => ({ kind: RowChangeKind.ADDED, ...one })));
+    const places = await store.placesOnlyIn(added, removed, size + 1, place - 1);
+    found.push(...places.map((one) => ({ kind: RowChangeKind.ADDED, ...one })));
   }
   if (kind !== RowChangeKind.ADDED && found.length <= size) {
     const after = place < 0 ? -place - 1 : -1;
-    const page = await store.rowsOnlyIn(removed, added, size + 1 - found.length, after);
-    found.push(...page.map((one) => ({ kind: RowChangeKind.REMOVED, ...one })));
+    const places = await store.placesOnlyIn(removed, added, size + 1 - found.length, after);
+    found.push(...places.map((one) => ({ kind: RowChangeKind.REMOVED, ...one })));
   }
-  const shown = found.slice(0, size);
+  const count = fitting(
+    found.map(({ bytes }) => bytes),
+    size,
+  );
+  const shown = found.slice(0, count);
   const last = shown.at(-1);
+  // Of one kind after the other, as places of two versions may be alike.
+  const rowsOfKind = async (only: RowChangeKind): Promise<RowChange[]> => {
+    const places = shown.filter((one) => one.kind === only);
+    return (await store.rowsAt(version.projectId, places)).map((row) => ({ kind: only, row }));
+  };
   return {
-    changes: shown.map((change) => ({ kind: change.kind, row: change.row })),
-    nextCursor: nextCursor(listing, found.length > size, last && placeOf(last.kind, last.position)),
+    changes: [...(await rowsOfKind(RowChangeKind.ADDED)), ...(await rowsOfKind(RowChangeKind.REMOVED))],
+    nextCursor: nextCursor(listing, found.length > count, last && placeOf(last.kind, last.position)),
     againstVersionId: against?.id ?? "",
     summary: cursor === "" ? await summaryOf(store, version, { added, removed }) : undefined,
   };

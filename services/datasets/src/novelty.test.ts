@@ -109,3 +109,50 @@ test("too many texts and unknown versions are refused", async () => {
   const request = { projectId: "other", versionId: version.id, texts: ["a"] };
   await expect(client.measureNovelty(request)).rejects.toMatchObject({ code: "not_found" });
 });
+
+test("texts in many messages are measured as in one", async () => {
+  const { version } = await versionOf([
+    { input: "where is my order", output: "a", split: "train" },
+    { input: "I want a refund now", output: "b", split: "test" },
+  ]);
+  const words = ["where", "is", "my", "order", "a", "refund", "now", "parcel"];
+  // From the 75th on, each repeats one of the 60th to 74th.
+  const texts = Array.from({ length: 90 }, (_, index) => Math.min(index, 149 - index)).map((n) =>
+    [`rare${n}`, ...[n, n >> 1, n >> 2].map((i) => words[i % 8])].join(" "),
+  );
+  const request = (part: string[]) => ({ projectId: project, versionId: version.id, texts: part });
+  const inParts = async (cuts: number[]) => {
+    const parts = cuts.map((cut, index) => texts.slice(cut, cuts[index + 1] ?? texts.length));
+    const measured = [];
+    const answers = client.measureNovelties(
+      (async function* () {
+        yield* parts.map(request);
+      })(),
+    );
+    for await (const { novelties } of answers) measured.push(...novelties);
+    return measured;
+  };
+  const whole = await measure(version.id, texts);
+  expect(whole.filter(({ nearestTextIndex }) => nearestTextIndex > 50).length).toBeGreaterThan(0);
+  expect(await inParts([0])).toEqual(whole);
+  expect(await inParts([0, 1, 40, 40, 76])).toEqual(whole);
+});
+
+test("a stream is of one version, and a message holds at most 10,000 texts", async () => {
+  const [one, other] = await Promise.all([
+    versionOf([{ input: "a b c", output: "a" }]),
+    versionOf([{ input: "d e f", output: "a" }]),
+  ]);
+  const consume = async (requests: { versionId: string; texts: string[] }[]) => {
+    const answers = client.measureNovelties(
+      (async function* () {
+        yield* requests.map((request) => ({ projectId: project, ...request }));
+      })(),
+    );
+    for await (const _ of answers);
+  };
+  const changed = [one, other].map(({ version }) => ({ versionId: version.id, texts: ["x"] }));
+  await expect(consume(changed)).rejects.toMatchObject({ fields: [{ field: "version_id" }] });
+  const many = [{ versionId: one.version.id, texts: Array(10_001).fill("x") }];
+  await expect(consume(many)).rejects.toMatchObject({ fields: [{ field: "texts" }] });
+});

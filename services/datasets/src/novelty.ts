@@ -37,10 +37,17 @@ export class NoveltyMeter {
     private readonly maxTokens = maxCachedTokens,
   ) {}
 
-  /** One measurement a text, exact. Ties go to a train row, then to a held-out row, and to the earliest of each. */
-  async measure(version: VersionRecord, texts: readonly string[], signal: AbortSignal): Promise<Novelty[]> {
+  /**
+   * One measurement a text, exact. Ties go to a train row, then to a held-out row, and to the earliest of each.
+   * @param earlier the texts before these, to which these are added
+   */
+  async measure(
+    version: VersionRecord,
+    texts: readonly string[],
+    signal: AbortSignal,
+    earlier = new RougeIndex(),
+  ): Promise<Novelty[]> {
     const { train, heldOut } = await this.indexed(version);
-    const earlier = new RougeIndex();
     const novelties: Novelty[] = [];
     let turnBegan = performance.now();
     for (const text of texts) {

@@ -3,6 +3,7 @@ import type { Database } from "@tutelage/platform/database";
 import type { Row } from "@tutelage/proto/task/v1/task";
 import { sql } from "drizzle-orm";
 import { rowFromRecord } from "./copytext.js";
+import { placeColumns, placeFromRecord, type RowPlace } from "./rowplace.js";
 import type { VersionRecord } from "./store.js";
 
 /** The versions whose own rows make up one side of a comparison, without those that both sides share. */
@@ -20,15 +21,35 @@ export interface Relative {
 export class RowStore {
   constructor(private readonly database: Database) {}
 
-  /** Rows of one side that the other has not, after a position, in order. */
-  async rowsOnlyIn(side: Side, other: Side, limit: number, after: number): Promise<{ row: Row; position: number }[]> {
+  /** The rows at some places, in their order; one whose dataset was deleted meanwhile is not among them. */
+  async rowsAt(projectId: string, places: readonly RowPlace[]): Promise<Row[]> {
+    if (places.length === 0) return [];
+    return await this.database.drizzle.transaction(async (transaction) => {
+      // Without statistics the planner would look through all rows rather than for each by its key.
+      await transaction.execute(sql`set local enable_seqscan = off`);
+      const { rows } = await transaction.execute(sql`
+        select one.* from unnest(
+          ${sql.param(places.map(({ versionId }) => versionId))}::uuid[],
+          ${sql.param(places.map(({ position }) => position))}::bigint[]
+        ) with ordinality as place (version_id, position, number)
+        cross join lateral (
+          select * from rows r
+          where r.project_id = ${projectId} and r.version_id = place.version_id and r.position = place.position limit 1
+        ) one
+        order by place.number`);
+      return rows.map(rowFromRecord);
+    });
+  }
+
+  /** Where the rows of one side stand that the other has not, after a position, in order. */
+  async placesOnlyIn(side: Side, other: Side, limit: number, after: number): Promise<RowPlace[]> {
     if (side.versionIds.length === 0) return [];
     const records = await this.compare(sql`
-      select r.* from rows r
+      select ${placeColumns} from rows r
       where r.project_id = ${side.projectId} and r.version_id = any(${sql.param(side.versionIds)}::uuid[])
         and r.position > ${after} and ${absentIn(other)}
       order by r.position limit ${limit}`);
-    return records.map((record) => ({ row: rowFromRecord(record), position: Number(record.position) }));
+    return records.map(placeFromRecord);
   }
 
   /** How many rows of one side the other has not, by split and origin. */

@@ -1,8 +1,9 @@
 /** The gRPC handlers: check, call, answer. */
 import { hash } from "node:crypto";
 import { invalidField, notFound } from "@tutelage/platform/errors";
-import { isNumber, nextCursor, readCursor, requirePageSize } from "@tutelage/platform/page";
+import { fitting, isNumber, nextCursor, readCursor, requirePageSize } from "@tutelage/platform/page";
 import { requireProject } from "@tutelage/platform/project";
+import { RougeIndex } from "@tutelage/platform/rouge";
 import { readRows, rowToLine } from "@tutelage/platform/rowfile";
 import type { DatasetsServiceImplementation } from "@tutelage/proto/datasets/v1/datasets";
 import { Split } from "@tutelage/proto/task/v1/task";
@@ -20,6 +21,12 @@ import type { VersionRecord } from "./store.js";
 
 const maxExportChunkBytes = 64 * 1024;
 const maxTexts = 10_000;
+
+function requireTexts({ length }: readonly string[]): void {
+  if (length > maxTexts) {
+    throw invalidField("texts", `holds ${length}, at most ${maxTexts} are taken; send them through MeasureNovelties.`);
+  }
+}
 
 export function datasetsService(
   dependencies: Dependencies & DeletionDependencies & { novelty: NoveltyMeter; rowStore: RowStore },
@@ -88,11 +95,15 @@ export function datasetsService(
       // The filters themselves may be long; a cursor should not be.
       const listing = `rows ${projectId} ${version.id} ${hash("sha256", JSON.stringify(filter), "hex").slice(0, 16)}`;
       const size = requirePageSize(pageSize);
-      const page = await store.listRows(version, filter, size + 1, readCursor(cursor, listing, isNumber) ?? -1);
-      const rows = page.slice(0, size);
+      const places = await store.rowPlaces(version, filter, size + 1, readCursor(cursor, listing, isNumber) ?? -1);
+      const count = fitting(
+        places.map(({ bytes }) => bytes),
+        size,
+      );
+      const shown = places.slice(0, count);
       return {
-        rows: rows.map(({ row }) => row),
-        nextCursor: nextCursor(listing, page.length > size, rows.at(-1)?.position),
+        rows: await rowStore.rowsAt(projectId, shown),
+        nextCursor: nextCursor(listing, places.length > count, shown.at(-1)?.position),
       };
     },
 
@@ -122,10 +133,21 @@ export function datasetsService(
     },
 
     async measureNovelty({ projectId, versionId, texts }, context) {
-      if (texts.length > maxTexts)
-        throw invalidField("texts", `must be at most ${maxTexts}; send them in several calls.`);
+      requireTexts(texts);
       const version = await versionOf(projectId, "version_id", versionId);
       return { novelties: await novelty.measure(version, texts, context.signal) };
+    },
+
+    async *measureNovelties(requests, context) {
+      const earlier = new RougeIndex();
+      let version: VersionRecord | undefined;
+      for await (const { projectId, versionId, texts } of requests) {
+        requireTexts(texts);
+        version ??= await versionOf(projectId, "version_id", versionId);
+        if (version.projectId !== projectId || version.id !== versionId)
+          throw invalidField("version_id", "is another than the stream's first request named; use one stream each.");
+        yield { novelties: await novelty.measure(version, texts, context.signal, earlier) };
+      }
     },
 
     async holdVersion(request) {

@@ -8,7 +8,8 @@ import { type Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
 import { and, desc, eq, isNull, lt, sql } from "drizzle-orm";
 import { drizzle } from "drizzle-orm/node-postgres";
 import { from as copyFrom } from "pg-copy-streams";
-import { copyColumns, copyLine, rowFromRecord } from "./copytext.js";
+import { copyColumns, copyLine } from "./copytext.js";
+import { placeColumns, placeFromRecord, type RowPlace } from "./rowplace.js";
 import { commits, datasets, type ImportResult, versions } from "./tables.js";
 
 const copyBlockLength = 128 * 1024;
@@ -138,16 +139,11 @@ export class DatasetStore {
   }
 
   /**
-   * Rows of a version after a position, in order. Each ancestor's rows are read
+   * Where a version's rows stand after a position, in order. Each ancestor's rows are read
    * by its primary key and no further than the page needs: a page of a million
    * rows costs the same as one of a hundred.
    */
-  async listRows(
-    version: VersionRecord,
-    filter: RowFilter,
-    limit: number,
-    after: number,
-  ): Promise<{ row: Row; position: number }[]> {
+  async rowPlaces(version: VersionRecord, filter: RowFilter, limit: number, after: number): Promise<RowPlace[]> {
     const found = await this.db.transaction(async (transaction) => {
       // Right after a COPY there are no statistics: expecting few rows, the planner
       // would fetch all of a version and sort them (0.3 s at 300,000 rows, not 1 ms).
@@ -157,14 +153,14 @@ export class DatasetStore {
           select lineage from versions where project_id = ${version.projectId} and id = ${version.id}
         )) as ancestor (id)
         cross join lateral (
-          select * from rows r
+          select ${placeColumns} from rows r
           where r.project_id = ${version.projectId} and r.version_id = ancestor.id and r.position > ${after}
             ${chosenBy(filter)}
           order by r.position limit ${limit}
         ) page
         order by page.position limit ${limit}`);
     });
-    return found.rows.map((record) => ({ row: rowFromRecord(record), position: Number(record.position) }));
+    return found.rows.map(placeFromRecord);
   }
 
   /** What an idempotency key has made; undefined when it is new or empty. */

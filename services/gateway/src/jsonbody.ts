@@ -1,5 +1,6 @@
 /** Reads a JSON body, and says where one that is no JSON goes wrong: engines differ in what they tell. Pure. */
 import { TutelageError } from "@tutelage/platform/errors";
+import { requireStorable } from "@tutelage/platform/text";
 
 /** Characters of the text shown at the mistake. */
 const shownCharacters = 20;
@@ -14,7 +15,10 @@ export function parseJsonBody(text: string): unknown {
     });
   }
   try {
-    return JSON.parse(text, withoutPrototype);
+    const body: unknown = JSON.parse(text, withoutPrototype);
+    // Bytes cannot hold half a character, and a bare U+0000 is no JSON: both are written as escapes.
+    if (/\\u(?:0000|d[89a-f])/i.test(text)) requireStorable(body, "", pathOf);
+    return body;
   } catch (cause) {
     if (cause instanceof TutelageError) throw cause;
     const offset = jsonMistake(text) ?? text.length;
@@ -29,6 +33,11 @@ export function parseJsonBody(text: string): unknown {
       cause,
     });
   }
+}
+
+/** A place as every refusal of a body names it: "task.labels.0.name". */
+function pathOf(field: string, member: string | number): string {
+  return field === "" ? String(member) : `${field}.${member}`;
 }
 
 /** "__proto__" as a key means harm in JavaScript, and nothing here has such a field. */

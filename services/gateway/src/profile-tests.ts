@@ -5,17 +5,19 @@ import { RunStatus } from "@tutelage/proto/run/v1/run";
 import { Decoding } from "@tutelage/proto/student/v1/student";
 import { Row, Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import type { Call, GenerationRun, Result, StartGenerationRunRequest } from "@tutelage/proto/teacher/v1/teacher";
+import type { FastifyBaseLogger } from "fastify";
 import { z } from "zod";
 import type { Backends } from "./backends.js";
 import { problems, projectId } from "./fields.js";
 import { failureOf, fixFor, presetExamples, presetInputs, presetRow, presetTask, shownRow } from "./profiletest.js";
-import type { Routes } from "./routes.js";
+import { profileTestPrefix } from "./profiletestsweep.js";
+import type { RouteContext, Routes } from "./routes.js";
 import { clientGone } from "./streams.js";
 import { taskSchema } from "./task-schemas.js";
 
 const tags = ["profiles"];
-/** The retries of a usual profile, and a first load of an embedded model. */
-const mostTestMs = 180_000;
+/** A cancelled run ends within a heartbeat. */
+const stopMs = 15_000;
 const answerTokens = 24;
 
 const teacherRef = z.object({ teacher: z.string().describe("Name of the profile") });
@@ -76,7 +78,7 @@ const studentTestResult = z.object({
   seconds: z.number().describe("In all; the first time the model is loaded"),
 });
 
-export const profileTestRoutes: Routes = (app, { backends, shutdown }) => {
+export const profileTestRoutes: Routes = (app, { backends, shutdown, profileTestMs }) => {
   app.post(
     "/profiles/teachers/:teacher/test",
     {
@@ -88,11 +90,11 @@ export const profileTestRoutes: Routes = (app, { backends, shutdown }) => {
         response: { 200: teacherTestResult, ...problems },
       },
     },
-    async ({ params, body }, reply) => {
+    async ({ params, body, log }, reply) => {
       const { profiles } = await backends.teacher.listTeacherProfiles({ projectId });
       if (!profiles.some(({ name }) => name === params.teacher)) throw notFound("teacher profile", params.teacher);
-      const signal = AbortSignal.any([clientGone(reply, shutdown), AbortSignal.timeout(mostTestMs)]);
-      return await testTeacher(backends, testRequest(params.teacher, body), signal);
+      const gone = clientGone(reply, shutdown);
+      return await testTeacher({ backends, profileTestMs, log }, testRequest(params.teacher, body), gone);
     },
   );
 
@@ -121,7 +123,7 @@ export const profileTestRoutes: Routes = (app, { backends, shutdown }) => {
           rows: body.inputs.map((input, index) => Row.fromPartial({ id: String(index), input })),
           decoding: Decoding.fromPartial({ maxNewTokens: answerTokens }),
         },
-        { deadline: mostTestMs, signal: clientGone(reply, shutdown) },
+        { deadline: profileTestMs, signal: clientGone(reply, shutdown) },
       );
       return {
         student: profile.name,
@@ -151,41 +153,87 @@ function testRequest(teacherProfile: string, body: z.output<typeof teacherTestBo
   };
   return {
     projectId,
-    idempotencyKey: `profile-test/${randomUUID()}/`,
+    idempotencyKey: `${profileTestPrefix}${randomUUID()}/`,
     teacherProfile,
     task: body.task === undefined ? presetTask : Task.fromPartial(body.task),
     work: { $case: "write", value: { orders: [order] } },
     // A stored reply would say nothing about the teacher of now.
     replicateSeed: Math.floor(Math.random() * Number.MAX_SAFE_INTEGER),
+    budget: undefined,
   };
 }
 
-/** One generation to its end, through the ledger; cancelled when the signal aborts first. */
-async function testTeacher({ teacher }: Backends, request: StartGenerationRunRequest, signal: AbortSignal) {
+/**
+ * One generation to its end, through the ledger; cancelled when it takes too
+ * long or the caller has gone. However it ends, the run is deleted.
+ */
+async function testTeacher(
+  {
+    backends: { teacher },
+    profileTestMs,
+    log,
+  }: Pick<RouteContext, "backends" | "profileTestMs"> & { log: FastifyBaseLogger },
+  request: StartGenerationRunRequest,
+  gone: AbortSignal,
+) {
   const began = performance.now();
-  let run: GenerationRun = await teacher.startGenerationRun(request);
-  const which = { projectId, id: run.run?.id ?? "" };
-  let timedOut = false;
+  const started = await teacher.startGenerationRun(request);
+  const which = { projectId, id: started.run?.id ?? "" };
   try {
-    for await (const now of teacher.watchGenerationRun(which, { signal, deadline: mostTestMs + 10_000 })) run = now;
+    const { run, timedOut } = await endOf(teacher, started, profileTestMs, gone);
+    const results: Result[] = [];
+    for await (const batch of teacher.listResults(which)) results.push(...batch.results);
+    const calls: Call[] = [];
+    for await (const batch of teacher.listCalls(which)) calls.push(...batch.calls);
+    return testResult(request.teacherProfile, run, results[0]?.outcome, calls, timedOut ? profileTestMs : 0, began);
+  } finally {
+    // The caller has it all now, or has gone: prompt and reply go, what was paid stays on the account.
+    await teacher
+      .deleteGenerationRuns({ projectId, keyPrefix: request.idempotencyKey })
+      .catch((error: unknown) =>
+        log.warn({ err: error, ...which }, "could not delete a profile's test; the sweep will"),
+      );
+  }
+}
+
+/** Waits for a run's end; cancels it when the time is up, or the caller has gone, of which it then throws. */
+async function endOf(
+  teacher: Backends["teacher"],
+  started: GenerationRun,
+  profileTestMs: number,
+  gone: AbortSignal,
+): Promise<{ run: GenerationRun; timedOut: boolean }> {
+  const which = { projectId, id: started.run?.id ?? "" };
+  const timeout = AbortSignal.timeout(profileTestMs);
+  let run = started;
+  try {
+    const signal = AbortSignal.any([gone, timeout]);
+    for await (const now of teacher.watchGenerationRun(which, { signal, deadline: profileTestMs + stopMs })) run = now;
+    return { run, timedOut: false };
   } catch (error) {
     await teacher.cancelGenerationRun(which);
-    if (!(signal.reason instanceof DOMException && signal.reason.name === "TimeoutError")) throw error;
-    timedOut = true;
+    if (gone.aborted || !timeout.aborted) throw error;
   }
-  const results: Result[] = [];
-  for await (const batch of teacher.listResults(which)) results.push(...batch.results);
-  const calls: Call[] = [];
-  for await (const batch of teacher.listCalls(which)) calls.push(...batch.calls);
-  // The caller has it all now: prompt and reply go, what was paid stays on the account.
-  await teacher.deleteGenerationRuns({ projectId, keyPrefix: request.idempotencyKey });
-  const outcome = results[0]?.outcome;
+  // Its call is given up and counted before the run is final.
+  for await (const now of teacher.watchGenerationRun(which, { signal: gone, deadline: stopMs })) run = now;
+  return { run, timedOut: true };
+}
+
+/** @param timedOutMs after so long it was cancelled; 0 when it was not */
+function testResult(
+  teacher: string,
+  run: GenerationRun,
+  outcome: Result["outcome"],
+  calls: readonly Call[],
+  timedOutMs: number,
+  began: number,
+) {
   const parsed = outcome?.$case === "candidate" ? { parsed: outcome.value } : {};
-  const failure = failed(run, outcome, timedOut);
+  const failure = failed(run, outcome, timedOutMs);
   return {
     ok: failure === undefined,
-    teacher: request.teacherProfile,
-    generation_run_id: which.id,
+    teacher,
+    generation_run_id: run.run?.id ?? "",
     ...parsed,
     ...(failure === undefined ? {} : { error: failure }),
     calls: calls.map((call) => ({
@@ -203,11 +251,11 @@ async function testTeacher({ teacher }: Backends, request: StartGenerationRunReq
 }
 
 /** Why there is no row: the run's failure, an answer that never came, or a reply that is no row. */
-function failed({ run }: GenerationRun, outcome: Result["outcome"], timedOut: boolean) {
+function failed({ run }: GenerationRun, outcome: Result["outcome"], timedOutMs: number) {
   const named = (code: string, message: string) => ({ code, message, fix: fixFor(code) });
-  if (timedOut) {
+  if (timedOutMs > 0) {
     const waiting = run?.progress?.message ?? "";
-    return named("profile_test_timed_out", `No answer came within ${mostTestMs / 1_000} s. ${waiting}`.trim());
+    return named("profile_test_timed_out", `No answer came within ${timedOutMs / 1_000} s. ${waiting}`.trim());
   }
   if (run?.status !== RunStatus.SUCCEEDED) {
     return named(run?.failure?.code ?? "cancelled", run?.failure?.message ?? "The test was cancelled.");

@@ -20,6 +20,8 @@ export interface RouteContext {
   heartbeatMs: number;
   /** What callers must show; undefined where only this machine can call. */
   token?: string | undefined;
+  /** Longest that the test of a profile may take. */
+  profileTestMs: number;
 }
 
 export type App = FastifyInstance<

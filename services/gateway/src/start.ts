@@ -9,6 +9,7 @@ import { sharedToken } from "@tutelage/platform/token";
 import { z } from "zod";
 import { buildApp } from "./app.js";
 import { connectBackends } from "./backends.js";
+import { sweepProfileTests } from "./profiletestsweep.js";
 
 export const gatewaySettings = {
   TUTELAGE_HOME: serviceSettings.TUTELAGE_HOME,
@@ -33,6 +34,8 @@ export const gatewaySettings = {
     .default(1024 ** 3),
   /** Silence on an event stream after which a comment is sent. */
   GATEWAY_HEARTBEAT_MS: z.coerce.number().int().min(10).default(15_000),
+  /** Longest that the test of a profile may take: the retries of a usual one, and a first load of an embedded model. */
+  GATEWAY_PROFILE_TEST_MS: z.coerce.number().int().min(100).max(3_600_000).default(180_000),
 };
 
 export type GatewayConfig = Readonly<z.output<z.ZodObject<typeof gatewaySettings>>>;
@@ -53,9 +56,11 @@ export async function start(config: GatewayConfig, log: Logger): Promise<Running
     artifacts: new FileArtifactStore(config.ARTIFACT_ROOT ?? join(config.TUTELAGE_HOME, "artifacts")),
     maxImportBytes: config.GATEWAY_MAX_IMPORT_BYTES,
     heartbeatMs: config.GATEWAY_HEARTBEAT_MS,
+    profileTestMs: config.GATEWAY_PROFILE_TEST_MS,
     log,
     token,
   });
+  const stopSweeping = sweepProfileTests(backends, config.GATEWAY_PROFILE_TEST_MS, log);
   const colon = config.GATEWAY_LISTEN.lastIndexOf(":");
   const host = config.GATEWAY_LISTEN.slice(0, colon);
   await app.listen({ host: host.replace(/^\[|\]$/g, ""), port: Number(config.GATEWAY_LISTEN.slice(colon + 1)) });
@@ -64,6 +69,7 @@ export async function start(config: GatewayConfig, log: Logger): Promise<Running
     name: "gateway",
     address: `${host}:${port}`,
     stop: async () => {
+      await stopSweeping();
       await app.close();
       backends.close();
     },

@@ -70,3 +70,8 @@ export function comparedText({ input, messages }: Pick<Row, "input" | "messages"
   const turns = messages.filter(({ role }) => role !== "system");
   return (turns.length === 0 ? messages : turns).map(({ content }) => content).join("\n");
 }
+
+/** Characters of a row's input or turns, and its output. */
+export function textLength({ input, messages, output }: Pick<Row, "input" | "messages" | "output">): number {
+  return messages.reduce((sum, { content }) => sum + content.length, input.length + output.length);
+}

@@ -12,6 +12,28 @@ export function requirePageSize(pageSize: number): number {
 }
 
 /**
+ * What the items of a page may take, in bytes of their texts: well below what
+ * one message may have (grpc.ts), as texts are longer in it, and in JSON.
+ */
+export const maxPageBytes = 16 * 1024 * 1024;
+
+/**
+ * How many of these items one page shows: at least one, and then as many as
+ * are asked for and fit.
+ * @param bytes of each, in order
+ */
+export function fitting(bytes: readonly number[], pageSize: number, mostBytes = maxPageBytes): number {
+  let sum = 0;
+  let count = 0;
+  for (const own of bytes.slice(0, pageSize)) {
+    sum += own;
+    if (count > 0 && sum > mostBytes) break;
+    count += 1;
+  }
+  return count;
+}
+
+/**
  * A cursor names the listing it belongs to and the place of the last item given
  * out, so that items added meanwhile neither repeat nor shift a page. Empty when there are no more.
  */

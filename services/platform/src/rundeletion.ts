@@ -16,27 +16,31 @@ const pollMs = 100;
 /**
  * Hides all runs of a project whose idempotency key begins so, and gives their
  * ids. Throws unavailable when one does not stop.
+ * @param createdBefore only those that were started before
  */
 export async function hideRuns(
   { pool }: Pick<Database, "pool">,
   projectId: string,
   keyPrefix: string,
   signal: AbortSignal,
+  createdBefore?: Date,
 ): Promise<string[]> {
   if (keyPrefix === "") throw invalidField("key_prefix", "is empty; say how the keys of the runs to delete begin.");
-  const chosen = [projectId, keyPrefix];
+  const chosen = [projectId, keyPrefix, createdBefore ?? null];
+  const choice = `project_id = $1 and starts_with(idempotency_key, $2)
+    and ($3::timestamptz is null or created_at < $3::timestamptz)`;
   const until = Date.now() + stopPatienceMs;
   for (;;) {
     await pool.query(
       `update runs set cancel_requested = true, revision = revision + 1,
          status = case when status = 'QUEUED' then 'CANCELLED' else status end,
          finished_at = case when status = 'QUEUED' then now() else finished_at end
-       where project_id = $1 and starts_with(idempotency_key, $2) and status in ('QUEUED', 'RUNNING')
+       where ${choice} and status in ('QUEUED', 'RUNNING')
          and (status = 'QUEUED' or not cancel_requested)`,
       chosen,
     );
     const { rows } = await pool.query(
-      `select id from runs where project_id = $1 and starts_with(idempotency_key, $2)
+      `select id from runs where ${choice}
          and status in ('QUEUED', 'RUNNING') limit 1`,
       chosen,
     );
@@ -50,7 +54,7 @@ export async function hideRuns(
   }
   const hidden = await pool.query(
     `update runs set deleting_at = now()
-     where project_id = $1 and starts_with(idempotency_key, $2) and status not in ('QUEUED', 'RUNNING') returning id`,
+     where ${choice} and status not in ('QUEUED', 'RUNNING') returning id`,
     chosen,
   );
   return hidden.rows.map(({ id }) => id);

@@ -2,6 +2,7 @@
 import { Grader, type Row, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import { invalidField } from "./errors.js";
 import { requireFields } from "./extraction.js";
+import { requireStorable } from "./text.js";
 
 /** Least ROUGE-L F of a right answer, where a task does not say. */
 export const defaultRougeLThreshold = 0.5;
@@ -12,6 +13,7 @@ export function requireTask(task: Task | undefined, field = "task"): Task {
   if (task.kind === TaskKind.UNSPECIFIED) {
     throw invalidField(`${field}.kind`, "is not set; use classification, multiple_choice, math, text or extraction.");
   }
+  requireStorable(task, field);
   const places = task.promptTemplate.split("{input}").length - 1;
   // Rows that are conversations need none; who has the rows refuses an empty one for others.
   if (places !== 1 && task.promptTemplate !== "") {

@@ -2,14 +2,16 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "@tutelage/platform/log";
+import type { Budget } from "./budget.js";
 import { callDigest, seedOf } from "./digest.js";
 import type { Gate } from "./gate.js";
 import { type Outcome, rejection, storable } from "./outcome.js";
 import type { TeacherProfileSettings } from "./profile.js";
+import { type NewReservation, putReservation } from "./reservations.js";
 import { retryDelayMs } from "./retry.js";
 import type { GenerationLease, NewCall, Store } from "./store.js";
 import { type Answer, type Ask, type Reply, type Teacher, TeacherFailure } from "./teacher.js";
-import { completionTokenBound, costMicroUsd, promptTokenBound } from "./usage.js";
+import { costMicroUsd, tokenBounds } from "./usage.js";
 
 /** A teacher with the bound on its calls and the calls that are under way. */
 export interface ProfiledTeacher {
@@ -32,11 +34,17 @@ export interface Attempt {
 export interface CallSignals {
   /** Aborts when no new call may begin: cancelled, failed, lease lost, shutting down. */
   begin: AbortSignal;
-  /** Aborts when calls under way must be given up: they were let finish as long as possible. */
+  /** Aborts when calls under way must be given up: at once when cancelled, after a grace when shutting down. */
   end: AbortSignal;
   /** Resolves when the accelerator is ours. */
   hold(): Promise<void>;
 }
+
+/** What an attempt came to: its result is stored, the teacher gave no reply, or nothing more can be paid. */
+export type Settled = "stored" | "over_budget" | TeacherFailure;
+
+/** What one try came to. */
+type Made = { durationMs: number } & ({ answer: Answer } | { failure: TeacherFailure });
 
 export class Caller {
   constructor(
@@ -46,16 +54,18 @@ export class Caller {
   ) {}
 
   /**
-   * Settles one attempt: its result is stored when this returns. The failure
-   * is returned when the teacher gave no reply. Throws a fatal TeacherFailure,
-   * and the signal's reason when `begin` aborts before there is a result.
+   * Settles one attempt: its result is stored when this returns, unless the
+   * budget has not enough left for its next try. The failure is returned when
+   * the teacher gave no reply. Throws a fatal TeacherFailure, and the signal's
+   * reason when `begin` aborts before there is a result.
    */
   async settle(
     lease: GenerationLease,
     { profile, teacher, gate, underWay }: ProfiledTeacher,
     attempt: Attempt,
+    budget: Budget,
     signals: CallSignals,
-  ): Promise<TeacherFailure | undefined> {
+  ): Promise<Settled> {
     const { projectId } = lease.run;
     const digest = callDigest({
       projectId,
@@ -70,7 +80,7 @@ export class Caller {
       await same.catch(() => {});
       signals.begin.throwIfAborted();
     }
-    const settling = this.settleDigest(lease, { profile, teacher, gate }, attempt, digest, signals);
+    const settling = this.settleDigest(lease, { profile, teacher, gate }, attempt, digest, budget, signals);
     underWay.set(key, settling);
     try {
       return await settling;
@@ -84,24 +94,41 @@ export class Caller {
     { profile, teacher, gate }: Omit<ProfiledTeacher, "underWay">,
     attempt: Attempt,
     digest: string,
+    budget: Budget,
     signals: CallSignals,
-  ): Promise<TeacherFailure | undefined> {
+  ): Promise<Settled> {
     const place = { position: attempt.position, attempt: attempt.number, rowId: attempt.rowId };
     const stored = await this.store.answered(lease.run.projectId, digest);
     if (stored !== undefined) {
       const outcome = attempt.read(stored.reply);
-      if (await this.store.record(lease, { ...place, callId: stored.callId, reused: true, outcome })) return undefined;
+      if (await this.store.record(lease, { ...place, callId: stored.callId, reused: true, outcome })) return "stored";
     }
     await signals.hold();
+    const reserved = this.reservation(lease, profile, attempt.ask, digest);
     for (let retry = 0; ; retry += 1) {
-      const made = await gate.run(signals.begin, () => this.call(teacher, attempt.ask, digest, signals.end));
-      const call = this.entry(lease, profile, attempt.ask, digest, made);
-      // The ledger says what happened, whoever holds the run by now: a reply that is paid for is never dropped.
-      await this.store.keep(call);
+      if (!(await budget.reserve(reserved.costMicroUsd, signals.begin))) return "over_budget";
+      const callId = randomUUID();
+      let call: NewCall | undefined;
+      let made: Made;
+      try {
+        made = await gate.run(signals.begin, async () => {
+          await putReservation(lease, { ...reserved, callId });
+          if (signals.begin.aborted) {
+            await this.store.dropReservation(reserved.projectId, callId);
+            throw signals.begin.reason;
+          }
+          return await this.call(teacher, attempt.ask, digest, signals.end);
+        });
+        call = this.entry(profile, { ...reserved, callId }, made);
+        // The ledger says what happened, whoever holds the run by now: a reply that is paid for is never dropped.
+        await this.store.keep(call);
+      } finally {
+        budget.settle(reserved.costMicroUsd, call?.costMicroUsd);
+      }
       if ("answer" in made) {
         const outcome = attempt.read(made.answer.reply);
         await this.store.record(lease, { ...place, callId: call.id, reused: false, outcome });
-        return undefined;
+        return "stored";
       }
       const { failure } = made;
       this.log.warn({ runId: lease.run.id, code: failure.code, retry, profile: profile.name }, "teacher call failed");
@@ -121,12 +148,7 @@ export class Caller {
     }
   }
 
-  private async call(
-    teacher: Teacher,
-    ask: Ask,
-    digest: string,
-    signal: AbortSignal,
-  ): Promise<{ durationMs: number } & ({ answer: Answer } | { failure: TeacherFailure })> {
+  private async call(teacher: Teacher, ask: Ask, digest: string, signal: AbortSignal): Promise<Made> {
     const began = performance.now();
     const elapsed = () => Math.round(performance.now() - began);
     try {
@@ -138,34 +160,40 @@ export class Caller {
     }
   }
 
-  /** The call's line in the ledger. */
-  private entry(
+  /** What is set aside for each try. */
+  private reservation(
     lease: GenerationLease,
     profile: TeacherProfileSettings,
     ask: Ask,
     digest: string,
-    made: Awaited<ReturnType<Caller["call"]>>,
-  ): NewCall {
-    const tokens =
-      "answer" in made
-        ? { promptTokens: made.answer.reply.promptTokens, completionTokens: made.answer.reply.completionTokens }
-        : // What came of it is unknown, so the most that it can have cost counts.
-          made.failure.maybeBilled
-          ? { promptTokens: promptTokenBound(ask), completionTokens: completionTokenBound(ask) }
-          : { promptTokens: 0, completionTokens: 0 };
+  ): Omit<NewReservation, "callId"> {
+    const bounds = tokenBounds(ask);
     return {
-      id: randomUUID(),
       projectId: lease.run.projectId,
       runId: lease.run.id,
       requestDigest: digest,
       teacherProfile: profile.name,
       model: profile.model,
       prompt: storable(promptText(ask)),
+      ...bounds,
+      costMicroUsd: costMicroUsd(bounds, pricesOf(profile)),
+    };
+  }
+
+  /** The call's line in the ledger. */
+  private entry(profile: TeacherProfileSettings, { callId, ...reserved }: NewReservation, made: Made): NewCall {
+    const tokens =
+      "answer" in made
+        ? { promptTokens: made.answer.reply.promptTokens, completionTokens: made.answer.reply.completionTokens }
+        : // What came of it is unknown, so the most that it can have cost counts.
+          made.failure.maybeBilled
+          ? { promptTokens: reserved.promptTokens, completionTokens: reserved.completionTokens }
+          : { promptTokens: 0, completionTokens: 0 };
+    return {
+      ...reserved,
+      id: callId,
       ...tokens,
-      costMicroUsd: costMicroUsd(tokens, {
-        promptMicroUsdPerMillionTokens: profile.prices.prompt_micro_usd_per_million_tokens,
-        completionMicroUsdPerMillionTokens: profile.prices.completion_micro_usd_per_million_tokens,
-      }),
+      costMicroUsd: costMicroUsd(tokens, pricesOf(profile)),
       durationMs: made.durationMs,
       finishedAt: new Date(),
       ...("answer" in made
@@ -178,6 +206,13 @@ export class Caller {
           }),
     };
   }
+}
+
+function pricesOf({ prices }: TeacherProfileSettings) {
+  return {
+    promptMicroUsdPerMillionTokens: prices.prompt_micro_usd_per_million_tokens,
+    completionMicroUsdPerMillionTokens: prices.completion_micro_usd_per_million_tokens,
+  };
 }
 
 /** The prompt as sent: text, or messages and score items as JSON. */

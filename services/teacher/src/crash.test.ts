@@ -6,7 +6,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { connect, watchDeadlineMs } from "@tutelage/platform/grpc";
 import { RunStatus } from "@tutelage/proto/run/v1/run";
-import { type GenerationRun, TeacherServiceDefinition } from "@tutelage/proto/teacher/v1/teacher";
+import {
+  type Call,
+  type GenerationBudget,
+  type GenerationRun,
+  TeacherServiceDefinition,
+} from "@tutelage/proto/teacher/v1/teacher";
 import { expect, test } from "vitest";
 import { testDatabaseUrl } from "../../../tests/support/database.js";
 import { startTeacherServer } from "../../../tests/support/teacher-server.js";
@@ -15,9 +20,8 @@ import { order, profileYaml, row, writeRequest } from "./service.fixture.js";
 const concurrency = 3;
 const orders = 20;
 
-test("after kill -9 in the middle of a run only the calls that were in flight are paid again", {
-  timeout: 60_000,
-}, async () => {
+/** Runs 20 orders and kills the service with its eighth call; gives the run as its successor ended it. */
+async function killedInTheMiddle(budget?: GenerationBudget) {
   const server = await startTeacherServer({ delayMs: 100 });
   const home = await mkdtemp(join(tmpdir(), "tutelage-teacher-crash-"));
   const profiles = join(home, "profiles.yaml");
@@ -42,12 +46,13 @@ test("after kill -9 in the middle of a run only the calls that were in flight ar
 
   const first = await startProcess();
   const firstClient = connect(TeacherServiceDefinition, first.address);
-  const started = await firstClient.startGenerationRun(
-    writeRequest(
+  const started = await firstClient.startGenerationRun({
+    ...writeRequest(
       "chat",
       Array.from({ length: orders }, (_, index) => order(row(`k${index}`, `seat ${index} to Pisa`, "book_flight"))),
     ),
-  );
+    budget,
+  });
   await expect.poll(() => server.calls.length, { timeout: 10_000, interval: 10 }).toBeGreaterThan(7);
   first.child.kill("SIGKILL");
   await once(first.child, "exit");
@@ -62,16 +67,55 @@ test("after kill -9 in the middle of a run only the calls that were in flight ar
   for await (const now of client.watchGenerationRun(request, { deadline: watchDeadlineMs })) run = now;
   expect(run.run?.status).toBe(RunStatus.SUCCEEDED);
   expect(run.run?.fence).toBe(2);
-  expect(run.results).toBe(orders);
-  expect(run.usage?.calls).toBe(orders);
-  expect(server.calls.length).toBeLessThanOrEqual(orders + concurrency);
-  // Results stand in the order of the orders, whoever made them.
   const rowIds: string[] = [];
   for await (const { results } of client.listResults(request)) rowIds.push(...results.map(({ rowId }) => rowId));
-  expect(rowIds).toEqual(Array.from({ length: orders }, (_, index) => `k${index}`));
+  const calls: Call[] = [];
+  for await (const batch of client.listCalls(request)) calls.push(...batch.calls);
   client.close();
   second.child.kill("SIGTERM");
   await once(second.child, "exit");
   await server.stop();
   await rm(home, { recursive: true, force: true });
+  return { run, rowIds, calls, sent: server.calls };
+}
+
+test("after kill -9 in the middle of a run only the calls that were in flight are paid again, and all count", {
+  timeout: 60_000,
+}, async () => {
+  const { run, rowIds, calls, sent } = await killedInTheMiddle();
+  expect(run.results).toBe(orders);
+  expect(sent.length).toBeLessThanOrEqual(orders + concurrency);
+  const lost = calls.filter(({ errorCode }) => errorCode === "in_flight_at_crash");
+  expect(calls).toHaveLength(orders + lost.length);
+  expect(lost.length).toBeGreaterThan(0);
+  expect(lost.length).toBeLessThanOrEqual(concurrency);
+  // Each was noted before it was sent; one may not have been sent any more.
+  expect(calls.length).toBeGreaterThanOrEqual(sent.length);
+  for (const call of lost) {
+    expect(call).toMatchObject({ status: "failed", completionTokens: 1_024 });
+    expect(call.promptTokens).toBeGreaterThan(call.prompt.length / 2);
+    expect(call.costMicroUsd).toBe(call.promptTokens + 2 * 1_024);
+  }
+  expect(run.usage?.costMicroUsd).toBe(calls.reduce((sum, call) => sum + call.costMicroUsd, 0));
+  // Results stand in the order of the orders, whoever made them.
+  expect(rowIds).toEqual(Array.from({ length: orders }, (_, index) => `k${index}`));
+});
+
+test("a budget of calls holds across kill -9: what was in flight is spent", { timeout: 60_000 }, async () => {
+  const { run, calls, sent } = await killedInTheMiddle({ calls: 15 });
+  expect(sent.length).toBeLessThanOrEqual(15);
+  expect(calls).toHaveLength(15);
+  const lost = calls.filter(({ errorCode }) => errorCode === "in_flight_at_crash").length;
+  expect(lost).toBeGreaterThan(0);
+  expect(run).toMatchObject({ results: 15 - lost, budgetExhausted: true, ordersLeft: orders - 15 + lost });
+});
+
+test("a budget of money holds across kill -9", { timeout: 60_000 }, async () => {
+  const most = 11_000;
+  const { run, sent } = await killedInTheMiddle({ costMicroUsd: most });
+  expect(run.usage?.costMicroUsd).toBeLessThanOrEqual(most);
+  expect(run.budgetExhausted).toBe(true);
+  // By the server's count of tokens, at 1 and 2 micro-USD; a reply has fewer than 60.
+  const billed = sent.reduce((sum, { prompt }) => sum + Math.ceil(prompt.length / 4) + 2 * 60, 0);
+  expect(billed).toBeLessThanOrEqual(most);
 });

@@ -6,8 +6,9 @@ import pg from "pg";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { startTeacherServer, type TeacherServer } from "../../../tests/support/teacher-server.js";
 import { until } from "../../../tests/support/waiting.js";
+import { settleEarlierHolders } from "./reservations.js";
 import { type Fixture, order, profileYaml, row, startFixture, writeRequest } from "./service.fixture.js";
-import { Store } from "./store.js";
+import { type GenerationLease, Store } from "./store.js";
 
 let server: TeacherServer;
 let fixture: Fixture;
@@ -36,7 +37,7 @@ const waitingFor = (statement: string) =>
 const left = async (): Promise<Record<string, number>> =>
   (
     await admin.query(
-      `select ${["runs", "calls", "results", "ledger"].map((name) => `(select count(*)::int from teacher.${name}) as ${name}`).join(", ")}`,
+      `select ${["runs", "calls", "results", "ledger", "reservations"].map((name) => `(select count(*)::int from teacher.${name}) as ${name}`).join(", ")}`,
     )
   ).rows[0];
 const usage = () => fixture.client.getProjectUsage({ projectId: "p" });
@@ -52,6 +53,7 @@ test("every table is counted here", async () => {
     "applied_migrations",
     "calls",
     "ledger",
+    "reservations",
     "results",
     "runs",
   ]);
@@ -63,7 +65,7 @@ test("a run goes with results and calls, and leaves numbers: no word of prompt o
   expect(before).toMatchObject({ calls: 2, reusedCalls: 0 });
   expect(before.costMicroUsd).toBeGreaterThan(0);
   expect((await remove("a/")).counts).toEqual({ generation_runs: 1, teacher_results: 2, teacher_calls: 2 });
-  expect(await left()).toEqual({ runs: 0, calls: 0, results: 0, ledger: 2 });
+  expect(await left()).toEqual({ runs: 0, calls: 0, results: 0, ledger: 2, reservations: 0 });
   expect(await usage()).toEqual(before);
   const { rows } = await admin.query("select l::text as text from teacher.ledger l");
   for (const { text } of rows) expect(text).not.toMatch(/Kiruna|dawn|choices|book_flight/);
@@ -79,7 +81,7 @@ test("a reply that another run reused lives as long as that run, and is not paid
   const results = await fixture.results(second);
   const before = await usage();
   expect((await remove("a/")).counts).toEqual({ generation_runs: 1, teacher_results: 2 });
-  expect(await left()).toEqual({ runs: 1, calls: 2, results: 2, ledger: 0 });
+  expect(await left()).toEqual({ runs: 1, calls: 2, results: 2, ledger: 0, reservations: 0 });
   expect(await fixture.results(second)).toEqual(results);
   // Its own account is what it was: the calls are not booked on it.
   const view = await fixture.client.getGenerationRun({ projectId: "p", id: second.run?.id ?? "" });
@@ -91,7 +93,7 @@ test("a reply that another run reused lives as long as that run, and is not paid
   await remove("b/");
   expect(await left()).toMatchObject({ calls: 2, ledger: 0 });
   expect((await remove("c/")).counts).toEqual({ generation_runs: 1, teacher_results: 2, teacher_calls: 2 });
-  expect(await left()).toEqual({ runs: 0, calls: 0, results: 0, ledger: 2 });
+  expect(await left()).toEqual({ runs: 0, calls: 0, results: 0, ledger: 2, reservations: 0 });
   expect({ ...(await usage()), reusedCalls: 0 }).toEqual({ ...before, reusedCalls: 0 });
   await admin.query("truncate teacher.ledger");
 });
@@ -136,9 +138,9 @@ test("a reply that another run reuses in the middle of its deletion stays", asyn
   await blocker.query("commit");
   await blocker.end();
   expect((await removing).counts).toEqual({ generation_runs: 1, teacher_results: 1 });
-  expect(await left()).toEqual({ runs: 1, calls: 1, results: 1, ledger: 0 });
+  expect(await left()).toEqual({ runs: 1, calls: 1, results: 1, ledger: 0, reservations: 0 });
   await remove("h/");
-  expect(await left()).toEqual({ runs: 0, calls: 0, results: 0, ledger: 1 });
+  expect(await left()).toEqual({ runs: 0, calls: 0, results: 0, ledger: 1, reservations: 0 });
   await admin.query("truncate teacher.ledger");
 });
 
@@ -170,7 +172,7 @@ test("a call that ends after its run was deleted leaves its numbers only", async
   await store.keep(call);
   await store.keep(call);
   await database.close();
-  expect(await left()).toEqual({ runs: 0, calls: 0, results: 0, ledger: 1 });
+  expect(await left()).toEqual({ runs: 0, calls: 0, results: 0, ledger: 1, reservations: 0 });
   expect(await usage()).toMatchObject({ calls: 1, promptTokens: 3, completionTokens: 4, costMicroUsd: 11 });
   await admin.query("truncate teacher.ledger");
 });
@@ -179,12 +181,12 @@ test("a run at work is stopped first, and the calls that it was making are on th
   server.options.delayMs = 300;
   const asked = server.calls.length;
   const run = await fixture.client.startGenerationRun(asking("w/one", "a sleeper to Narvik", 2));
-  await until(() => server.calls.length > asked);
+  await until(() => server.calls.length === asked + 2);
   expect((await remove("w/")).counts).toMatchObject({ generation_runs: 1 });
   await expect(fixture.client.getGenerationRun({ projectId: "p", id: run.run?.id ?? "" })).rejects.toMatchObject({
     code: "not_found",
   });
-  expect(await left()).toEqual({ runs: 0, calls: 0, results: 0, ledger: server.calls.length - asked });
+  expect(await left()).toEqual({ runs: 0, calls: 0, results: 0, ledger: 2, reservations: 0 });
   await admin.query("truncate teacher.ledger");
 });
 
@@ -195,9 +197,112 @@ test("a deletion that died is not seen half, and the next call goes on", async (
   await expect(fixture.client.getGenerationRun(which)).rejects.toMatchObject({ code: "not_found" });
   await expect(fixture.results(run)).rejects.toMatchObject({ code: "not_found" });
   await remove("d/");
-  expect(await left()).toEqual({ runs: 0, calls: 0, results: 0, ledger: 2 });
+  expect(await left()).toEqual({ runs: 0, calls: 0, results: 0, ledger: 2, reservations: 0 });
   await expect(remove("")).rejects.toMatchObject({ fields: [{ field: "key_prefix" }] });
   await expect(fixture.client.getProjectUsage({ projectId: "" })).rejects.toMatchObject({
     fields: [{ field: "project_id" }],
   });
+});
+
+test("a run that is cancelled gives its calls up at once, counts them in full, and can be deleted", async () => {
+  server.options.behave = ({ prompt }) => (prompt.includes("Narvik") ? { kind: "hang" } : undefined);
+  const started = await fixture.client.startGenerationRun(asking("slow/one", "a sleeper to Narvik"));
+  const asked = server.calls.length;
+  await until(async () => server.calls.length === asked + 2);
+  const began = performance.now();
+  await fixture.client.cancelGenerationRun({ projectId: "p", id: started.run?.id ?? "" });
+  const ended = await fixture.ended(started);
+  // The profile's timeout_ms is a minute.
+  expect(performance.now() - began).toBeLessThan(10_000);
+  expect(ended.run?.status).toBe(RunStatus.CANCELLED);
+  const calls = await fixture.calls(ended);
+  expect(calls.map(({ status, errorCode }) => [status, errorCode])).toEqual([
+    ["failed", "call_stopped"],
+    ["failed", "call_stopped"],
+  ]);
+  for (const call of calls) expect(call.costMicroUsd).toBe(call.promptTokens + 2 * 1_024);
+  expect(ended.usage?.costMicroUsd).toBe(calls.reduce((sum, call) => sum + call.costMicroUsd, 0));
+  expect((await remove("slow/")).counts).toEqual({ generation_runs: 1, teacher_calls: 2 });
+  server.options.behave = undefined;
+  await admin.query("truncate teacher.ledger");
+});
+
+test("what a dead holder had under way is counted when its run is deleted, or cancelled before anyone took it over", async () => {
+  const put = async (key: string) => {
+    const { run } = await fixture.run(asking(key, `a lift to ${key}`, 1));
+    await admin.query(
+      `insert into teacher.reservations (call_id, project_id, run_id, fence, request_digest, teacher_profile, model, prompt,
+         prompt_tokens, completion_tokens, cost_micro_usd)
+       values (gen_random_uuid(), 'p', $1, 1, 'digest', 'chat', 'test-model', 'a prompt', 7, 8, 23)`,
+      [run?.id],
+    );
+    return run?.id ?? "";
+  };
+  await put("dead/one");
+  expect((await usage()).calls).toBe(1);
+  await remove("dead/");
+  expect(await left()).toEqual({ runs: 0, calls: 0, results: 0, ledger: 2, reservations: 0 });
+  expect((await usage()).calls).toBe(2);
+  const id = await put("dead/two");
+  // As a killed process leaves it.
+  await admin.query(
+    "update teacher.runs set status = 'RUNNING', finished_at = null, cancel_requested = true, lease_until = now() where id = $1",
+    [id],
+  );
+  const ended = await fixture.ended(await fixture.client.getGenerationRun({ projectId: "p", id }));
+  expect(ended.run?.status).toBe(RunStatus.CANCELLED);
+  expect((await fixture.calls(ended)).map(({ errorCode }) => errorCode)).toEqual(["", "in_flight_at_crash"]);
+  expect(await left()).toMatchObject({ reservations: 0 });
+  await remove("dead/");
+  await admin.query("truncate teacher.ledger");
+});
+
+test("the reply of a holder that only hung takes the place of the call that its successor counted", async () => {
+  const database = await openDatabase({
+    url: fixture.databaseUrl,
+    schema: "teacher",
+    log: createLog("test", "fatal"),
+    hasRuns: true,
+  });
+  const { run } = await fixture.run(asking("hung/one", "a slow boat to Bergen", 1));
+  const runId = run?.id ?? "";
+  const id = crypto.randomUUID();
+  await admin.query(
+    `insert into teacher.reservations (call_id, project_id, run_id, fence, request_digest, teacher_profile, model, prompt,
+       prompt_tokens, completion_tokens, cost_micro_usd)
+     values ($1, 'p', $2, 1, 'digest', 'chat', 'test-model', 'a prompt', 700, 800, 2300)`,
+    [id, runId],
+  );
+  const shown = async () =>
+    (
+      await admin.query(
+        "select status, error_code, cost_micro_usd::int as cost from teacher.calls where run_id = $1 order by sequence",
+        [runId],
+      )
+    ).rows.at(-1);
+  const holder = (fence: number) => ({ run: { projectId: "p", id: runId }, fence }) as GenerationLease;
+  await settleEarlierHolders(database, holder(1));
+  expect(await shown()).toMatchObject({ status: "answered" });
+  expect(await left()).toMatchObject({ calls: 1, reservations: 1 });
+  await settleEarlierHolders(database, holder(2));
+  expect(await shown()).toEqual({ status: "failed", error_code: "in_flight_at_crash", cost: 2_300 });
+  const call = {
+    ...{ id, projectId: "p", runId, requestDigest: "digest", teacherProfile: "chat", model: "test-model" },
+    ...{
+      status: "answered" as const,
+      errorCode: "",
+      prompt: "a prompt",
+      rawReply: "{}",
+      reply: { text: "late" } as never,
+    },
+    ...{ promptTokens: 7, completionTokens: 8, costMicroUsd: 23, durationMs: 5, finishedAt: new Date() },
+  };
+  const store = new Store(database);
+  await store.keep(call);
+  await store.keep({ ...call, costMicroUsd: 99 });
+  expect(await shown()).toEqual({ status: "answered", error_code: "", cost: 23 });
+  expect(await left()).toMatchObject({ calls: 2, reservations: 0 });
+  await database.close();
+  await remove("hung/");
+  await admin.query("truncate teacher.ledger");
 });

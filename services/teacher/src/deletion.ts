@@ -14,9 +14,10 @@ export async function deleteGenerationRuns(
   projectId: string,
   keyPrefix: string,
   signal: AbortSignal,
+  createdBefore?: Date,
 ): Promise<Removal> {
   const count = new RemovalCount();
-  for (const runId of await hideRuns(database, projectId, keyPrefix, signal)) {
+  for (const runId of await hideRuns(database, projectId, keyPrefix, signal, createdBefore)) {
     for (let tries = 1; ; tries += 1) {
       try {
         const removed = await database.drizzle.transaction((transaction) => deleteRun(transaction, projectId, runId));

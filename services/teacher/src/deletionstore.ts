@@ -27,6 +27,15 @@ export async function deleteRun(transaction: Transaction, projectId: string, run
       and not exists (select 1 from results o where o.project_id = ${projectId} and o.call_id = c.id
         and o.run_id <> ${runId})
     returning call_id`);
+  // Of a run that was handed back before its holder could count what a dead one had sent.
+  await transaction.execute(sql`
+    insert into ledger (call_id, project_id, run_id, teacher_profile, model, status, prompt_tokens, completion_tokens,
+      cost_micro_usd, duration_ms, finished_at)
+    select call_id, project_id, run_id, teacher_profile, model, 'failed', prompt_tokens, completion_tokens,
+      cost_micro_usd, 0, now()
+    from reservations where project_id = ${projectId} and run_id = ${runId}
+    on conflict do nothing`);
+  await transaction.execute(sql`delete from reservations where project_id = ${projectId} and run_id = ${runId}`);
   const results = await transaction.execute(
     sql`delete from results where project_id = ${projectId} and run_id = ${runId}`,
   );

@@ -126,6 +126,7 @@ test("the model in the Python packages writes and labels, holding the student's 
   const again = await fixture.run({
     ...labelRequest("gemma", [...rows].reverse()),
     replicateSeed: 0,
+    budget: undefined,
     projectId: "other",
   });
   const reversed = (await fixture.results(again)).map(({ outcome }) => outcome?.$case === "labeling" && outcome.value);

@@ -95,6 +95,27 @@ test("retries are bounded, and the attempt is then rejected as the provider's er
   expect(calls.every(({ costMicroUsd }) => costMicroUsd > 0)).toBe(true);
 });
 
+test.each<[TeacherBehaviour, boolean]>([
+  [{ kind: "status", status: 500 }, true],
+  [{ kind: "status", status: 502 }, true],
+  [{ kind: "status", status: 408 }, true],
+  [{ kind: "reset-midway" }, true],
+  [{ kind: "status", status: 503 }, false],
+  [{ kind: "status", status: 429, headers: { "retry-after": "0" } }, false],
+  [{ kind: "status", status: 409 }, false],
+])(
+  "after %j the model may have worked: %s; then all that was set aside counts, else nothing",
+  async (behaviour, may) => {
+    onceBadly(behaviour);
+    const { calls } = await runOnce();
+    expect(calls.map(({ status }) => status)).toEqual(["failed", "answered"]);
+    const [failed] = calls;
+    expect(failed?.completionTokens).toBe(may ? 1_024 : 0);
+    expect(failed?.costMicroUsd).toBe((failed?.promptTokens ?? 0) + 2 * (failed?.completionTokens ?? 0));
+    expect((failed?.promptTokens ?? 0) > 0).toBe(may);
+  },
+);
+
 test("a failed call may be made again by a later run", async () => {
   server.options.behave = () => ({ kind: "status", status: 500 });
   const orders = [order(row("again", "flight again to Metz", "book_flight"), { maxAttempts: 1 })];

@@ -2,6 +2,7 @@
 import { invalidField } from "@tutelage/platform/errors";
 import { readFields, requireFields } from "@tutelage/platform/extraction";
 import { requireProject } from "@tutelage/platform/project";
+import { requireStorable } from "@tutelage/platform/text";
 import { type Row, Split, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import type { StartGenerationRunRequest, WriteOrder } from "@tutelage/proto/teacher/v1/teacher";
 import type { PromptForm } from "./prompt.js";
@@ -14,10 +15,17 @@ const maxExampleRows = 10_000;
 
 /** Throws invalid_argument for the first field that is wrong. */
 export function checkStartRequest(request: StartGenerationRunRequest): void {
+  checkMeaning(request);
+  requireStorable(request, "");
+}
+
+function checkMeaning(request: StartGenerationRunRequest): void {
   requireProject(request.projectId);
   if (request.teacherProfile === "") throw invalidField("teacher_profile", "must name a teacher profile");
   if (!Number.isSafeInteger(request.replicateSeed))
     throw invalidField("replicate_seed", "must be a whole number below 2^53");
+  checkBudget("budget.calls", request.budget?.calls);
+  checkBudget("budget.cost_micro_usd", request.budget?.costMicroUsd);
   const task = request.task;
   if (task === undefined) throw invalidField("task", "is missing");
   checkTask(task);
@@ -113,6 +121,11 @@ function checkText(row: Row, field: string): void {
 function checkCharacters(text: string, field: string): void {
   if (text.includes("\0")) throw invalidField(field, "holds a NUL character; remove it");
   if (text.length > maxRowCharacters) throw invalidField(field, `has more than ${maxRowCharacters} characters`);
+}
+
+function checkBudget(field: string, most: number | undefined): void {
+  if (most === undefined || (Number.isSafeInteger(most) && most >= 0)) return;
+  throw invalidField(field, `must be a whole number from 0 to 2^53 - 1, or unset for no bound; not ${most}`);
 }
 
 function checkLength(field: string, length: number, min: number, max: number): void {

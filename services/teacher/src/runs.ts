@@ -1,15 +1,18 @@
 /** The worker of generation runs. */
-
+import { setMaxListeners } from "node:events";
+import type { Database } from "@tutelage/platform/database";
 import { TutelageError } from "@tutelage/platform/errors";
 import type { Logger } from "@tutelage/platform/log";
-import { TryLater } from "@tutelage/platform/runs";
+import { RunCancelled, TryLater } from "@tutelage/platform/runs";
+import { Budget } from "./budget.js";
 import { Caller, type CallSignals, type ProfiledTeacher } from "./caller.js";
 import type { Outcome } from "./outcome.js";
+import { settleEarlierHolders, spentBy } from "./reservations.js";
 import { Slot, type SlotClient } from "./slot.js";
 import type { GenerationLease, Store } from "./store.js";
 import { TeacherFailure } from "./teacher.js";
 import type { Teachers } from "./teachers.js";
-import { type Job, jobsOf, nextAttempts } from "./work.js";
+import { type GenerationState, type Job, jobsOf, nextAttempts } from "./work.js";
 
 /** Attempts in a row that got no reply at all before the teacher counts as down. */
 const maxFailuresInRow = 10;
@@ -18,6 +21,7 @@ const shutdownGraceMs = 4_000;
 const reportMs = 300;
 
 export interface GenerationDependencies {
+  database: Database;
   store: Store;
   teachers: Teachers;
   log: Logger;
@@ -26,11 +30,19 @@ export interface GenerationDependencies {
   shutdown: AbortSignal;
 }
 
-/** Works off one run. What was stored before, by this holder or an earlier one, is not asked again. */
-export async function generate(lease: GenerationLease, dependencies: GenerationDependencies): Promise<object> {
-  const { store, teachers, log } = dependencies;
+/**
+ * Works off one run, as far as its budget goes. What was stored before, by this
+ * holder or an earlier one, is not asked again.
+ */
+export async function generate(
+  lease: GenerationLease,
+  dependencies: GenerationDependencies,
+): Promise<{ state: GenerationState }> {
+  const { database, store, teachers, log } = dependencies;
   const teacher = teachers.get(lease.run.request.teacherProfile);
   const jobs = jobsOf(lease.run.request, teacher.profile);
+  await settleEarlierHolders(database, lease);
+  const budget = new Budget(lease.run.request.budget, await spentBy(database, lease.run.projectId, lease.run.id));
   const made = await store.outcomes(lease.run.projectId, lease.run.id);
   const slot = new Slot(
     teacher.profile.provider === "embedded" ? dependencies.slotClient : undefined,
@@ -42,33 +54,51 @@ export async function generate(lease: GenerationLease, dependencies: GenerationD
   const giveUpLater = () => setTimeout(() => given.abort(), shutdownGraceMs).unref();
   dependencies.shutdown.addEventListener("abort", giveUpLater, { once: true });
   if (dependencies.shutdown.aborted) giveUpLater();
+  // Whoever cancels does not wait for a slow teacher.
+  const giveUpIfCancelled = () => {
+    if (lease.signal.reason instanceof RunCancelled) given.abort();
+  };
+  lease.signal.addEventListener("abort", giveUpIfCancelled, { once: true });
+  giveUpIfCancelled();
   const begin = AbortSignal.any([lease.signal, failed.signal, slot.lost.signal]);
+  // As many listeners as there are calls at once.
+  setMaxListeners(0, begin, given.signal);
   const signals: CallSignals = { begin, end: given.signal, hold: () => slot.hold(begin) };
   const progress = reporter(lease, jobs, made);
   let failuresInRow = 0;
   let failure: unknown;
+  let ordersLeft = 0;
 
-  const attempt = async (job: Job, number: number, outcomes: Map<number, Outcome>, caller: Caller) => {
+  /** False when there was not enough left in the budget. */
+  const attempt = async (
+    job: Job,
+    number: number,
+    outcomes: Map<number, Outcome>,
+    caller: Caller,
+  ): Promise<boolean> => {
     const { ask, read } = job.attempt(number);
     const seen = (reply: Parameters<typeof read>[0]) => {
       const outcome = read(reply);
       outcomes.set(number, outcome);
       return outcome;
     };
-    const unanswered = await caller.settle(
+    const settled = await caller.settle(
       lease,
       teacher,
       { position: job.position, rowId: job.rowId, number, ask, read: seen },
+      budget,
       signals,
     );
-    if (unanswered === undefined) {
+    if (settled === "over_budget") return false;
+    if (settled === "stored") {
       failuresInRow = 0;
-      return;
+      return true;
     }
     outcomes.set(number, { $case: "rejection", value: { code: "provider_error", message: "", rawReply: "" } });
     // A question that the teacher refuses (too long, a bad request) says nothing about the others.
-    if (unanswered.retryable) failuresInRow += 1;
-    if (failuresInRow >= maxFailuresInRow) throw unanswered;
+    if (settled.retryable) failuresInRow += 1;
+    if (failuresInRow >= maxFailuresInRow) throw settled;
+    return true;
   };
 
   const caller = new Caller(store, log);
@@ -77,7 +107,12 @@ export async function generate(lease: GenerationLease, dependencies: GenerationD
     for (;;) {
       const numbers = nextAttempts(job, outcomes);
       if (numbers.length === 0) return;
-      await allSettled(numbers.map((number) => attempt(job, number, outcomes, caller)));
+      const asked = await allSettled(numbers.map((number) => attempt(job, number, outcomes, caller)));
+      // The next order is looked at all the same: its reply may be stored, and cost nothing.
+      if (asked.includes(false)) {
+        ordersLeft += 1;
+        return;
+      }
     }
   };
 
@@ -105,16 +140,18 @@ export async function generate(lease: GenerationLease, dependencies: GenerationD
   } finally {
     slot.release();
     dependencies.shutdown.removeEventListener("abort", giveUpLater);
+    lease.signal.removeEventListener("abort", giveUpIfCancelled);
     await progress.stop();
   }
-  return {};
+  return { state: { budgetExhausted: budget.exhausted, ordersLeft } };
 }
 
 /** Waits for all, then throws the first error: no call is left under way when this returns. */
-async function allSettled(works: Promise<void>[]): Promise<void> {
-  for (const settled of await Promise.allSettled(works)) {
+async function allSettled<Value>(works: Promise<Value>[]): Promise<Value[]> {
+  return (await Promise.allSettled(works)).map((settled) => {
     if (settled.status === "rejected") throw settled.reason;
-  }
+    return settled.value;
+  });
 }
 
 function asRunFailure(error: unknown, { profile }: ProfiledTeacher): unknown {

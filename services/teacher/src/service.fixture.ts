@@ -81,6 +81,7 @@ export function writeRequest(teacherProfile: string, orders: WriteOrder[]): Star
     task,
     work: { $case: "write", value: { orders } },
     replicateSeed: 0,
+    budget: undefined,
   };
 }
 

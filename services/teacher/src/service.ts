@@ -13,12 +13,12 @@ import { scoresLabels } from "./profile.js";
 import { checkStartRequest, refuseConversations, requireRunKeyPrefix } from "./request.js";
 import type { Store } from "./store.js";
 import type { Teachers } from "./teachers.js";
-import type { GenerationRequest } from "./work.js";
+import type { GenerationRequest, GenerationState } from "./work.js";
 
-type GenerationRow = RunRow<GenerationRequest, object>;
+type GenerationRow = RunRow<GenerationRequest, GenerationState>;
 
 export function teacherService(dependencies: {
-  runs: Runs<GenerationRequest, object>;
+  runs: Runs<GenerationRequest, GenerationState>;
   store: Store;
   ledger: Ledger;
   teachers: Teachers;
@@ -29,12 +29,16 @@ export function teacherService(dependencies: {
     run: toRunMessage(row),
     teacherProfile: row.request.teacherProfile,
     ...(await store.usage(row.projectId, row.id)),
+    budgetExhausted: row.state.budgetExhausted ?? false,
+    ordersLeft: row.state.ordersLeft ?? 0,
   });
   return {
     async startGenerationRun({ idempotencyKey, ...request }) {
       checkStartRequest({ idempotencyKey, ...request });
       refuseConversations(request, teachers.get(request.teacherProfile).profile.prompt_form);
-      return await toMessage(await runs.start(request.projectId, idempotencyKey, request));
+      // A successor of whoever started it may know another budget, and an earlier release named none.
+      const { budget: _, ...asked } = request;
+      return await toMessage(await runs.start(request.projectId, idempotencyKey, request, { asked }));
     },
     async getGenerationRun({ projectId, id }) {
       return await toMessage(await runs.get(projectId, id));
@@ -45,9 +49,9 @@ export function teacherService(dependencies: {
     async cancelGenerationRun({ projectId, id }) {
       return await toMessage(await runs.cancel(projectId, id));
     },
-    async deleteGenerationRuns({ projectId, keyPrefix }, { signal }) {
+    async deleteGenerationRuns({ projectId, keyPrefix, createdBefore }, { signal }) {
       requireProject(projectId);
-      return await deleteGenerationRuns(database, projectId, keyPrefix, signal);
+      return await deleteGenerationRuns(database, projectId, keyPrefix, signal, createdBefore);
     },
     async getProjectUsage({ projectId }) {
       return await projectUsage(database, requireProject(projectId));

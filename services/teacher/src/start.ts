@@ -12,12 +12,13 @@ import { TeacherServiceDefinition } from "@tutelage/proto/teacher/v1/teacher";
 import { z } from "zod";
 import { Ledger } from "./ledger.js";
 import { readProfiles } from "./profile.js";
+import { settleLeftOver } from "./reservations.js";
 import { generate } from "./runs.js";
 import { teacherService } from "./service.js";
 import { connectSlot } from "./slot.js";
 import { Store } from "./store.js";
 import { Teachers } from "./teachers.js";
-import type { GenerationRequest } from "./work.js";
+import type { GenerationRequest, GenerationState } from "./work.js";
 
 const repository = fileURLToPath(new URL("../../../", import.meta.url));
 
@@ -46,7 +47,7 @@ export async function start(
   const log = options.log ?? createLog("teacher", config.LOG_LEVEL);
   const profiles = await readProfiles(config.TEACHER_PROFILES);
   const database = await openDatabase({ url: config.DATABASE_URL, schema: "teacher", log, hasRuns: true });
-  const runs = new Runs<GenerationRequest, object>(database, log, options.timing);
+  const runs = new Runs<GenerationRequest, GenerationState>(database, log, options.timing);
   const store = new Store(database);
   const teachers = new Teachers(profiles, { home: config.TUTELAGE_HOME, python: config.TUTELAGE_PYTHON }, log);
   const slotClient = config.STUDENT_ADDRESS === undefined ? undefined : connectSlot(config.STUDENT_ADDRESS);
@@ -59,8 +60,12 @@ export async function start(
       teacherService({ runs, store, ledger: new Ledger(database, store), teachers, database }),
     ),
     runs,
-    handler: (lease) => generate(lease, { store, teachers, log, slotClient, shutdown: stopping.signal }),
-    worker: { concurrency: concurrentRuns },
+    handler: (lease) => generate(lease, { database, store, teachers, log, slotClient, shutdown: stopping.signal }),
+    worker: {
+      concurrency: concurrentRuns,
+      // A dead holder's tries, where the run is cancelled before another one begins.
+      onFailed: (transaction, run) => settleLeftOver(transaction, run.projectId, run.id),
+    },
     stopping,
     close: async () => {
       await teachers.close();

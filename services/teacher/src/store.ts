@@ -1,15 +1,17 @@
 /** All SQL of the teacher. */
 import { setTimeout as sleep } from "node:timers/promises";
+import { inBatches } from "@tutelage/platform/batch";
 import { type Database, isDatabaseAway, sqlState, type Transaction } from "@tutelage/platform/database";
 import type { Lease } from "@tutelage/platform/runs";
 import type { Call, Result, Usage } from "@tutelage/proto/teacher/v1/teacher";
 import { and, asc, eq, gt, or, sql } from "drizzle-orm";
 import type { Outcome } from "./outcome.js";
-import { calls, ledger, results } from "./tables.js";
+import { inFlightAtCrash, lockLedger } from "./reservations.js";
+import { calls, ledger, reservations, results } from "./tables.js";
 import type { Reply } from "./teacher.js";
-import type { GenerationRequest } from "./work.js";
+import type { GenerationRequest, GenerationState } from "./work.js";
 
-export type GenerationLease = Lease<GenerationRequest, object>;
+export type GenerationLease = Lease<GenerationRequest, GenerationState>;
 export type NewCall = typeof calls.$inferInsert;
 
 export interface NewResult {
@@ -21,8 +23,9 @@ export interface NewResult {
   outcome: Outcome;
 }
 
-/** Rows of a stream's message. */
+/** Rows of a stream's message, and their characters, which have at most four bytes each. */
 const batchRows = 256;
+const message = { mostItems: batchRows, mostSize: 8_000_000 };
 const longestKeepWaitMs = 4_000;
 /** SQLSTATE. */
 export const foreignKeyViolation = "23503";
@@ -41,7 +44,7 @@ export class Store {
     return row === undefined ? undefined : { callId: row.callId, reply: row.reply as Reply };
   }
 
-  /** Stores a call that was made. While the database is away it is tried again: the reply exists nowhere else. */
+  /** Stores a call that was made, in place of what was set aside for it. While the database is away it is tried again: the reply exists nowhere else. */
   async keep(call: NewCall): Promise<void> {
     for (let waitMs = 250; ; waitMs = Math.min(2 * waitMs, longestKeepWaitMs)) {
       try {
@@ -58,20 +61,44 @@ export class Store {
     await this.database.drizzle.transaction(async (transaction) => {
       // One after another until the commit, or a reader who follows the sequence would miss
       // a call that got its number before another and was committed after it.
-      await transaction.execute(sql`select pg_advisory_xact_lock(hashtextextended(${`ledger/${call.projectId}`}, 0))`);
+      await lockLedger(transaction, call.projectId);
       const run = await transaction.execute(
         sql`select 1 from runs where project_id = ${call.projectId} and id = ${call.runId} for key share`,
       );
-      // A try whose answer was lost may have stored it.
-      if (run.rowCount !== 0) await transaction.insert(calls).values(call).onConflictDoNothing();
-      // Its holder hung while the run was deleted: what it cost counts, what was said is nobody's any more.
-      else {
+      await transaction
+        .delete(reservations)
+        .where(and(eq(reservations.projectId, call.projectId), eq(reservations.callId, call.id)));
+      if (run.rowCount !== 0) {
+        const { id: _, ...made } = call;
         await transaction
-          .insert(ledger)
-          .values({ ...call, callId: call.id })
-          .onConflictDoNothing();
+          .insert(calls)
+          .values(call)
+          .onConflictDoUpdate({
+            target: calls.id,
+            // A successor took its holder for dead. A try whose answer was lost may have stored it already.
+            setWhere: sql`${calls.projectId} = ${call.projectId} and ${calls.errorCode} = ${inFlightAtCrash}`,
+            set: made,
+          });
+        return;
       }
+      // Its holder hung while the run was deleted: what it cost counts, what was said is nobody's any more.
+      const { promptTokens, completionTokens, costMicroUsd, durationMs, finishedAt, status } = call;
+      await transaction
+        .insert(ledger)
+        .values({ ...call, callId: call.id })
+        .onConflictDoUpdate({
+          target: ledger.callId,
+          setWhere: eq(ledger.projectId, call.projectId),
+          set: { promptTokens, completionTokens, costMicroUsd, durationMs, finishedAt, status },
+        });
     });
+  }
+
+  /** Takes back what was set aside for a try that was not sent. */
+  async dropReservation(projectId: string, callId: string): Promise<void> {
+    await this.database.drizzle
+      .delete(reservations)
+      .where(and(eq(reservations.projectId, projectId), eq(reservations.callId, callId)));
   }
 
   /**
@@ -162,7 +189,11 @@ export class Store {
         .limit(batchRows);
       const last = rows.at(-1);
       if (last === undefined) return;
-      yield rows.map(({ rowId, callId, attempt, outcome }) => ({ rowId, callId, attempt, outcome }));
+      yield* inBatches(
+        rows.map(({ rowId, callId, attempt, outcome }) => ({ rowId, callId, attempt, outcome })),
+        ({ outcome }) => JSON.stringify(outcome).length,
+        message,
+      );
       after = last;
     }
   }
@@ -179,7 +210,11 @@ export class Store {
         .limit(batchRows);
       const last = rows.at(-1);
       if (last === undefined) return;
-      yield rows.map(({ sequence: _, projectId: __, runId: ___, reply: ____, ...call }) => call);
+      yield* inBatches(
+        rows.map(({ sequence: _, projectId: __, runId: ___, reply: ____, ...call }) => call),
+        ({ prompt, rawReply }) => prompt.length + rawReply.length,
+        message,
+      );
       after = last.sequence;
     }
   }

@@ -24,6 +24,22 @@ export const calls = schema.table("calls", {
   finishedAt: timestamp("finished_at", { withTimezone: true }).notNull(),
 });
 
+/** What tries under way may cost. */
+export const reservations = schema.table("reservations", {
+  callId: uuid("call_id").primaryKey(),
+  projectId: text("project_id").notNull(),
+  runId: uuid("run_id").notNull(),
+  fence: bigint("fence", { mode: "number" }).notNull(),
+  requestDigest: text("request_digest").notNull(),
+  teacherProfile: text("teacher_profile").notNull(),
+  model: text("model").notNull(),
+  prompt: text("prompt").notNull(),
+  promptTokens: bigint("prompt_tokens", { mode: "number" }).notNull(),
+  completionTokens: bigint("completion_tokens", { mode: "number" }).notNull(),
+  costMicroUsd: bigint("cost_micro_usd", { mode: "number" }).notNull(),
+  reservedAt: timestamp("reserved_at", { withTimezone: true }).notNull().defaultNow(),
+});
+
 /** What calls of deleted runs cost. */
 export const ledger = schema.table("ledger", {
   callId: uuid("call_id").primaryKey(),

@@ -151,6 +151,7 @@ test("requests: outputs must fit, and a base model is not asked for conversation
     task: booking,
     work: { $case: "write" as const, value: { orders: [bookings] } },
     replicateSeed: 0,
+    budget: undefined,
     ...changes,
   });
   expect(() => checkStartRequest(request({}))).not.toThrow();

@@ -34,6 +34,11 @@ export function promptTokenBound(ask: Ask): number {
   );
 }
 
+/** The most that one try of a question can use: what is set aside for it, and what counts where its usage stays unknown. */
+export function tokenBounds(ask: Ask): { promptTokens: number; completionTokens: number } {
+  return { promptTokens: promptTokenBound(ask), completionTokens: completionTokenBound(ask) };
+}
+
 /** An upper bound of the completion tokens that a question may cost. */
 export function completionTokenBound(ask: Ask): number {
   return ask.kind === "score" ? 0 : ask.sampling.maxTokens;

@@ -11,6 +11,13 @@ import type { Ask, Reply, Sampling } from "./teacher.js";
 /** What is stored and sent of a request: all but the key, which the run row has. */
 export type GenerationRequest = Omit<StartGenerationRunRequest, "idempotencyKey">;
 
+/** What a run row keeps beside its status. */
+export interface GenerationState {
+  budgetExhausted: boolean;
+  /** Orders or rows that the budget left short. */
+  ordersLeft: number;
+}
+
 /** One order or row of a run. */
 export interface Job {
   /** Index of the order or row in the request. */

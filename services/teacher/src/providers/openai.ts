@@ -5,7 +5,7 @@ import { storable } from "../outcome.js";
 import { type OpenAiProfile, resolveSecret } from "../profile.js";
 import { isRetryableStatus, parseRetryAfter } from "../retry.js";
 import { type Answer, type Ask, type Reply, type Teacher, TeacherFailure } from "../teacher.js";
-import { completionTokenBound, promptTokenBound, tokenBound } from "../usage.js";
+import { completionTokenBound, promptTokenBound } from "../usage.js";
 
 /** A reply of more than this is not a row. */
 const maxBodyBytes = 4 * 1024 * 1024;
@@ -143,7 +143,8 @@ function readBody(raw: string, ask: Ask): Reply {
     text,
     finish: choice?.finish_reason === "length" ? "length" : "stop",
     promptTokens: believable ? usage.data.prompt_tokens : promptTokenBound(ask),
-    completionTokens: believable ? usage.data.completion_tokens : Math.min(completionTokenBound(ask), tokenBound(text)),
+    // Not by the text's length: a model that thinks first is billed for what is not shown.
+    completionTokens: believable ? usage.data.completion_tokens : completionTokenBound(ask),
     ...(scores === undefined ? {} : { choiceScores: scores }),
   };
 }
@@ -204,7 +205,12 @@ function failureOf(
     return new TeacherFailure(
       status === 429 ? "teacher_rate_limited" : status === 408 ? "teacher_timeout" : "teacher_unavailable",
       `The teacher cannot answer now. ${said}`,
-      { retryable: true, ...(retryAfterMs === undefined ? {} : { retryAfterMs }), ...kept },
+      {
+        retryable: true,
+        maybeBilled: mayHaveWorked(status),
+        ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
+        ...kept,
+      },
     );
   }
   if (status < 300) {
@@ -215,6 +221,15 @@ function failureOf(
     });
   }
   return new TeacherFailure("teacher_refused_request", `The teacher refuses the request. ${said}`, kept);
+}
+
+/**
+ * Whether the model may have worked before this status came: it failed midway,
+ * or whoever stands between gave up waiting. 503 and 529 (overloaded) turn the
+ * request away, as 4xx do.
+ */
+function mayHaveWorked(status: number): boolean {
+  return status === 408 || (status >= 500 && status !== 503 && status !== 529);
 }
 
 /** Codes of errors after which the request cannot have reached the provider. */
