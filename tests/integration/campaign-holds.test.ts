@@ -27,7 +27,8 @@ import { until } from "../support/waiting.js";
 import { config, log } from "./gateway-fixture.js";
 
 const projectId = "default";
-const sweepTiming = { pauseMs: 100, interruptedMs: 200 };
+// An interruption must be longer than a deletion takes on a busy machine, or the sweeper lends a hand.
+const sweepTiming = { pauseMs: 100, interruptedMs: 1_500 };
 const recipe = Recipe.fromPartial({ method: TuningMethod.LORA, epochs: 1, batchRows: 8, learningRate: 0.001 });
 
 let home: string;
