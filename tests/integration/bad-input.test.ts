@@ -3,6 +3,7 @@ import { settings as campaignsSettings, start as startCampaigns } from "@tutelag
 import { gatewaySettings, start as startGateway } from "@tutelage/gateway/start";
 import { refusal } from "tutelage/api";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { config } from "../support/config.js";
 import { testDatabaseUrl } from "../support/database.js";
 import { recordingLog } from "../support/routes.js";
 import { until } from "../support/waiting.js";
@@ -10,7 +11,7 @@ import { badCampaigns } from "./bad-campaigns.js";
 import { badFiles } from "./bad-files.js";
 import { askOf, maxImportBytes, ndjson } from "./bad-input-ask.js";
 import { badRequests } from "./bad-requests.js";
-import { campaignBody, config, type Fixture, startFixture } from "./gateway-fixture.js";
+import { campaignBody, type Fixture, startFixture } from "./gateway-fixture.js";
 
 let fixture: Fixture;
 let campaigns: Awaited<ReturnType<typeof startCampaigns>>;

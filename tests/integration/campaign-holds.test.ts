@@ -22,9 +22,10 @@ import { type DeleteTrainingRunsRequest, TrainingServiceDefinition } from "@tute
 import type { CompatServiceDefinition } from "nice-grpc";
 import pg from "pg";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
+import { config } from "../support/config.js";
 import { testDatabaseUrl } from "../support/database.js";
 import { until } from "../support/waiting.js";
-import { config, log } from "./gateway-fixture.js";
+import { log } from "./gateway-fixture.js";
 
 const projectId = "default";
 // An interruption must be longer than a deletion takes on a busy machine, or the sweeper lends a hand.

@@ -17,9 +17,10 @@ import { TeacherServiceDefinition } from "@tutelage/proto/teacher/v1/teacher";
 import { TrainingServiceDefinition } from "@tutelage/proto/training/v1/training";
 import type { CallContext } from "nice-grpc";
 import pg from "pg";
+import { config } from "../support/config.js";
 import { testDatabaseUrl } from "../support/database.js";
 import { recordingLog } from "../support/routes.js";
-import { config, log, standIn, studentProfile, teacherProfile } from "./gateway-fixture.js";
+import { log, standIn, studentProfile, teacherProfile } from "./gateway-fixture.js";
 
 const command = fileURLToPath(new URL("../../cli/bin/tutelage.mjs", import.meta.url));
 

@@ -5,7 +5,6 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { settings as datasetsSettings, start as startDatasets } from "@tutelage/datasets/start";
 import { gatewaySettings, start as startGateway } from "@tutelage/gateway/start";
-import { parseConfig } from "@tutelage/platform/config";
 import { notFound, TutelageError } from "@tutelage/platform/errors";
 import { type Served, serve, served } from "@tutelage/platform/grpc";
 import { createLog } from "@tutelage/platform/log";
@@ -23,16 +22,11 @@ import { TuningMethod } from "@tutelage/proto/student/v1/student";
 import { TeacherProfile, TeacherServiceDefinition } from "@tutelage/proto/teacher/v1/teacher";
 import { StudentProfile, TrainingServiceDefinition } from "@tutelage/proto/training/v1/training";
 import type { CompatServiceDefinition } from "nice-grpc";
+import { config } from "../support/config.js";
 import { testDatabaseUrl } from "../support/database.js";
 import { recordingLog } from "../support/routes.js";
 
 export const log = createLog("test", "fatal");
-
-export function config<Shape extends Parameters<typeof parseConfig>[0]>(shape: Shape, environment: NodeJS.ProcessEnv) {
-  const parsed = parseConfig(shape, environment);
-  if ("problems" in parsed) throw new Error(parsed.problems.join("\n"));
-  return parsed.config;
-}
 
 /** Campaigns in memory: what was asked of the service, and what a test makes of it. */
 export class StandInCampaigns {

@@ -8,11 +8,12 @@ import { start as startTeacher, settings as teacherSettings } from "@tutelage/te
 import pg from "pg";
 import request from "supertest";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
+import { config } from "../support/config.js";
 import { testDatabaseUrl } from "../support/database.js";
 import { recordingLog } from "../support/routes.js";
 import { startTeacherServer, type TeacherServer } from "../support/teacher-server.js";
 import { until } from "../support/waiting.js";
-import { config, log } from "./gateway-fixture.js";
+import { log } from "./gateway-fixture.js";
 
 const testMs = 1_500;
 let home: string;

@@ -2,7 +2,6 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseConfig } from "@tutelage/platform/config";
 import { connect } from "@tutelage/platform/grpc";
 import {
   type AppendRowsRequest,
@@ -14,6 +13,7 @@ import {
   type Version,
 } from "@tutelage/proto/datasets/v1/datasets";
 import { Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
+import { config } from "../../../tests/support/config.js";
 import { testDatabaseUrl } from "../../../tests/support/database.js";
 import { settings, start } from "./start.js";
 
@@ -30,9 +30,7 @@ export async function startFixture() {
     DATASETS_LISTEN: "127.0.0.1:0",
     LOG_LEVEL: "fatal",
   };
-  const parsed = parseConfig(settings, environment);
-  if ("problems" in parsed) throw new Error(parsed.problems.join("\n"));
-  const service = await start(parsed.config);
+  const service = await start(config(settings, environment));
   const client: Client = connect(DatasetsServiceDefinition, service.address);
   return {
     home,

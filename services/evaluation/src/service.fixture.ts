@@ -1,27 +1,12 @@
 /** The service on a free port, and a real client. */
-import { parseConfig } from "@tutelage/platform/config";
-import { connect } from "@tutelage/platform/grpc";
-import type { RunningService } from "@tutelage/platform/process";
-import { EvaluationServiceDefinition } from "@tutelage/proto/evaluation/v1/evaluation";
+import type { connect } from "@tutelage/platform/grpc";
+import { EvaluationServiceDefinition as definition } from "@tutelage/proto/evaluation/v1/evaluation";
+import { startOnStudent } from "../../../tests/support/studentservice.js";
 import type { TestStudent } from "../../../tests/support/teststudent.js";
 import { settings, start } from "./start.js";
 
-export type Client = ReturnType<typeof connect<EvaluationServiceDefinition>>;
+export type Client = ReturnType<typeof connect<typeof definition>>;
 
-/** Starts the service on a database, a data directory and a student, which may have served another before. */
-export async function startService(
-  url: string,
-  home: string,
-  student: TestStudent,
-): Promise<{ service: RunningService; client: Client }> {
-  const parsed = parseConfig(settings, {
-    DATABASE_URL: url,
-    TUTELAGE_HOME: home,
-    LOG_LEVEL: "fatal",
-    EVALUATION_LISTEN: "127.0.0.1:0",
-    STUDENT_ADDRESS: student.address,
-  });
-  if ("problems" in parsed) throw new Error(parsed.problems.join());
-  const service = await start(parsed.config);
-  return { service, client: connect(EvaluationServiceDefinition, service.address) };
-}
+const it = { settings, start, definition, listen: "EVALUATION_LISTEN" };
+
+export const startService = (url: string, home: string, student: TestStudent) => startOnStudent(it, url, home, student);

@@ -1,14 +1,12 @@
 /** Deleting generation runs on the real wire: replies go, what was paid stays as numbers. */
-import { openDatabase } from "@tutelage/platform/database";
-import { createLog } from "@tutelage/platform/log";
 import { RunStatus } from "@tutelage/proto/run/v1/run";
 import pg from "pg";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { startTeacherServer, type TeacherServer } from "../../../tests/support/teacher-server.js";
 import { until } from "../../../tests/support/waiting.js";
 import { settleEarlierHolders } from "./reservations.js";
-import { type Fixture, order, profileYaml, row, startFixture, writeRequest } from "./service.fixture.js";
-import { type GenerationLease, Store } from "./store.js";
+import { type Fixture, openStore, order, profileYaml, row, startFixture, writeRequest } from "./service.fixture.js";
+import type { GenerationLease } from "./store.js";
 
 let server: TeacherServer;
 let fixture: Fixture;
@@ -145,12 +143,7 @@ test("a reply that another run reuses in the middle of its deletion stays", asyn
 });
 
 test("a call that ends after its run was deleted leaves its numbers only", async () => {
-  const database = await openDatabase({
-    url: fixture.databaseUrl,
-    schema: "teacher",
-    log: createLog("test", "fatal"),
-    hasRuns: true,
-  });
+  const { database, store } = await openStore(fixture);
   const call = {
     id: crypto.randomUUID(),
     projectId: "p",
@@ -168,7 +161,6 @@ test("a call that ends after its run was deleted leaves its numbers only", async
     durationMs: 5,
     finishedAt: new Date(),
   };
-  const store = new Store(database);
   await store.keep(call);
   await store.keep(call);
   await database.close();
@@ -258,12 +250,7 @@ test("what a dead holder had under way is counted when its run is deleted, or ca
 });
 
 test("the reply of a holder that only hung takes the place of the call that its successor counted", async () => {
-  const database = await openDatabase({
-    url: fixture.databaseUrl,
-    schema: "teacher",
-    log: createLog("test", "fatal"),
-    hasRuns: true,
-  });
+  const { database, store } = await openStore(fixture);
   const { run } = await fixture.run(asking("hung/one", "a slow boat to Bergen", 1));
   const runId = run?.id ?? "";
   const id = crypto.randomUUID();
@@ -297,7 +284,6 @@ test("the reply of a holder that only hung takes the place of the call that its 
     },
     ...{ promptTokens: 7, completionTokens: 8, costMicroUsd: 23, durationMs: 5, finishedAt: new Date() },
   };
-  const store = new Store(database);
   await store.keep(call);
   await store.keep({ ...call, costMicroUsd: 99 });
   expect(await shown()).toEqual({ status: "answered", error_code: "", cost: 23 });

@@ -1,5 +1,3 @@
-import { openDatabase } from "@tutelage/platform/database";
-import { createLog } from "@tutelage/platform/log";
 import pg from "pg";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { startTeacherServer, type TeacherServer } from "../../../tests/support/teacher-server.js";
@@ -7,13 +5,13 @@ import { until } from "../../../tests/support/waiting.js";
 import {
   type Fixture,
   labelRequest,
+  openStore,
   order,
   profileYaml,
   seedRows,
   startFixture,
   writeRequest,
 } from "./service.fixture.js";
-import { Store } from "./store.js";
 
 let server: TeacherServer;
 let fixture: Fixture;
@@ -103,12 +101,7 @@ test("one call has its prompt and raw reply, also for a run that reused it, and 
 });
 
 test("who follows the ledger misses no call, in whatever order calls are committed", async () => {
-  const database = await openDatabase({
-    url: fixture.databaseUrl,
-    schema: "teacher",
-    log: createLog("test", "fatal"),
-    hasRuns: true,
-  });
+  const { database, store } = await openStore(fixture);
   const admin = new pg.Client({ connectionString: fixture.databaseUrl });
   await admin.connect();
   const { run } = await fixture.run({
@@ -148,7 +141,6 @@ test("who follows the ledger misses no call, in whatever order calls are committ
     finishedAt: new Date(),
   });
   const [slow, quick, last] = [call("slow"), call("quick"), call("last")];
-  const store = new Store(database);
   const waiting = "select 1 from pg_stat_activity where wait_event = 'advisory' and datname = current_database()";
   const keeping = [store.keep(slow)];
   await until(async () => (await admin.query(waiting)).rowCount === 1);

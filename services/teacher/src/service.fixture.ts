@@ -2,6 +2,7 @@
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { type Database, openDatabase } from "@tutelage/platform/database";
 import { connect, watchDeadlineMs } from "@tutelage/platform/grpc";
 import { createLog, type Logger } from "@tutelage/platform/log";
 import type { RunningService } from "@tutelage/platform/process";
@@ -16,6 +17,7 @@ import {
 } from "@tutelage/proto/teacher/v1/teacher";
 import { testDatabaseUrl } from "../../../tests/support/database.js";
 import { start } from "./start.js";
+import { Store } from "./store.js";
 
 export const task: Task = {
   name: "trips",
@@ -115,6 +117,12 @@ export interface Fixture {
   results(run: GenerationRun): Promise<Result[]>;
   calls(run: GenerationRun): Promise<Call[]>;
   stop(): Promise<void>;
+}
+
+/** The service's own store, on a connection of its own. */
+export async function openStore({ databaseUrl: url }: Fixture): Promise<{ database: Database; store: Store }> {
+  const database = await openDatabase({ url, schema: "teacher", log: createLog("test", "fatal"), hasRuns: true });
+  return { database, store: new Store(database) };
 }
 
 export async function startFixture(
