@@ -5,7 +5,16 @@ import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { startTeacherServer, type TeacherServer } from "../../../tests/support/teacher-server.js";
 import { until } from "../../../tests/support/waiting.js";
 import { settleEarlierHolders } from "./reservations.js";
-import { type Fixture, openStore, order, profileYaml, row, startFixture, writeRequest } from "./service.fixture.js";
+import {
+  type Fixture,
+  newCall,
+  openStore,
+  order,
+  profileYaml,
+  row,
+  startFixture,
+  writeRequest,
+} from "./service.fixture.js";
 import type { GenerationLease } from "./store.js";
 
 let server: TeacherServer;
@@ -144,23 +153,15 @@ test("a reply that another run reuses in the middle of its deletion stays", asyn
 
 test("a call that ends after its run was deleted leaves its numbers only", async () => {
   const { database, store } = await openStore(fixture);
-  const call = {
-    id: crypto.randomUUID(),
-    projectId: "p",
-    runId: crypto.randomUUID(),
-    requestDigest: "d",
-    teacherProfile: "chat",
-    model: "m",
-    status: "answered" as const,
+  const call = newCall({
+    status: "answered",
     prompt: "a secret question",
     rawReply: "a secret answer",
     reply: { text: "a secret answer" } as never,
     promptTokens: 3,
     completionTokens: 4,
     costMicroUsd: 11,
-    durationMs: 5,
-    finishedAt: new Date(),
-  };
+  });
   await store.keep(call);
   await store.keep(call);
   await database.close();
@@ -273,17 +274,18 @@ test("the reply of a holder that only hung takes the place of the call that its 
   expect(await left()).toMatchObject({ calls: 1, reservations: 1 });
   await settleEarlierHolders(database, holder(2));
   expect(await shown()).toEqual({ status: "failed", error_code: "in_flight_at_crash", cost: 2_300 });
-  const call = {
-    ...{ id, projectId: "p", runId, requestDigest: "digest", teacherProfile: "chat", model: "test-model" },
-    ...{
-      status: "answered" as const,
-      errorCode: "",
-      prompt: "a prompt",
-      rawReply: "{}",
-      reply: { text: "late" } as never,
-    },
-    ...{ promptTokens: 7, completionTokens: 8, costMicroUsd: 23, durationMs: 5, finishedAt: new Date() },
-  };
+  const call = newCall({
+    id,
+    runId,
+    status: "answered",
+    // Answered after all: the error that was noted for it goes.
+    errorCode: "",
+    rawReply: "{}",
+    reply: { text: "late" } as never,
+    promptTokens: 7,
+    completionTokens: 8,
+    costMicroUsd: 23,
+  });
   await store.keep(call);
   await store.keep({ ...call, costMicroUsd: 99 });
   expect(await shown()).toEqual({ status: "answered", error_code: "", cost: 23 });

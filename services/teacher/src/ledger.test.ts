@@ -5,6 +5,7 @@ import { until } from "../../../tests/support/waiting.js";
 import {
   type Fixture,
   labelRequest,
+  newCall,
   openStore,
   order,
   profileYaml,
@@ -124,22 +125,7 @@ test("who follows the ledger misses no call, in whatever order calls are committ
       begin if new.prompt = 'slow' then perform pg_advisory_xact_lock(4711); end if; return null; end $$;
     create trigger dawdle after insert on teacher.calls for each row execute function teacher.dawdle();
     select pg_advisory_lock(4711)`);
-  const call = (prompt: string) => ({
-    id: crypto.randomUUID(),
-    projectId: "p",
-    runId: run?.id ?? "",
-    requestDigest: prompt,
-    teacherProfile: "chat",
-    model: "m",
-    status: "failed" as const,
-    prompt,
-    rawReply: "",
-    promptTokens: 0,
-    completionTokens: 0,
-    costMicroUsd: 0,
-    durationMs: 0,
-    finishedAt: new Date(),
-  });
+  const call = (prompt: string) => newCall({ runId: run?.id ?? "", requestDigest: prompt, prompt });
   const [slow, quick, last] = [call("slow"), call("quick"), call("last")];
   const waiting = "select 1 from pg_stat_activity where wait_event = 'advisory' and datname = current_database()";
   const keeping = [store.keep(slow)];

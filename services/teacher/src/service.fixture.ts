@@ -17,7 +17,7 @@ import {
 } from "@tutelage/proto/teacher/v1/teacher";
 import { testDatabaseUrl } from "../../../tests/support/database.js";
 import { start } from "./start.js";
-import { Store } from "./store.js";
+import { type NewCall, Store } from "./store.js";
 
 export const task: Task = {
   name: "trips",
@@ -117,6 +117,27 @@ export interface Fixture {
   results(run: GenerationRun): Promise<Result[]>;
   calls(run: GenerationRun): Promise<Call[]>;
   stop(): Promise<void>;
+}
+
+/** A call that failed and cost nothing, unless said otherwise. */
+export function newCall(more: Partial<NewCall>): NewCall {
+  return {
+    id: crypto.randomUUID(),
+    projectId: "p",
+    runId: crypto.randomUUID(),
+    requestDigest: "digest",
+    teacherProfile: "chat",
+    model: "test-model",
+    status: "failed",
+    prompt: "a prompt",
+    rawReply: "",
+    promptTokens: 0,
+    completionTokens: 0,
+    costMicroUsd: 0,
+    durationMs: 5,
+    finishedAt: new Date(),
+    ...more,
+  };
 }
 
 /** The service's own store, on a connection of its own. */
