@@ -5,8 +5,7 @@ import { root } from "../../tools/children.mjs";
 import { venvPython } from "../../tools/setup.mjs";
 
 export function student(name) {
-  const small = process.argv.includes("--small") ? ["--small"] : [];
-  const { status } = spawnSync(venvPython, ["-m", "benchmarks", name, ...small], {
+  const { status } = spawnSync(venvPython, ["-m", "benchmarks", name, ...process.argv.slice(2)], {
     cwd: join(root, "services/student"),
     stdio: ["ignore", "inherit", "inherit"],
   });

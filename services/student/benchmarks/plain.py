@@ -2,30 +2,42 @@
 
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 from benchmarks.measure import say, timed
-from tutelage_student.model import Model
 from tutelage_student.recipe import Recipe
 from tutelage_student.task import Encoder
 from tutelage_student.train import Example
+
+# Weights and products in float32, products in bfloat16 by autocast, or weights in bfloat16 too.
+FORMATS = ("float32", "autocast", "bfloat16")
+# Rows of one batch of answers; the fastest of 16, 32 and 64 on two cores.
+BATCH_ROWS = 32
 
 
 class PlainTrainer:
     """LoRA by PEFT on all linear layers, trained by `transformers.Trainer`.
 
-    Its number format is the fastest of float32, bfloat16 by autocast, and weights in bfloat16,
-    found by a few steps of each.
+    folder: of the base weights. number_format: one of FORMATS; "" takes the fastest, found by a
+    few steps of each.
     """
 
-    def __init__(self, model: Model, examples: Sequence[Example], recipe: Recipe) -> None:
-        self.folder = model.source.folder
-        self.pad_id = int(model.tokenizer.eos_token_id)
+    def __init__(
+        self,
+        folder: Path,
+        pad_id: int,
+        examples: Sequence[Example],
+        recipe: Recipe,
+        number_format: str = "",
+    ) -> None:
+        self.folder = folder
+        self.pad_id = pad_id
         self.recipe = recipe
         self.rows = [
             {
@@ -35,15 +47,17 @@ class PlainTrainer:
             }
             for example in examples
         ]
-        formats = ("float32", "autocast", "bfloat16")
+        self.format = number_format or self._fastest()
+
+    def _fastest(self) -> str:
         times = {}
-        for name in formats:
+        for name in FORMATS:
             self.format = name
             times[name] = self.train(0, steps=4)[0]
-        self.format = min(formats, key=times.__getitem__)
         say(
             "plain side, seconds of 4 steps: " + ", ".join(f"{k} {v:.1f}" for k, v in times.items())
         )
+        return min(times, key=times.__getitem__)
 
     def _collate(self, batch: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
         longest = max(len(row["input_ids"]) for row in batch)
@@ -121,20 +135,13 @@ def held_out_loss(network: Any, examples: Sequence[Example]) -> float:
     return total / tokens
 
 
-def generate(
-    network: Any,
-    model: Model,
-    encoder: Encoder,
-    prompts: Sequence[list[int]],
-    most: int,
-    batch_rows: int,
-) -> list[str]:
+def generate(network: Any, encoder: Encoder, prompts: Sequence[list[int]], most: int) -> list[str]:
     """Greedy answers in the prompts' order: batches of like lengths, padded on the left."""
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     answers = [""] * len(prompts)
     network.eval()
-    for first in range(0, len(order), batch_rows):
-        part = order[first : first + batch_rows]
+    for first in range(0, len(order), BATCH_ROWS):
+        part = order[first : first + BATCH_ROWS]
         longest = max(len(prompts[index]) for index in part)
         ids = torch.full((len(part), longest), encoder.eos_id)
         mask = torch.zeros_like(ids)
@@ -157,3 +164,17 @@ def generate(
             end = row.index(encoder.eos_id) if encoder.eos_id in row else len(row)
             answers[index] = encoder.raw_text(row[:end]).strip()
     return answers
+
+
+def merged(base: Path, adapter: Path, dtype: torch.dtype) -> Any:
+    """The base weights with an adapter in them, as PEFT merges it.
+
+    In float32: in bfloat16 the sum would round most of an adapter away.
+    """
+    network = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    return PeftModel.from_pretrained(network, str(adapter)).merge_and_unload().to(dtype)
+
+
+def longest_label(encoder: Encoder) -> int:
+    """Tokens that suffice to generate any label, with the token that ends it."""
+    return max(len(encoder.answer(label, False)) for label in encoder.task.labels) + 1

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
-from transformers import AutoModelForCausalLM
 
 from benchmarks import plain
 from benchmarks.measure import Side, in_turns, report, say, timed
@@ -22,8 +20,6 @@ from tutelage_student.recipe import Recipe
 from tutelage_student.task import Encoder, Row
 from tutelage_student.train import fine_tune
 
-# Rows of one batch of the other side; the fastest of 16, 32 and 64 on two cores.
-PLAIN_BATCH_ROWS = 32
 SAME_SHARE = 0.995
 # In bfloat16 two tokens this near in log-probability may change places.
 NEAR_TIE = 0.05
@@ -47,12 +43,12 @@ def run_labels(model: Model, benched: Benched, recipe: Recipe, rounds: int) -> N
 def _run_labels(model: Model, benched: Benched, student: Trained, rounds: int) -> None:
     encoder = Encoder(model.tokenizer, benched.task)
     prompts = [encoder.prompt(row) for row in benched.held_out]
-    most = max(len(encoder.answer(label, False)) for label in benched.task.labels) + 1
+    most = plain.longest_label(encoder)
     rows, task = benched.held_out, benched.task
     our_side, their_side, ours, theirs = _answered(
         rounds,
         lambda: score_labels(model, rows, task, student.weights, activations=ActivationCache()),
-        lambda: plain.generate(student.network, model, encoder, prompts, most, PLAIN_BATCH_ROWS),
+        lambda: plain.generate(student.network, encoder, prompts, most),
     )
     differences = _differences(rows, ours, theirs)
     same = 1 - len(differences) / len(prompts)
@@ -61,7 +57,12 @@ def _run_labels(model: Model, benched: Benched, student: Trained, rounds: int) -
         "rows/s",
         our_side,
         their_side,
-        {"rows": len(prompts), "same_share": round(same, 4), "differences": differences[:10]},
+        {
+            "rows": len(prompts),
+            "rows_from": benched.source,
+            "same_share": round(same, 4),
+            "differences": differences[:10],
+        },
         same=same >= SAME_SHARE,
     )
 
@@ -81,7 +82,7 @@ def _run_texts(model: Model, benched: Benched, student: Trained, rounds: int, mo
     our_side, their_side, ours, theirs = _answered(
         rounds,
         lambda: generate(model, rows, task, student.weights, greedy),
-        lambda: plain.generate(student.network, model, encoder, prompts, most, PLAIN_BATCH_ROWS),
+        lambda: plain.generate(student.network, encoder, prompts, most),
     )
     gaps = [
         _first_gap(student, encoder, row, mine, other)
@@ -97,6 +98,7 @@ def _run_texts(model: Model, benched: Benched, student: Trained, rounds: int, mo
         their_side,
         {
             "rows": len(rows),
+            "rows_from": benched.source,
             "max_new_tokens": most,
             "same_share_float32": round(exact, 4),
             "differences": len(gaps),
@@ -114,13 +116,7 @@ def _trained(model: Model, benched: Benched, recipe: Recipe, folder: Path) -> Tr
     if not isinstance(student.weights, LoraWeights):
         raise TypeError("the benchmark trains adapters")
     checkpoint.save(folder, model, student, recipe, benched.task, 0, {})
-    return Trained(student.weights, folder, _merged(model, folder, model.dtype))
-
-
-def _merged(model: Model, folder: Path, dtype: torch.dtype) -> Any:
-    # Merged in float32: in bfloat16 the sum would round most of an adapter away.
-    base = AutoModelForCausalLM.from_pretrained(model.source.folder, dtype=torch.float32)
-    return PeftModel.from_pretrained(base, str(folder)).merge_and_unload().to(dtype)
+    return Trained(student.weights, folder, plain.merged(model.source.folder, folder, model.dtype))
 
 
 def _answered(
@@ -178,8 +174,8 @@ def _float32_share(
     weights.copy_from(worn)
     greedy = Decoding(max_new_tokens=most)
     ours = [one.text for one in generate(exact, rows, benched.task, weights, greedy)]
-    network = _merged(model, student.folder, torch.float32)
+    network = plain.merged(model.source.folder, student.folder, torch.float32)
     encoder = Encoder(exact.tokenizer, benched.task)
     prompts = [encoder.prompt(row) for row in rows]
-    theirs = plain.generate(network, exact, encoder, prompts, most, PLAIN_BATCH_ROWS)
+    theirs = plain.generate(network, encoder, prompts, most)
     return sum(a == b for a, b in zip(ours, theirs, strict=True)) / len(rows)

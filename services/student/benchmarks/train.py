@@ -23,12 +23,22 @@ from tutelage_student.train import Example, encode, fine_tune
 LOSS_TOLERANCE = 0.02
 
 
-def run(name: str, model: Model, benched: Benched, recipe: Recipe, rounds: int) -> None:
-    """Measures, prints the line, and ends with 1 where our loss is worse by more than 2 %."""
+def run(
+    name: str,
+    model: Model,
+    benched: Benched,
+    recipe: Recipe,
+    rounds: int,
+    loss_slack: float = 0.0,
+) -> None:
+    """Measures, prints the line, and ends with 1 where our loss is worse by more than 2 %.
+
+    loss_slack: nats by which it may be worse besides, for the tests' form.
+    """
     encoder = Encoder(model.tokenizer, benched.task)
     examples, _ = encode(model, encoder, benched.train)
     held_out, _ = encode(model, encoder, benched.held_out)
-    plain = PlainTrainer(model, examples, recipe)
+    plain = PlainTrainer(model.source.folder, int(model.tokenizer.eos_token_id), examples, recipe)
     losses: dict[str, list[float]] = {"ours": [], "theirs": []}
 
     def ours(seed: int) -> tuple[float, float]:
@@ -51,6 +61,7 @@ def run(name: str, model: Model, benched: Benched, recipe: Recipe, rounds: int) 
     base = held_out_loss(model_as_transformers(model), held_out)
     say(f"held-out loss: base {base:.4f}, ours {means['ours']:.4f}, theirs {means['theirs']:.4f}")
     speed = statistics.median(our_side.speeds)
+    peak = peak_flops(model)
     report(
         name,
         "tokens/s",
@@ -58,6 +69,7 @@ def run(name: str, model: Model, benched: Benched, recipe: Recipe, rounds: int) 
         their_side,
         {
             "format": {"ours": str(model.dtype).removeprefix("torch."), "theirs": plain.format},
+            "rows_from": benched.source,
             "steps": recipe.exact_steps,
             "batch_rows": recipe.batch_rows,
             "trained_layers": {
@@ -67,12 +79,11 @@ def run(name: str, model: Model, benched: Benched, recipe: Recipe, rounds: int) 
             "tokens_per_row": round(sum(len(one.ids) for one in examples) / len(examples), 1),
             "held_out_rows": len(held_out),
             "held_out_loss": {side: round(value, 4) for side, value in means.items()},
-            "peak_gflops": round(peak_flops(model) / 1e9),
-            "share_of_peak": round(
-                speed * operations_per_token(model, recipe) / peak_flops(model), 3
-            ),
+            # Of matrix products of the model's shape, measured here on the same threads.
+            "peak_gflops": round(peak / 1e9),
+            "share_of_peak": round(speed * operations_per_token(model, recipe) / peak, 4),
         },
-        same=means["ours"] <= means["theirs"] * (1 + LOSS_TOLERANCE),
+        same=means["ours"] <= means["theirs"] * (1 + LOSS_TOLERANCE) + loss_slack,
     )
 
 

@@ -1,0 +1,4 @@
+/** See services/student/benchmarks. */
+import { student } from "./student/run.mjs";
+
+student("iteration");
