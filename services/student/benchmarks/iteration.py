@@ -28,10 +28,10 @@ from benchmarks.ourstudent import OurStudent, our_student
 from benchmarks.plain import PlainTrainer
 from benchmarks.plainstep import Job
 from benchmarks.rows import Benched
+from tutelage_student.examples import encode
 from tutelage_student.model import load
 from tutelage_student.recipe import Recipe
 from tutelage_student.task import Encoder, Row, Task
-from tutelage_student.train import encode
 
 SEED_ROWS, CANDIDATES, EVALUATED_ROWS = 60, 60, 200
 # Our share of right answers may lie this far below the other side's.

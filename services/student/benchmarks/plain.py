@@ -11,9 +11,9 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 from benchmarks.measure import say, timed
+from tutelage_student.examples import Example
 from tutelage_student.recipe import Recipe
 from tutelage_student.task import Encoder
-from tutelage_student.train import Example
 
 # Weights and products in float32, products in bfloat16 by autocast, or weights in bfloat16 too.
 FORMATS = ("float32", "autocast", "bfloat16")

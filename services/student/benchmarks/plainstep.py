@@ -13,9 +13,9 @@ import torch
 from transformers import AutoTokenizer
 
 from benchmarks import plain
+from tutelage_student.examples import Example
 from tutelage_student.recipe import Recipe
 from tutelage_student.task import Encoder, Row, Task
-from tutelage_student.train import Example
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from benchmarks.measure import in_turns, peak_flops, report, say, timed
 from benchmarks.plain import PlainTrainer, held_out_loss
 from benchmarks.rows import Benched
 from tutelage_student.activations import ActivationCache
+from tutelage_student.examples import Example, encode
 from tutelage_student.model import Model
 from tutelage_student.recipe import Recipe
 from tutelage_student.task import Encoder
-from tutelage_student.train import Example, encode, fine_tune
+from tutelage_student.train import fine_tune
 
 # The held-out loss may lie this far above the other side's.
 LOSS_TOLERANCE = 0.02

@@ -6,10 +6,12 @@ import pytest
 from conftest import make_rows
 
 from tutelage_student.errors import StudentError
+from tutelage_student.examples import encode
+from tutelage_student.gradient import loss_positions
 from tutelage_student.predict import Decoding, generate, score_labels
 from tutelage_student.recipe import Recipe
 from tutelage_student.task import Encoder, Message, Row, Task
-from tutelage_student.train import encode, fine_tune, loss_positions
+from tutelage_student.train import fine_tune
 
 TURNS = (
     Message("system", "be kind"),

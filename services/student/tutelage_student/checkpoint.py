@@ -20,7 +20,8 @@ from tutelage_student.model import Model
 from tutelage_student.recipe import Recipe
 from tutelage_student.reference import file_sha256
 from tutelage_student.task import Task
-from tutelage_student.train import Student, Weights
+from tutelage_student.train import Student
+from tutelage_student.weights import Weights
 
 MANIFEST = "checkpoint.json"
 FORMAT = "tutelage-checkpoint-1"

@@ -22,7 +22,7 @@ from tutelage_student.model import Model
 from tutelage_student.predict import DEFAULT_ANSWER_TOKENS
 from tutelage_student.reference import file_sha256
 from tutelage_student.task import Encoder, Row, Task
-from tutelage_student.train import Weights
+from tutelage_student.weights import Weights
 
 Form = Literal["adapter", "merged"]
 MANIFEST = "export.json"

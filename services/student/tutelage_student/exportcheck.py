@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 from tutelage_student.model import Model
 from tutelage_student.predict import DEFAULT_ANSWER_TOKENS, Decoding, generate, score_labels
 from tutelage_student.task import Encoder, Row
-from tutelage_student.train import Weights
+from tutelage_student.weights import Weights
 
 # Nats. On SmolLM2-135M merging in float32 moves a label's log-probability by 7e-7, and a student
 # that was measured in bfloat16 differs from its float32 files by 0.005; merged weights that are

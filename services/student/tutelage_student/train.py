@@ -1,31 +1,20 @@
 """Fine-tuning, from the base weights, top to bottom."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from tutelage_student.activations import ActivationCache
 from tutelage_student.errors import invalid
-from tutelage_student.full import FullWeights
-from tutelage_student.lora import LoraWeights
+from tutelage_student.examples import batches, encode
+from tutelage_student.gradient import accumulate_gradient
 from tutelage_student.model import Model
 from tutelage_student.recipe import Recipe
 from tutelage_student.task import Encoder, Row, Task
-
-Weights: TypeAlias = LoraWeights | FullWeights
-
-
-@dataclass(frozen=True)
-class Example:
-    """A row as training sees it: all token ids, the last `completion` of which bear the loss."""
-
-    ids: tuple[int, ...]
-    completion: int
+from tutelage_student.weights import Weights, new_weights
 
 
 @dataclass(frozen=True)
@@ -148,97 +137,3 @@ def fine_tune(
         weights.refresh()
     seconds = time.perf_counter() - began
     return Student(weights, tuple(losses), tokens, seconds, tuple(too_long))
-
-
-def encode(model: Model, encoder: Encoder, rows: Sequence[Row]) -> tuple[list[Example], list[str]]:
-    """The rows as examples, and the ids of those that exceed the model's context."""
-    examples, too_long = [], []
-    for row in rows:
-        completion = encoder.completion(row)
-        ids = encoder.prompt(row) + completion
-        if len(ids) > model.context_tokens:
-            too_long.append(row.id)
-        else:
-            examples.append(Example(tuple(ids), len(completion)))
-    return examples, too_long
-
-
-def new_weights(model: Model, recipe: Recipe) -> Weights:
-    """Trainable weights as the recipe wants them, not yet initialised."""
-    if recipe.method == "full":
-        return FullWeights(model, recipe.trained_layers)
-    return LoraWeights(
-        model, recipe.lora_rank, recipe.lora_alpha, recipe.lora_dropout, recipe.trained_layers
-    )
-
-
-def batches(
-    examples: Sequence[Example], recipe: Recipe, total_steps: int, generator: torch.Generator
-) -> Iterator[list[Example]]:
-    """One batch a step, from a stream of shuffled passes: all full, every row equally often."""
-    stream: list[int] = []
-    size = min(recipe.batch_rows, len(examples))
-    for _ in range(total_steps):
-        while len(stream) < size:
-            stream += torch.randperm(len(examples), generator=generator).tolist()
-        yield [examples[index] for index in stream[:size]]
-        del stream[:size]
-
-
-def accumulate_gradient(
-    model: Model,
-    weights: Weights,
-    batch: Sequence[Example],
-    recipe: Recipe,
-    activations: ActivationCache | None,
-) -> float:
-    """Adds the gradient of the batch's mean loss per completion token; returns that loss.
-
-    Rows are sorted by length, because attention within a micro-batch is padded to the longest.
-    """
-    completion_tokens = sum(example.completion for example in batch)
-    total = 0.0
-    ordered = sorted(batch, key=lambda example: len(example.ids))
-    for part in micro_batches(ordered, recipe.micro_batch_tokens):
-        # The last token is only ever predicted.
-        ids, positions, layout = model.packed([example.ids[:-1] for example in part])
-        if weights.first_layer and activations is not None:
-            below = activations.each(
-                model, weights.first_layer, [example.ids[:-1] for example in part]
-            )
-            hidden = model.hidden(layout, positions, inputs=below, first_layer=weights.first_layer)
-        else:
-            hidden = model.hidden(layout, positions, ids=ids)
-        where, targets = loss_positions(part)
-        logits = model.logits(hidden.index_select(0, where.to(model.device)))
-        loss = cross_entropy(logits, targets.to(model.device), reduction="sum")
-        torch.autograd.backward(loss / completion_tokens)
-        weights.collect_gradient()
-        total += float(loss.detach())
-    return total / completion_tokens
-
-
-def micro_batches(examples: Sequence[Example], most_tokens: int) -> Iterator[list[Example]]:
-    """Runs of examples with at most that many tokens; a longer single one goes alone."""
-    part: list[Example] = []
-    tokens = 0
-    for example in examples:
-        if part and tokens + len(example.ids) > most_tokens:
-            yield part
-            part, tokens = [], 0
-        part.append(example)
-        tokens += len(example.ids)
-    yield part
-
-
-def loss_positions(examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
-    """Packed positions that predict a completion token, and those tokens; both `[positions]`."""
-    where: list[int] = []
-    targets: list[int] = []
-    offset = 0
-    for example in examples:
-        length = len(example.ids) - 1
-        where += range(offset + length - example.completion, offset + length)
-        targets += example.ids[-example.completion :]
-        offset += length
-    return torch.tensor(where), torch.tensor(targets)

@@ -26,7 +26,8 @@ from tutelage_student.requests import (
     TrainJob,
 )
 from tutelage_student.settings import Settings
-from tutelage_student.train import Start, Step, Weights, fine_tune
+from tutelage_student.train import Start, Step, fine_tune
+from tutelage_student.weights import Weights
 
 # Rows between two messages of a batch prediction.
 ROWS_PER_MESSAGE = 256

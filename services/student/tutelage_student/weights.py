@@ -1,0 +1,19 @@
+"""The weights that a recipe trains."""
+
+from typing import TypeAlias
+
+from tutelage_student.full import FullWeights
+from tutelage_student.lora import LoraWeights
+from tutelage_student.model import Model
+from tutelage_student.recipe import Recipe
+
+Weights: TypeAlias = LoraWeights | FullWeights
+
+
+def new_weights(model: Model, recipe: Recipe) -> Weights:
+    """Trainable weights as the recipe wants them, not yet initialised."""
+    if recipe.method == "full":
+        return FullWeights(model, recipe.trained_layers)
+    return LoraWeights(
+        model, recipe.lora_rank, recipe.lora_alpha, recipe.lora_dropout, recipe.trained_layers
+    )
