@@ -5,13 +5,14 @@ import { FileArtifactStore } from "@tutelage/platform/artifacts";
 import { openDatabase } from "@tutelage/platform/database";
 import { connect, serve, served } from "@tutelage/platform/grpc";
 import { createLog } from "@tutelage/platform/log";
-import { Runs } from "@tutelage/platform/runs";
+import { defaultLeaseTiming, Runs } from "@tutelage/platform/runs";
 import { openLease } from "@tutelage/platform/worker";
 import { CampaignsServiceDefinition, Settings, StartCampaignRequest } from "@tutelage/proto/campaigns/v1/campaigns";
 import { testDatabaseUrl } from "../../../tests/support/database.js";
 import { Campaign, type CampaignState, type ResolvedRequest } from "./campaign.js";
 import { connectServices } from "./clients.js";
 import { DeletionStore } from "./deletionstore.js";
+import { recordChanges } from "./events.js";
 import { NamedTasks } from "./namedtasks.js";
 import { campaignsService } from "./service.js";
 import { defaultSettings } from "./settings.js";
@@ -25,8 +26,8 @@ const nowhere = "127.0.0.1:9";
 export async function startFixture() {
   const log = createLog("test", "fatal");
   const database = await openDatabase({ url: await testDatabaseUrl(), schema: "campaigns", log, hasRuns: true });
-  const runs = new Runs<ResolvedRequest, CampaignState>(database, log);
   const store = new CampaignStore(database);
+  const runs = new Runs<ResolvedRequest, CampaignState>(database, log, defaultLeaseTiming, recordChanges(store));
   const services = connectServices({ datasets: nowhere, training: nowhere, evaluation: nowhere, teacher: nowhere });
   const tasks = new NamedTasks(new TaskStore(database));
   const server = await serve({
@@ -48,6 +49,7 @@ export async function startFixture() {
     log,
   });
   const client = connect(CampaignsServiceDefinition, server.address);
+  const listening = runs.signals.listen();
   return {
     client,
     database,
@@ -77,6 +79,7 @@ export async function startFixture() {
       services.close();
       await server.stop(0);
       await runs.signals.close();
+      await listening;
       await database.close();
     },
   };

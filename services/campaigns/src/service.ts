@@ -113,9 +113,7 @@ export function campaignsService(deps: {
 
     async cancelCampaign({ projectId, id }) {
       await get(projectId, id);
-      const run = await runs.cancel(projectId, id, (transaction) =>
-        store.putEvent(transaction, { projectId, campaignId: id }, "campaign.cancelled", {}),
-      );
+      const run = await runs.cancel(projectId, id);
       // One that was between two holders is cancelled at once, and has nobody else to end what it waited for.
       if (run.status === "CANCELLED") await abandon(services, run);
       return toCampaign(run);

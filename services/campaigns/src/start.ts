@@ -6,13 +6,14 @@ import { openDatabase } from "@tutelage/platform/database";
 import { served } from "@tutelage/platform/grpc";
 import { createLog } from "@tutelage/platform/log";
 import type { RunningService } from "@tutelage/platform/process";
-import { Runs } from "@tutelage/platform/runs";
+import { defaultLeaseTiming, Runs } from "@tutelage/platform/runs";
 import { startRunService } from "@tutelage/platform/runservice";
 import { CampaignsServiceDefinition } from "@tutelage/proto/campaigns/v1/campaigns";
 import { z } from "zod";
 import { Campaign, type CampaignState, type ResolvedRequest } from "./campaign.js";
 import { abandon, connectServices } from "./clients.js";
 import { DeletionStore } from "./deletionstore.js";
+import { recordChanges } from "./events.js";
 import { runCampaign } from "./loop.js";
 import { NamedTasks } from "./namedtasks.js";
 import { campaignsService } from "./service.js";
@@ -46,7 +47,7 @@ export async function start(
   const artifacts = new FileArtifactStore(config.ARTIFACT_ROOT ?? join(config.TUTELAGE_HOME, "artifacts"));
   const store = new CampaignStore(database);
   const tasks = new NamedTasks(new TaskStore(database));
-  const runs = new Runs<ResolvedRequest, CampaignState>(database, log);
+  const runs = new Runs<ResolvedRequest, CampaignState>(database, log, defaultLeaseTiming, recordChanges(store));
   const services = connectServices({
     datasets: config.DATASETS_ADDRESS,
     training: config.TRAINING_ADDRESS,
@@ -75,25 +76,11 @@ export async function start(
     runs,
     handler: async (lease) => {
       const campaign = new Campaign(lease, services, artifacts, store);
-      await campaign.emit("campaign.started", { name: lease.run.request.name });
       const outcome = await runCampaign(campaign);
-      return {
-        state: { outcome, phase: "done" },
-        commit: (transaction) =>
-          store.putEvent(transaction, campaign.key, "campaign.finished", {
-            summary: outcome.summary,
-            stop_reason: outcome.stopReason,
-          }),
-      };
+      return { state: { outcome, phase: "done" } };
     },
     worker: {
       concurrency: config.CAMPAIGNS_CONCURRENCY,
-      onFailed: (transaction, run, failure) => {
-        const key = { projectId: run.projectId, campaignId: run.id };
-        return failure === undefined
-          ? store.putEvent(transaction, key, "campaign.cancelled", {})
-          : store.putEvent(transaction, key, "campaign.failed", { code: failure.reason, message: failure.message });
-      },
       abandon: (run) => abandon(services, run),
     },
     stopping,

@@ -113,8 +113,13 @@ export class CampaignStore {
     return { candidates: rows.map((row) => row.candidate), more: sizes.length > count };
   }
 
-  /** Appends an event. The lease's transaction holds the campaign's row, so sequences have no gaps. */
+  /**
+   * Appends an event. Raising the revision holds the campaign's row until the transaction ends, so that events of one
+   * campaign are numbered and committed one after another, without gaps; and it wakes who watches.
+   */
   async putEvent(transaction: Transaction, key: CampaignKey, type: string, payload: object): Promise<void> {
+    await transaction.execute(sql`
+      update runs set revision = revision + 1 where project_id = ${key.projectId} and id = ${key.campaignId}::uuid`);
     await transaction.execute(sql`
       insert into events (project_id, campaign_id, sequence, type, payload)
       select ${key.projectId}, ${key.campaignId}::uuid, coalesce(max(sequence), 0) + 1, ${type}, ${JSON.stringify(payload)}::jsonb

@@ -74,10 +74,32 @@ export interface LeaseTiming {
 
 export const defaultLeaseTiming: LeaseTiming = { leaseMs: 6_000, heartbeatMs: 2_000, pollMs: 1_000 };
 
+/** A change of a run's status, or of what is asked of its holder. */
+export type RunChange =
+  /**
+   * Stored; claimed for the first time; claimed again after it was handed back; claimed from a holder whose lease ran
+   * out; asked to stop; and the three ends.
+   */
+  | { kind: "queued" | "started" | "continued" | "taken_over" | "cancelling" | "cancelled" | "succeeded" | "failed" }
+  /** Queued again by its holder, which shuts down or cannot go on now. */
+  | { kind: "handed_back"; reason: string };
+
+/** What a service does with a change, in the transaction that makes it. Gets the run as it then is. */
+export type OnChange<Request, State> = (
+  transaction: Transaction,
+  change: RunChange,
+  run: RunRow<Request, State>,
+) => Promise<void>;
+
+/** A time as milliseconds: drizzle would give a timestamp as text. */
+const milliseconds = (column: string) => `(extract(epoch from ${column}) * 1000)::float8`;
+
 /** What a run is read from. */
 export const runColumns = `id, project_id as "projectId", request, state, status, cancel_requested as "cancelRequested",
-  fence::int as fence, deferrals, progress, failure, revision::int as revision, created_at as "createdAt",
-  started_at as "startedAt", finished_at as "finishedAt"`;
+  fence::int as fence, deferrals, progress, failure, revision::int as revision,
+  ${milliseconds("created_at")} as "createdAt", ${milliseconds("started_at")} as "startedAt",
+  ${milliseconds("finished_at")} as "finishedAt"`;
+const returned = sql.raw(runColumns);
 
 /** What a worker may do with the run that it holds. */
 export interface Lease<Request, State> {
@@ -98,6 +120,8 @@ export class Runs<Request, State extends object> {
     readonly database: Database,
     readonly log: Logger,
     readonly timing: LeaseTiming = defaultLeaseTiming,
+    /** Called in the transaction of every change: what it writes is there exactly when the change is. */
+    readonly changed: OnChange<Request, State> = async () => {},
   ) {
     this.signals = new RunSignals(database, log);
   }
@@ -115,12 +139,18 @@ export class Runs<Request, State extends object> {
     { state = {}, asked = request, id = randomUUID() }: { state?: Partial<State>; asked?: unknown; id?: string } = {},
   ): Promise<RunRow<Request, State>> {
     const key = idempotencyKey === "" ? randomUUID() : idempotencyKey;
-    const inserted = await this.database.pool.query(
-      `insert into runs (project_id, idempotency_key, request, request_sha256, state, id)
-       values ($1, $2, $3, $4, $5, $6) on conflict (project_id, idempotency_key) do nothing returning ${runColumns}`,
-      [projectId, key, JSON.stringify(request), sha256(asked), JSON.stringify(state), id],
-    );
-    if (inserted.rowCount === 1) return toRow(inserted.rows[0]);
+    const started = await this.database.drizzle.transaction(async (transaction) => {
+      const { rows } = await transaction.execute(sql`
+        insert into runs (project_id, idempotency_key, request, request_sha256, state, id)
+        values (${projectId}, ${key}, ${JSON.stringify(request)}::jsonb, ${sha256(asked)},
+          ${JSON.stringify(state)}::jsonb, ${id})
+        on conflict (project_id, idempotency_key) do nothing returning ${returned}`);
+      if (rows[0] === undefined) return undefined;
+      const run = toRow<Request, State>(rows[0]);
+      await this.changed(transaction, { kind: "queued" }, run);
+      return run;
+    });
+    if (started !== undefined) return started;
     const first = await this.startedBy(projectId, key, asked);
     if (first === undefined) {
       throw new TutelageError(
@@ -168,25 +198,20 @@ export class Runs<Request, State extends object> {
     return toRow(rows[0]);
   }
 
-  /**
-   * Asks a run to stop. A queued one is cancelled at once, with `effects` in
-   * the same transaction; a running one when its holder has stopped.
-   */
-  async cancel(
-    projectId: string,
-    id: string,
-    effects: (transaction: Transaction) => Promise<void> = async () => {},
-  ): Promise<RunRow<Request, State>> {
+  /** Asks a run to stop. A queued one is cancelled at once; a running one when its holder has stopped. */
+  async cancel(projectId: string, id: string): Promise<RunRow<Request, State>> {
     if (!isUuid(id)) throw notFound("run", id);
     await this.database.drizzle.transaction(async (transaction) => {
-      const { rows } = await transaction.execute<{ status: RunStatus }>(
+      const { rows } = await transaction.execute(
         sql`update runs set cancel_requested = true, revision = revision + 1,
               status = case when status = 'QUEUED' then 'CANCELLED' else status end,
               finished_at = case when status = 'QUEUED' then now() else finished_at end
             where project_id = ${projectId} and id = ${id} and status in ('QUEUED', 'RUNNING') and not cancel_requested
-            returning status`,
+            returning ${returned}`,
       );
-      if (rows[0]?.status === "CANCELLED") await effects(transaction);
+      if (rows[0] === undefined) return;
+      const run = toRow<Request, State>(rows[0]);
+      await this.changed(transaction, { kind: run.status === "CANCELLED" ? "cancelled" : "cancelling" }, run);
     });
     return await this.get(projectId, id);
   }
@@ -219,8 +244,9 @@ export function toRow<Request, State>(row: pg.QueryResultRow): RunRow<Request, S
     ...(row as RunRow<Request, State>),
     progress: { ...unknownProgress, ...row.progress },
     failure: row.failure ?? undefined,
-    startedAt: row.startedAt ?? undefined,
-    finishedAt: row.finishedAt ?? undefined,
+    createdAt: new Date(row.createdAt),
+    startedAt: row.startedAt === null ? undefined : new Date(row.startedAt),
+    finishedAt: row.finishedAt === null ? undefined : new Date(row.finishedAt),
   };
 }
 

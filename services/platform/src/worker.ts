@@ -3,6 +3,7 @@ import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { sql } from "drizzle-orm";
+import type pg from "pg";
 import { type Database, isDatabaseAway, type Transaction } from "./database.js";
 import { asTutelageError, TutelageError } from "./errors.js";
 import type { Logger } from "./log.js";
@@ -12,7 +13,6 @@ import {
   type LeaseTiming,
   RunCancelled,
   type RunRow,
-  type RunStatus,
   type Runs,
   runColumns,
   TryLater,
@@ -25,6 +25,8 @@ const maxFence = 25;
 const dueMarginMs = 10;
 /** A day of "try again later" at half a second: a run may queue for hours behind another on the same accelerator. */
 const maxDeferrals = 172_800;
+const returned = sql.raw(runColumns);
+const endings = { SUCCEEDED: "succeeded", FAILED: "failed", CANCELLED: "cancelled" } as const;
 
 /** Does the work of one run. */
 export type Handler<Request, State> = (
@@ -36,12 +38,6 @@ export interface WorkOptions<Request, State> {
   concurrency: number;
   /** Aborts when the worker shuts down. */
   signal: AbortSignal;
-  /** Effects of a run that failed, or was cancelled (no failure), in the transaction of that status. */
-  onFailed?: (
-    transaction: Transaction,
-    run: RunRow<Request, State>,
-    failure: TutelageError | undefined,
-  ) => Promise<void>;
   /** Ends what a run that is being cancelled left going elsewhere, maybe under an earlier holder. */
   abandon?: (run: RunRow<Request, State>) => Promise<void>;
 }
@@ -100,18 +96,24 @@ class Worker<Request, State extends object> {
   }
 
   private async claim(holder: string): Promise<RunRow<Request, State> | undefined> {
-    const { rows } = await this.database.pool.query(
-      `update runs set status = 'RUNNING', fence = fence + 1, lease_holder = $1,
-         lease_until = now() + $2 * interval '1 millisecond', started_at = coalesce(started_at, now()),
-         revision = revision + 1
-       where id = (
-         select id from runs
-         where (status = 'QUEUED' and not_before <= now()) or (status = 'RUNNING' and lease_until < now())
-         order by created_at for update skip locked limit 1)
-       returning ${runColumns}`,
-      [holder, this.timing.leaseMs],
-    );
-    return rows.length === 0 ? undefined : toRow(rows[0]);
+    return await this.database.drizzle.transaction(async (transaction) => {
+      const { rows } = await transaction.execute(sql`
+        with next as (
+          select id as next_id, status as status_before, started_at as started_before from runs
+          where (status = 'QUEUED' and not_before <= now()) or (status = 'RUNNING' and lease_until < now())
+          order by created_at for update skip locked limit 1)
+        update runs set status = 'RUNNING', fence = fence + 1, lease_holder = ${holder},
+          lease_until = now() + ${this.timing.leaseMs} * interval '1 millisecond',
+          started_at = coalesce(started_at, now()), revision = revision + 1
+        from next where id = next_id
+        returning ${returned}, status_before as "statusBefore", started_before is null as "isFirst"`);
+      if (rows[0] === undefined) return undefined;
+      const { statusBefore, isFirst, ...row } = rows[0];
+      const run = toRow<Request, State>(row);
+      const kind = statusBefore === "RUNNING" ? "taken_over" : isFirst ? "started" : "continued";
+      await this.runs.changed(transaction, { kind }, run);
+      return run;
+    });
   }
 
   /** Runs the handler under a heartbeat and stores how it ended. Never throws. Gives ms until the run is due again. */
@@ -135,7 +137,7 @@ class Worker<Request, State extends object> {
       const result = await this.handler(lease);
       await lease.write(async (transaction) => {
         await result.commit?.(transaction);
-        await finish(transaction, run, "SUCCEEDED", { state: result.state ?? {} });
+        await this.finish(transaction, run, "SUCCEEDED", { state: result.state ?? {} });
       });
       return 0;
     } catch (error) {
@@ -156,7 +158,7 @@ class Worker<Request, State extends object> {
     error: unknown,
     why: { lost: AbortSignal; cancelled: AbortSignal },
   ): Promise<void> {
-    const { signal: shutdown, onFailed = async () => {}, abandon = async () => {} } = this.options;
+    const { signal: shutdown, abandon = async () => {} } = this.options;
     if (why.lost.aborted || error instanceof LeaseLost) {
       this.log.warn({ runId: run.id, fence: run.fence }, "lease lost; work dropped");
       return;
@@ -166,36 +168,50 @@ class Worker<Request, State extends object> {
       await abandon(await this.runs.get(run.projectId, run.id)).catch((abandonError: unknown) =>
         this.log.warn({ err: abandonError, runId: run.id }, "could not end what the cancelled run had started"),
       );
-      await lease.write(async (transaction) => {
-        await onFailed(transaction, run, undefined);
-        await finish(transaction, run, "CANCELLED", {});
-      });
+      await lease.write((transaction) => this.finish(transaction, run, "CANCELLED", {}));
       return;
     }
     const later =
       error instanceof TryLater ? error : isDatabaseAway(error) ? new TryLater(1_000, "database away") : undefined;
     if (shutdown.aborted || later !== undefined) {
-      // Handed back: the next worker may claim it at once, or after the delay.
-      const { rows } = await this.database.pool.query(
-        `update runs set status = 'QUEUED', lease_until = null, lease_holder = null, revision = revision + 1,
-           deferrals = deferrals + $3, not_before = now() + $4 * interval '1 millisecond'
-         where id = $1 and fence = $2 and status = 'RUNNING' returning deferrals, cancel_requested`,
-        [run.id, run.fence, 1, shutdown.aborted ? 0 : (later?.delayMs ?? 0)],
-      );
-      if (rows.length === 0 || rows[0].deferrals <= maxDeferrals) return;
-      await this.database.pool.query(
-        `update runs set status = 'FAILED', finished_at = now(), revision = revision + 1, failure = $2
-         where id = $1 and status = 'QUEUED'`,
-        [run.id, JSON.stringify({ code: "waited_too_long", message: `Given up waiting: ${later?.message ?? ""}` })],
-      );
+      await this.handBack(run, shutdown.aborted ? new TryLater(0, "shutdown") : (later as TryLater));
       return;
     }
     const failure = asTutelageError(error);
     this.log.error({ err: failure.cause ?? failure, runId: run.id, reason: failure.reason }, "run failed");
-    await lease.write(async (transaction) => {
-      await onFailed(transaction, run, failure);
-      await finish(transaction, run, "FAILED", { failure: { code: failure.reason, message: failure.message } });
+    await lease.write((transaction) =>
+      this.finish(transaction, run, "FAILED", { failure: { code: failure.reason, message: failure.message } }),
+    );
+  }
+
+  /** Queues the run again: the next worker may claim it at once, or after the delay. */
+  private async handBack(run: RunRow<Request, State>, { delayMs, message }: TryLater): Promise<void> {
+    await this.database.drizzle.transaction(async (transaction) => {
+      const { rows } = await transaction.execute(sql`
+        update runs set status = 'QUEUED', lease_until = null, lease_holder = null, revision = revision + 1,
+          deferrals = deferrals + 1, not_before = now() + ${delayMs} * interval '1 millisecond'
+        where id = ${run.id} and fence = ${run.fence} and status = 'RUNNING' returning ${returned}`);
+      if (rows[0] === undefined) return;
+      const queued = toRow<Request, State>(rows[0]);
+      if (queued.deferrals > maxDeferrals) {
+        const failure = { code: "waited_too_long", message: `Given up waiting: ${message}` };
+        await this.finish(transaction, run, "FAILED", { failure });
+      } else await this.runs.changed(transaction, { kind: "handed_back", reason: message }, queued);
     });
+  }
+
+  private async finish(
+    transaction: Transaction,
+    { id }: Pick<RunRow<Request, State>, "id">,
+    status: keyof typeof endings,
+    end: { state?: object; failure?: { code: string; message: string } },
+  ): Promise<void> {
+    const { rows } = await transaction.execute(sql`
+      update runs set status = ${status}, finished_at = now(), lease_until = null, revision = revision + 1,
+        state = state || ${JSON.stringify(end.state ?? {})}::jsonb,
+        failure = ${end.failure === undefined ? null : JSON.stringify(end.failure)}::jsonb
+      where id = ${id} returning ${returned}`);
+    await this.runs.changed(transaction, { kind: endings[status] }, toRow(rows[0] as pg.QueryResultRow));
   }
 
   /** Renews the lease until `ended`; aborts `lost` or `cancelled` when that is what it learns. */
@@ -265,17 +281,4 @@ export function openLease<Request, State extends object>(
       if (rowCount === 0) throw new LeaseLost(run.id);
     },
   };
-}
-
-async function finish(
-  transaction: Transaction,
-  run: { id: string },
-  status: RunStatus,
-  end: { state?: object; failure?: { code: string; message: string } },
-): Promise<void> {
-  await transaction.execute(sql`
-    update runs set status = ${status}, finished_at = now(), lease_until = null, revision = revision + 1,
-      state = state || ${JSON.stringify(end.state ?? {})}::jsonb,
-      failure = ${end.failure === undefined ? null : JSON.stringify(end.failure)}::jsonb
-    where id = ${run.id}`);
 }

@@ -47,7 +47,15 @@ export async function start(
   const log = options.log ?? createLog("teacher", config.LOG_LEVEL);
   const profiles = await readProfiles(config.TEACHER_PROFILES);
   const database = await openDatabase({ url: config.DATABASE_URL, schema: "teacher", log, hasRuns: true });
-  const runs = new Runs<GenerationRequest, GenerationState>(database, log, options.timing);
+  const runs = new Runs<GenerationRequest, GenerationState>(
+    database,
+    log,
+    options.timing,
+    // A dead holder's tries, where the run ends before another one begins.
+    async (transaction, { kind }, run) => {
+      if (kind === "failed" || kind === "cancelled") await settleLeftOver(transaction, run.projectId, run.id);
+    },
+  );
   const store = new Store(database);
   const teachers = new Teachers(profiles, { home: config.TUTELAGE_HOME, python: config.TUTELAGE_PYTHON }, log);
   const slotClient = config.STUDENT_ADDRESS === undefined ? undefined : connectSlot(config.STUDENT_ADDRESS);
@@ -61,11 +69,7 @@ export async function start(
     ),
     runs,
     handler: (lease) => generate(lease, { database, store, teachers, log, slotClient, shutdown: stopping.signal }),
-    worker: {
-      concurrency: concurrentRuns,
-      // A dead holder's tries, where the run is cancelled before another one begins.
-      onFailed: (transaction, run) => settleLeftOver(transaction, run.projectId, run.id),
-    },
+    worker: { concurrency: concurrentRuns },
     stopping,
     close: async () => {
       await teachers.close();

@@ -1,0 +1,39 @@
+/** What a campaign's change of state is called, and what its event tells. */
+import type { OnChange, RunChange, RunRow } from "@tutelage/platform/runs";
+import type { CampaignState, ResolvedRequest } from "./campaign.js";
+import type { CampaignStore } from "./store.js";
+
+/** The event of a change. `run` is the campaign as the change left it. */
+export function eventOf(
+  change: RunChange,
+  run: Pick<RunRow<Pick<ResolvedRequest, "name">, Partial<CampaignState>>, "request" | "state" | "fence" | "failure">,
+): { type: string; payload: object } {
+  const { request, state, fence, failure } = run;
+  switch (change.kind) {
+    case "queued":
+    case "started":
+      return { type: `campaign.${change.kind}`, payload: { name: request.name } };
+    case "continued":
+    case "taken_over":
+      return { type: `campaign.${change.kind}`, payload: { fence } };
+    case "handed_back":
+      return { type: "campaign.handed_back", payload: { reason: change.reason } };
+    case "cancelling":
+    case "cancelled":
+      return { type: `campaign.${change.kind}`, payload: {} };
+    case "succeeded": {
+      const { summary, stopReason } = state.outcome ?? {};
+      return { type: "campaign.finished", payload: { summary, stop_reason: stopReason } };
+    }
+    case "failed":
+      return { type: "campaign.failed", payload: { ...failure } };
+  }
+}
+
+/** Writes the event of each change in the transaction that makes it: no state without its event, no event without it. */
+export function recordChanges(store: Pick<CampaignStore, "putEvent">): OnChange<ResolvedRequest, CampaignState> {
+  return async (transaction, change, run) => {
+    const { type, payload } = eventOf(change, run);
+    await store.putEvent(transaction, { projectId: run.projectId, campaignId: run.id }, type, payload);
+  };
+}
