@@ -1,9 +1,13 @@
 /**
  * A teacher endpoint for tests: speaks OpenAI's HTTP protocol, answers what the
  * teacher service asks in the way a good model would, and misbehaves on demand.
+ * With a profile that sends a seed (`seed_field: seed`) each reply depends on
+ * the request alone; teacher-weather.ts gives faults that depend on the request
+ * and on how often it was sent.
  */
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import { setTimeout as sleep } from "node:timers/promises";
 
 /** One request as the server saw it. */
 export interface TeacherCall {
@@ -11,6 +15,14 @@ export interface TeacherCall {
   number: number;
   /** How often this very prompt was asked before, plus one. */
   time: number;
+  /** What makes it the same call when it comes again: its Idempotency-Key, or prompt and seed. */
+  key: string;
+  /** How often this call came before, plus one. */
+  try: number;
+  /** What the caller sent as seed of sampling. */
+  seed: number | undefined;
+  /** "answered" once a good reply went out whole; "refused" by a bad one; "cut" by whichever side before its end. */
+  ended: "open" | "answered" | "refused" | "cut";
   api: "chat" | "completions";
   /** The whole prompt: messages one after another, or the completion prompt. */
   prompt: string;
@@ -42,7 +54,9 @@ export type TeacherBehaviour =
       delayMs?: number;
       topLogprobs?: { token: string; logprob: number }[];
     }
-  | { kind: "status"; status: number; body?: string; headers?: Record<string, string> }
+  /** The answer of a good model, after a while. */
+  | { kind: "good"; delayMs: number }
+  | { kind: "status"; status: number; body?: string; headers?: Record<string, string>; delayMs?: number }
   /** A page with status 200, as a captive portal or a proxy sends it. */
   | { kind: "html" }
   | { kind: "half-json" }
@@ -81,6 +95,7 @@ export interface TeacherServer {
 
 export async function startTeacherServer(options: TeacherServerOptions = {}, port = 0): Promise<TeacherServer> {
   const times = new Map<string, number>();
+  const tries = new Map<string, number>();
   let open = 0;
   const server = createServer((request, response) => {
     open += 1;
@@ -105,11 +120,15 @@ export async function startTeacherServer(options: TeacherServerOptions = {}, por
     const body = JSON.parse(Buffer.concat(chunks).toString("utf8")) as Record<string, unknown>;
     const messages = (body.messages as { role: string; content: string }[] | undefined) ?? [];
     const prompt = api === "chat" ? messages.map(({ content }) => content).join("\n\n") : String(body.prompt);
-    const time = (times.get(prompt) ?? 0) + 1;
-    times.set(prompt, time);
+    const seed = typeof body.seed === "number" ? body.seed : undefined;
+    const key = String(request.headers["idempotency-key"] ?? `${seed ?? ""} ${prompt}`);
     const call: TeacherCall = {
       number: running.calls.length + 1,
-      time,
+      time: raised(times, prompt),
+      key,
+      try: raised(tries, key),
+      seed,
+      ended: "open",
       api,
       prompt,
       body,
@@ -117,14 +136,19 @@ export async function startTeacherServer(options: TeacherServerOptions = {}, por
       ...asked(api, messages.at(-1)?.content ?? prompt),
     };
     running.calls.push(call);
+    let isPaid = false;
+    response.on("close", () => {
+      call.ended = !response.writableFinished ? "cut" : isPaid ? "answered" : "refused";
+    });
     if (running.options.models !== undefined && !running.options.models.includes(String(body.model))) {
       return json(response, 404, { error: { message: `The model ${String(body.model)} does not exist` } });
     }
-    const behaviour = running.options.behave?.(call) ?? {
-      kind: "reply" as const,
-      text: goodReply(call, running.options),
-      ...(running.options.delayMs === undefined ? {} : { delayMs: running.options.delayMs }),
-    };
+    const wanted = running.options.behave?.(call) ?? { kind: "good", delayMs: running.options.delayMs ?? 0 };
+    const behaviour: TeacherBehaviour =
+      wanted.kind === "good"
+        ? { kind: "reply", text: goodReply(call, running.options), delayMs: wanted.delayMs }
+        : wanted;
+    isPaid = behaviour.kind === "reply";
     await act(behaviour, call, response);
   }
 
@@ -146,12 +170,22 @@ export async function startTeacherServer(options: TeacherServerOptions = {}, por
   return running;
 }
 
-async function act(behaviour: TeacherBehaviour, call: TeacherCall, response: ServerResponse): Promise<void> {
+/** Counts one more of a thing, and gives how many there are now. */
+function raised(counts: Map<string, number>, of: string): number {
+  const count = (counts.get(of) ?? 0) + 1;
+  counts.set(of, count);
+  return count;
+}
+
+async function act(
+  behaviour: Exclude<TeacherBehaviour, { kind: "good" }>,
+  call: TeacherCall,
+  response: ServerResponse,
+): Promise<void> {
+  if ("delayMs" in behaviour && behaviour.delayMs) await sleep(behaviour.delayMs);
   switch (behaviour.kind) {
-    case "reply": {
-      if (behaviour.delayMs !== undefined) await new Promise((done) => setTimeout(done, behaviour.delayMs));
+    case "reply":
       return json(response, 200, completion(behaviour, call));
-    }
     case "status":
       response.writeHead(behaviour.status, { "content-type": "application/json", ...behaviour.headers });
       response.end(behaviour.body ?? JSON.stringify({ error: { message: `status ${behaviour.status}` } }));
@@ -235,7 +269,7 @@ function goodReply(call: TeacherCall, options: TeacherServerOptions): string {
   if (call.wants === "label") return labelReply(call, options);
   const hash = [...call.prompt].reduce(
     (sum, character) => (sum * 31 + (character.codePointAt(0) ?? 0)) >>> 0,
-    call.time,
+    call.seed ?? call.time,
   );
   const words = call.input.split(/\s+/);
   const cut = words.length < 3 ? 0 : 1 + (hash % (words.length - 1));

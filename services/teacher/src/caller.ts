@@ -3,14 +3,14 @@ import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "@tutelage/platform/log";
 import type { Budget } from "./budget.js";
-import { callDigest, seedOf } from "./digest.js";
+import { type CallIdentity, callDigest, seedOf, sharedSeedOf } from "./digest.js";
 import type { Gate } from "./gate.js";
 import { type Outcome, rejection, storable } from "./outcome.js";
 import type { TeacherProfileSettings } from "./profile.js";
 import { type NewReservation, putReservation } from "./reservations.js";
 import { retryDelayMs } from "./retry.js";
 import type { GenerationLease, NewCall, Store } from "./store.js";
-import { type Answer, type Ask, type Reply, type Teacher, TeacherFailure } from "./teacher.js";
+import { type Answer, type Ask, type CallMark, type Reply, type Teacher, TeacherFailure } from "./teacher.js";
 import { costMicroUsd, tokenBounds } from "./usage.js";
 
 /** A teacher with the bound on its calls and the calls that are under way. */
@@ -67,20 +67,22 @@ export class Caller {
     signals: CallSignals,
   ): Promise<Settled> {
     const { projectId } = lease.run;
-    const digest = callDigest({
+    const identity: CallIdentity = {
       projectId,
       provider: profile.provider === "embedded" ? "embedded" : `openai-compatible ${profile.base_url}`,
       model: await teacher.identify(),
       ask: attempt.ask,
       attempt: attempt.number,
       replicateSeed: lease.run.request.replicateSeed,
-    });
+    };
+    const digest = callDigest(identity);
+    const mark = { digest, seed: profile.provider === "embedded" ? seedOf(digest) : sharedSeedOf(identity) };
     const key = `${projectId} ${digest}`;
     for (let same = underWay.get(key); same !== undefined; same = underWay.get(key)) {
       await same.catch(() => {});
       signals.begin.throwIfAborted();
     }
-    const settling = this.settleDigest(lease, { profile, teacher, gate }, attempt, digest, budget, signals);
+    const settling = this.settleDigest(lease, { profile, teacher, gate }, attempt, mark, budget, signals);
     underWay.set(key, settling);
     try {
       return await settling;
@@ -93,18 +95,18 @@ export class Caller {
     lease: GenerationLease,
     { profile, teacher, gate }: Omit<ProfiledTeacher, "underWay">,
     attempt: Attempt,
-    digest: string,
+    mark: CallMark,
     budget: Budget,
     signals: CallSignals,
   ): Promise<Settled> {
     const place = { position: attempt.position, attempt: attempt.number, rowId: attempt.rowId };
-    const stored = await this.store.answered(lease.run.projectId, digest);
+    const stored = await this.store.answered(lease.run.projectId, mark.digest);
     if (stored !== undefined) {
       const outcome = attempt.read(stored.reply);
       if (await this.store.record(lease, { ...place, callId: stored.callId, reused: true, outcome })) return "stored";
     }
     await signals.hold();
-    const reserved = this.reservation(lease, profile, attempt.ask, digest);
+    const reserved = this.reservation(lease, profile, attempt.ask, mark.digest);
     for (let retry = 0; ; retry += 1) {
       if (!(await budget.reserve(reserved.costMicroUsd, signals.begin))) return "over_budget";
       const callId = randomUUID();
@@ -117,7 +119,7 @@ export class Caller {
             await this.store.dropReservation(reserved.projectId, callId);
             throw signals.begin.reason;
           }
-          return await this.call(teacher, attempt.ask, digest, signals.end);
+          return await this.call(teacher, attempt.ask, mark, signals.end);
         });
         call = this.entry(profile, { ...reserved, callId }, made);
         // The ledger says what happened, whoever holds the run by now: a reply that is paid for is never dropped.
@@ -148,11 +150,11 @@ export class Caller {
     }
   }
 
-  private async call(teacher: Teacher, ask: Ask, digest: string, signal: AbortSignal): Promise<Made> {
+  private async call(teacher: Teacher, ask: Ask, mark: CallMark, signal: AbortSignal): Promise<Made> {
     const began = performance.now();
     const elapsed = () => Math.round(performance.now() - began);
     try {
-      const answer = await teacher.ask(ask, seedOf(digest), signal);
+      const answer = await teacher.ask(ask, mark, signal);
       return { durationMs: elapsed(), answer };
     } catch (error) {
       if (!(error instanceof TeacherFailure)) throw error;

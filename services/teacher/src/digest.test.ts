@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { type CallIdentity, callDigest, seedOf, shuffled } from "./digest.js";
+import { type CallIdentity, callDigest, seedOf, sharedSeedOf, shuffled } from "./digest.js";
 
 const identity: CallIdentity = {
   projectId: "p",
@@ -31,6 +31,12 @@ test("everything that shapes a reply shapes the digest, and the order of keys do
 test("a seed is 31 bits", () => {
   expect(seedOf("ffffffff00")).toBe(0x7fffffff);
   expect(seedOf("0000000aff")).toBe(10);
+});
+
+test("a shared provider's seed tells attempts apart, but neither projects nor addresses", () => {
+  const seed = sharedSeedOf(identity);
+  expect(sharedSeedOf({ ...identity, projectId: "q", provider: "openai-compatible http://a/v1" })).toBe(seed);
+  expect(sharedSeedOf({ ...identity, attempt: 1 })).not.toBe(seed);
 });
 
 test("a shuffle depends on its key alone, not on the order it is given", () => {

@@ -19,6 +19,11 @@ export function callDigest(identity: CallIdentity): string {
   return createHash("sha256").update(canonicalJson(identity)).digest("hex");
 }
 
+/** Seed of sampling at a provider that others use too: the same question and attempt get the same one, whoever asks at whatever address. */
+export function sharedSeedOf(identity: CallIdentity): number {
+  return seedOf(callDigest({ ...identity, projectId: "", provider: "" }));
+}
+
 /** Seed of sampling for a call: 31 bits of its digest. */
 export function seedOf(digest: string): number {
   return Number.parseInt(digest.slice(0, 8), 16) & 0x7fffffff;

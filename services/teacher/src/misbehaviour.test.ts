@@ -28,6 +28,7 @@ beforeAll(async () => {
   fixture = await startFixture(
     [
       profile("good"),
+      profile("seeded", "seed_field: seed"),
       profile("unknown-model", "model: nobody"),
       profileYaml("no-key", server.url, ["api_key: env:TEACHER_TEST_NO_SUCH_KEY"]),
       profileYaml("gone", "http://127.0.0.1:1/v1", ["max_retries: 0"]),
@@ -82,6 +83,18 @@ test.each<[string, TeacherBehaviour, string]>([
   ]);
   expect(calls[0]?.requestDigest).toBe(calls[1]?.requestDigest);
   expect(run.usage?.calls).toBe(2);
+});
+
+test("every try of a call has the same mark, and the seed goes where the profile says", async () => {
+  onceBadly({ kind: "reset-midway" });
+  await runOnce("seeded");
+  const [first, second] = server.calls.slice(-2);
+  expect([first?.try, first?.ended, second?.try, second?.ended]).toEqual([1, "cut", 2, "answered"]);
+  expect(second?.key).toMatch(/^[0-9a-f]{64}$/);
+  expect(second?.body.seed).toBe(first?.body.seed);
+  expect(first?.seed).toBeGreaterThanOrEqual(0);
+  await runOnce();
+  expect(server.calls.at(-1)?.body).not.toHaveProperty("seed");
 });
 
 test("retries are bounded, and the attempt is then rejected as the provider's error; the run goes on", async () => {

@@ -50,6 +50,8 @@ const openAiCompatible = z
     prompt_form: z.enum(["chat", "list_continuation"]).optional(),
     scores_labels: z.boolean().default(false),
     max_tokens_field: z.enum(["max_tokens", "max_completion_tokens"]).default("max_tokens"),
+    /** Body field that takes a seed of sampling; none is sent without it, as strict endpoints refuse what they do not know. */
+    seed_field: z.enum(["seed", "random_seed"]).optional(),
     temperature: common.temperature.default(1),
     top_p: common.top_p.default(1),
     max_tokens: common.max_tokens.default(1_024),

@@ -89,11 +89,19 @@ export class TeacherFailure extends Error {
   }
 }
 
+/** What a provider may be told of a call beside its question. */
+export interface CallMark {
+  /** The same for every try of one call, and for no other call. */
+  digest: string;
+  /** Seed of sampling: makes a reply repeatable where the provider can. */
+  seed: number;
+}
+
 /** A teacher model that can be asked. */
 export interface Teacher {
   /** Name or digest of exactly what answers: part of every call's digest. */
   identify(): Promise<string>;
-  /** One try. `seed` makes sampling repeatable where the provider can. Throws TeacherFailure. */
-  ask(ask: Ask, seed: number, signal: AbortSignal): Promise<Answer>;
+  /** One try. Throws TeacherFailure. */
+  ask(ask: Ask, mark: CallMark, signal: AbortSignal): Promise<Answer>;
   close(): Promise<void>;
 }

@@ -6,7 +6,7 @@ import type { Logger } from "@tutelage/platform/log";
 import { type ModelFile, resolveModelFile } from "../modelfile.js";
 import { storable } from "../outcome.js";
 import type { EmbeddedProfile } from "../profile.js";
-import { type Answer, type Ask, type Teacher, TeacherFailure } from "../teacher.js";
+import { type Answer, type Ask, type CallMark, type Teacher, TeacherFailure } from "../teacher.js";
 import type { ChildOptions, ChildReply, ChildRequest } from "./embedded-protocol.js";
 
 /** Loading takes under two seconds; a campaign's next question mostly comes within a minute. */
@@ -39,7 +39,7 @@ export class EmbeddedTeacher implements Teacher {
     return (await this.modelFile()).sha256;
   }
 
-  async ask(ask: Ask, seed: number, signal: AbortSignal): Promise<Answer> {
+  async ask(ask: Ask, { seed }: CallMark, signal: AbortSignal): Promise<Answer> {
     if (ask.kind === "chat") throw new Error("An embedded teacher is not asked in chat form.");
     const body: RequestBody =
       ask.kind === "score"

@@ -4,7 +4,7 @@ import { z } from "zod";
 import { storable } from "../outcome.js";
 import { type OpenAiProfile, resolveSecret } from "../profile.js";
 import { isRetryableStatus, parseRetryAfter } from "../retry.js";
-import { type Answer, type Ask, type Reply, type Teacher, TeacherFailure } from "../teacher.js";
+import { type Answer, type Ask, type CallMark, type Reply, type Teacher, TeacherFailure } from "../teacher.js";
 import { completionTokenBound, promptTokenBound } from "../usage.js";
 
 /** A reply of more than this is not a row. */
@@ -53,16 +53,16 @@ export class OpenAiTeacher implements Teacher {
     await this.agent.destroy();
   }
 
-  async ask(ask: Ask, _seed: number, signal: AbortSignal): Promise<Answer> {
+  async ask(ask: Ask, mark: CallMark, signal: AbortSignal): Promise<Answer> {
     const secret = this.profile.api_key === undefined ? undefined : await resolveSecret(this.profile.api_key);
-    const { status, headers, text } = await this.post(ask, secret, signal);
+    const { status, headers, text } = await this.post(ask, mark, secret, signal);
     // A provider that repeats the key in its reply must not bring it into the ledger.
     const raw = storable(secret === undefined ? text : text.replaceAll(secret, "[redacted]"));
     if (status !== 200) throw failureOf(status, headers, raw, this.url);
     return { reply: readBody(raw, ask), raw };
   }
 
-  private async post(ask: Ask, secret: string | undefined, signal: AbortSignal) {
+  private async post(ask: Ask, mark: CallMark, secret: string | undefined, signal: AbortSignal) {
     const deadline = AbortSignal.timeout(this.profile.timeout_ms);
     try {
       const response = await request(this.url, {
@@ -71,9 +71,11 @@ export class OpenAiTeacher implements Teacher {
         headers: {
           "content-type": "application/json",
           accept: "application/json",
+          // A provider that heeds it answers a call that was cut from what it has, and bills it once.
+          "idempotency-key": mark.digest,
           ...(secret === undefined ? {} : { authorization: `Bearer ${secret}` }),
         },
-        body: JSON.stringify(this.body(ask)),
+        body: JSON.stringify(this.body(ask, mark.seed)),
         signal: AbortSignal.any([signal, deadline]),
       });
       const chunks: Buffer[] = [];
@@ -99,7 +101,7 @@ export class OpenAiTeacher implements Teacher {
     }
   }
 
-  private body(ask: Ask): object {
+  private body(ask: Ask, seed: number): object {
     if (ask.kind === "score") throw new Error("An HTTP endpoint is not asked for scores.");
     const { temperature, topP, maxTokens } = ask.sampling;
     return {
@@ -107,6 +109,7 @@ export class OpenAiTeacher implements Teacher {
       temperature,
       top_p: topP,
       [this.profile.max_tokens_field]: maxTokens,
+      ...(this.profile.seed_field === undefined ? {} : { [this.profile.seed_field]: seed }),
       ...(ask.kind === "chat"
         ? {
             messages: ask.messages,
