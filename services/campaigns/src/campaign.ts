@@ -114,7 +114,7 @@ export class Campaign {
     const startedAt = performance.now();
     const output = await work();
     const seconds = (performance.now() - startedAt) / 1000;
-    await this.lease.write(async (transaction) => {
+    await this.lease.advance(async (transaction) => {
       await this.store.putStep(transaction, this.key, { name, output: output ?? null, seconds });
       await effects?.(transaction, output);
     });

@@ -1,7 +1,7 @@
 /** Wires the campaigns service. */
 import { join } from "node:path";
 import { FileArtifactStore } from "@tutelage/platform/artifacts";
-import { hostPort, serviceSettings } from "@tutelage/platform/config";
+import { hostPort, replicas, serviceSettings } from "@tutelage/platform/config";
 import { openDatabase } from "@tutelage/platform/database";
 import { served } from "@tutelage/platform/grpc";
 import { createLog } from "@tutelage/platform/log";
@@ -24,10 +24,10 @@ import { TaskStore } from "./taskstore.js";
 export const settings = {
   ...serviceSettings,
   CAMPAIGNS_LISTEN: hostPort.default("127.0.0.1:50055"),
-  DATASETS_ADDRESS: hostPort.default("127.0.0.1:50051"),
-  TRAINING_ADDRESS: hostPort.default("127.0.0.1:50052"),
-  EVALUATION_ADDRESS: hostPort.default("127.0.0.1:50053"),
-  TEACHER_ADDRESS: hostPort.default("127.0.0.1:50054"),
+  DATASETS_ADDRESS: replicas.default("127.0.0.1:50051"),
+  TRAINING_ADDRESS: replicas.default("127.0.0.1:50052"),
+  EVALUATION_ADDRESS: replicas.default("127.0.0.1:50053"),
+  TEACHER_ADDRESS: replicas.default("127.0.0.1:50054"),
   ARTIFACT_ROOT: z.string().optional(),
   // Campaigns wait for students and teachers most of the time; this many do so at once in one process.
   CAMPAIGNS_CONCURRENCY: z.coerce.number().int().min(1).max(100).default(4),

@@ -1,4 +1,5 @@
 /** /v1/campaigns: start, estimate, look, change, cancel. */
+import { randomUUID } from "node:crypto";
 import { notFound } from "@tutelage/platform/errors";
 import { isUuid } from "@tutelage/platform/runs";
 import { Settings, type StartCampaignRequest } from "@tutelage/proto/campaigns/v1/campaigns";
@@ -56,7 +57,9 @@ export const campaignRoutes: Routes = (app, { backends }) => {
       },
     },
     async ({ body, headers }, reply) => {
-      const campaign = await campaigns.startCampaign(await asked(backends, body, headers["idempotency-key"]));
+      // Under a key of ours where there is none: a replica that dies midway must not leave a second campaign behind.
+      const key = headers["idempotency-key"] || randomUUID();
+      const campaign = await campaigns.startCampaign(await asked(backends, body, key));
       return reply.code(201).header("location", `/v1/campaigns/${campaign.run?.id}`).send(snake(campaign));
     },
   );

@@ -1,7 +1,7 @@
 /** The gateway's settings, and the gateway put together. */
 import { join } from "node:path";
 import { FileArtifactStore } from "@tutelage/platform/artifacts";
-import { hostPort, serviceSettings } from "@tutelage/platform/config";
+import { hostPort, replicas, serviceSettings } from "@tutelage/platform/config";
 import { requireLoopback } from "@tutelage/platform/grpc";
 import type { Logger } from "@tutelage/platform/log";
 import type { RunningService } from "@tutelage/platform/process";
@@ -17,11 +17,11 @@ export const gatewaySettings = {
   TUTELAGE_TOKEN: serviceSettings.TUTELAGE_TOKEN,
   TUTELAGE_TOKEN_FILE: serviceSettings.TUTELAGE_TOKEN_FILE,
   GATEWAY_LISTEN: hostPort.default("127.0.0.1:8080"),
-  DATASETS_ADDRESS: hostPort.default("127.0.0.1:50051"),
-  TRAINING_ADDRESS: hostPort.default("127.0.0.1:50052"),
-  EVALUATION_ADDRESS: hostPort.default("127.0.0.1:50053"),
-  TEACHER_ADDRESS: hostPort.default("127.0.0.1:50054"),
-  CAMPAIGNS_ADDRESS: hostPort.default("127.0.0.1:50055"),
+  DATASETS_ADDRESS: replicas.default("127.0.0.1:50051"),
+  TRAINING_ADDRESS: replicas.default("127.0.0.1:50052"),
+  EVALUATION_ADDRESS: replicas.default("127.0.0.1:50053"),
+  TEACHER_ADDRESS: replicas.default("127.0.0.1:50054"),
+  CAMPAIGNS_ADDRESS: replicas.default("127.0.0.1:50055"),
   /** Only asked for its health; training and evaluation speak to it. */
   STUDENT_ADDRESS: hostPort.optional(),
   /** Where checkpoints are read from; TUTELAGE_HOME/artifacts when unset. */

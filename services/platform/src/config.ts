@@ -5,6 +5,14 @@ import { z } from "zod";
 /** An address to listen on or to call: host:port. */
 export const hostPort = z.string().regex(/^[\w.:[\]-]+:\d{1,5}$/, 'must be "host:port", e.g. 127.0.0.1:50051');
 
+/** Where a service's replicas are called: host:port, whose name may have several addresses, or their IPv4 addresses. */
+export const replicas = z
+  .string()
+  .regex(
+    /^([\w.:[\]-]+:\d{1,5}|\d{1,3}(\.\d{1,3}){3}:\d{1,5}(,\d{1,3}(\.\d{1,3}){3}:\d{1,5})+)$/,
+    'must be "host:port", or the "IPv4:port" of several replicas with commas between: 10.0.0.1:50051,10.0.0.2:50051',
+  );
+
 /** Settings that every service has. */
 export const serviceSettings = {
   TUTELAGE_HOME: z

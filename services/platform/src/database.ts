@@ -22,6 +22,12 @@ export interface Database {
 /** A drizzle transaction, or the database outside of one. */
 export type Transaction = Parameters<Parameters<NodePgDatabase["transaction"]>[0]>[0];
 
+/**
+ * A transaction waits for nothing but its database. A process that stops in the middle of one keeps its locks until
+ * this passes: less than a lease (runs.ts), or a successor could not claim the run whose row is locked.
+ */
+const idleInTransactionMs = 5_000;
+
 const migrationsRoot = fileURLToPath(new URL("../../../migrations/", import.meta.url));
 
 /** Opens a pool and brings the service's schema up to date. */
@@ -39,10 +45,14 @@ export async function openDatabase(options: {
     max: options.maxConnections ?? 10,
     connectionTimeoutMillis: 10_000,
     application_name: `tutelage-${options.schema}`,
-    options: `-c search_path=${options.schema} -c statement_timeout=300000 -c idle_in_transaction_session_timeout=60000`,
+    options:
+      `-c search_path=${options.schema} -c statement_timeout=300000 ` +
+      `-c idle_in_transaction_session_timeout=${idleInTransactionMs}`,
   });
   // A connection that dies while idle is replaced by the pool; unhandled, it would end the process.
   pool.on("error", (error) => options.log.warn({ err: error }, "idle database connection lost"));
+  // So would one that dies in the middle of a transaction; there the next query says so.
+  pool.on("connect", (client) => client.on("error", () => {}));
   try {
     if (options.hasRuns) await migrate(pool, options.schema, "runs");
     await migrate(pool, options.schema, options.schema);
@@ -118,12 +128,13 @@ export function sqlState(error: unknown): string | undefined {
 /** True when the failure is Postgres being away or shutting down, so that trying again later makes sense. */
 export function isDatabaseAway(error: unknown): boolean {
   const state = sqlState(error);
-  if (state !== undefined) return state.startsWith("08") || state.startsWith("57P");
+  // 25P03: a transaction of ours stood still, and Postgres ended it with its connection.
+  if (state !== undefined) return state.startsWith("08") || state.startsWith("57P") || state === "25P03";
   for (let current = error; current instanceof Error; current = current.cause) {
     // A failure that a service named may quote anything, and so may its cause, e.g. a teacher's ECONNREFUSED.
     if (current instanceof TutelageError) return false;
     if (
-      /ECONNREFUSED|ECONNRESET|connect ENOENT|EPIPE|Connection terminated|connection timeout|timeout exceeded when trying to connect/i.test(
+      /ECONNREFUSED|ECONNRESET|ETIMEDOUT|connect ENOENT|EPIPE|Connection terminated|not queryable|connection timeout|timeout exceeded when trying to connect/i.test(
         current.message,
       )
     )

@@ -23,6 +23,7 @@ import {
 } from "nice-grpc-error-details";
 import { HealthDefinition, HealthServiceImpl, HealthState } from "nice-grpc-server-health";
 import { ServerReflection, ServerReflectionService } from "nice-grpc-server-reflection";
+import { channelOptions, clientOptions, targetOf } from "./channel.js";
 import { isDatabaseAway } from "./database.js";
 import { asTutelageError, type ErrorCode, TutelageError } from "./errors.js";
 import type { Logger } from "./log.js";
@@ -32,18 +33,6 @@ import { authorization, authorizes, sharedToken } from "./token.js";
 const defaultDeadlineMs = 30_000;
 /** Deadline of a stream that lasts as long as a run: three days. */
 export const watchDeadlineMs = 259_200_000;
-/** Batches are at most about 1,000 rows; orders of a generation run are sent whole. */
-const maxMessageBytes = 64 * 1024 * 1024;
-
-const channelOptions = {
-  "grpc.max_receive_message_length": maxMessageBytes,
-  "grpc.max_send_message_length": maxMessageBytes,
-  "grpc.keepalive_time_ms": 30_000,
-  "grpc.keepalive_timeout_ms": 10_000,
-  "grpc.initial_reconnect_backoff_ms": 200,
-  "grpc.max_reconnect_backoff_ms": 2_000,
-};
-
 const codeToStatus: Record<ErrorCode, Status> = {
   invalid_argument: Status.INVALID_ARGUMENT,
   not_found: Status.NOT_FOUND,
@@ -118,12 +107,15 @@ export async function serve(options: { listen: string; services: Served[]; log: 
   };
 }
 
-/** A client with deadlines and our errors. Close it to let the process end. */
+/**
+ * A client with deadlines and our errors; of a service with several replicas, its calls take turns (channel.ts).
+ * Close it to let the process end.
+ */
 export function connect<Definition extends CompatServiceDefinition>(
   definition: Definition,
   address: string,
 ): Client<Definition, DeadlineOptions> & { close(): void } {
-  const channel = createChannel(address, undefined, channelOptions);
+  const channel = createChannel(targetOf(address), undefined, clientOptions(definition));
   // The first is the innermost: ours sees what the others made, details and deadlines included.
   const client = createClientFactory()
     .use(errorDetailsClientMiddleware)
@@ -201,6 +193,13 @@ function fromClientError(thrown: unknown): unknown {
       `A service refuses our token (${thrown.path}): set the same TUTELAGE_TOKEN for every process.`,
       { reason: "service_token_refused", cause: thrown },
     );
+  }
+  // A connection that is reset under a call is lost, as one that is closed is; grpc-js calls only the latter so.
+  if (thrown.code === Status.INTERNAL && /RST_STREAM|ECONNRESET/.test(thrown.details)) {
+    return new TutelageError("unavailable", "The connection was lost; try again.", {
+      reason: "connection_lost",
+      cause: thrown,
+    });
   }
   const code = statusToCode.get(thrown.code) ?? "internal";
   return new TutelageError(code, thrown.details, {

@@ -2,7 +2,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { sql } from "drizzle-orm";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { testDatabaseUrl } from "../../../tests/support/database.js";
-import { type Database, openDatabase } from "./database.js";
+import { until } from "../../../tests/support/waiting.js";
+import { type Database, isDatabaseAway, openDatabase } from "./database.js";
 import { TutelageError } from "./errors.js";
 import { createLog } from "./log.js";
 import { LeaseLost, type RunChange, Runs, TryLater } from "./runs.js";
@@ -307,4 +308,68 @@ test("shutdown hands a running run back so that another worker claims it at once
   expect((await runs.get("p", id)).status).toBe("QUEUED");
   const last = await workUntilFinal(runs, id, async () => ({ state: { result: "done" } }));
   expect(last).toMatchObject({ status: "SUCCEEDED", fence: 2 });
+});
+
+/** Makes a queued run look like one whose holder died under this fence. */
+async function orphan(id: string, fence: number): Promise<void> {
+  await database.pool.query("update runs set status = 'RUNNING', fence = $2, lease_until = now() where id = $1", [
+    id,
+    fence,
+  ]);
+}
+
+test("a dead holder is replaced though every worker is busy with runs of its own", async () => {
+  const runs = newRuns();
+  const { id: busy } = await runs.start("p", "", { what: "busy" });
+  const stop = new AbortController();
+  const done: string[] = [];
+  let isOpen = false;
+  const working = work(
+    runs,
+    async (lease) => {
+      while (lease.run.request.what === "busy" && !isOpen) await sleep(10);
+      done.push(lease.run.request.what);
+      return {};
+    },
+    { concurrency: 1, signal: stop.signal },
+  );
+  await until(async () => (await runs.get("p", busy)).status === "RUNNING");
+  const { id: queued } = await runs.start("p", "", { what: "queued" });
+  const { id: orphaned } = await runs.start("p", "", { what: "orphaned" });
+  await orphan(orphaned, 1);
+  await until(async () => (await runs.get("p", orphaned)).status === "SUCCEEDED");
+  // Beside the worker's own run, not before its turn.
+  expect(done).toEqual(["orphaned"]);
+  isOpen = true;
+  await until(async () => (await runs.get("p", queued)).status === "SUCCEEDED");
+  stop.abort();
+  await working;
+});
+
+test("a run that takes its workers down is given up, one that got on meanwhile is not", async () => {
+  const runs = newRuns();
+  const { id: deadly } = await runs.start("p", "", { what: "deadly" });
+  await orphan(deadly, 30);
+  expect(await workUntilFinal(runs, deadly, async () => ({}))).toMatchObject({
+    status: "FAILED",
+    failure: { code: "worker_died_too_often" },
+  });
+  const { id: long } = await runs.start("p", "", { what: "long" });
+  await orphan(long, 30);
+  const lease = openLease(database, await runs.get("p", long), new AbortController().signal);
+  await lease.advance(async () => {});
+  await orphan(long, 31);
+  expect(await workUntilFinal(runs, long, async () => ({}))).toMatchObject({ status: "SUCCEEDED", fence: 32 });
+});
+
+test("a holder that stops in the middle of a transaction does not keep its run from a successor", async () => {
+  const runs = newRuns();
+  const { id } = await runs.start("p", "", { what: "a" });
+  await orphan(id, 1);
+  const lease = openLease(database, await runs.get("p", id), new AbortController().signal);
+  // Its process stands still with the run's row locked, for longer than Postgres lets it.
+  const late = expect(lease.write(() => sleep(7_000))).rejects.toSatisfy(isDatabaseAway);
+  await sleep(100);
+  expect(await workUntilFinal(runs, id, async () => ({}))).toMatchObject({ status: "SUCCEEDED", fence: 2 });
+  await late;
 });

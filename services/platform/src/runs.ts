@@ -32,7 +32,7 @@ export interface RunRow<Request, State> {
   status: RunStatus;
   cancelRequested: boolean;
   fence: number;
-  /** Claims that were handed back with "try again later". */
+  /** Claims that ended well: handed back with "try again later", or followed by an advance. Those above it died. */
   deferrals: number;
   progress: RunProgress;
   failure: { code: string; message: string } | undefined;
@@ -109,6 +109,8 @@ export interface Lease<Request, State> {
   readonly signal: AbortSignal;
   /** A transaction that first checks the fence. Throws LeaseLost. */
   write<T>(effect: (transaction: Transaction) => Promise<T>): Promise<T>;
+  /** The same, for work that a successor need not do again: however many holders died before it, the run gets on. */
+  advance<T>(effect: (transaction: Transaction) => Promise<T>): Promise<T>;
   /** Stores progress and, when given, the service's state, fenced. */
   report(progress: Partial<RunProgress>, state?: Partial<State>): Promise<void>;
 }

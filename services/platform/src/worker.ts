@@ -19,8 +19,8 @@ import {
   toRow,
 } from "./runs.js";
 
-/** A run whose holders died this often takes its worker down with it; it is failed instead of claimed again. */
-const maxFence = 25;
+/** A run whose holders died this often since it last got further takes its worker down with it; it is failed instead of claimed again. */
+const maxDeaths = 25;
 /** Timers and clocks cut to the millisecond may look a hair before the database says that a run is due. */
 const dueMarginMs = 10;
 /** A day of "try again later" at half a second: a run may queue for hours behind another on the same accelerator. */
@@ -92,15 +92,35 @@ class Worker<Request, State extends object> {
         subscription.close();
       }
     });
-    await Promise.all(loops);
+    await Promise.all([...loops, this.rescue(holder)]);
   }
 
-  private async claim(holder: string): Promise<RunRow<Request, State> | undefined> {
+  /**
+   * Takes runs over whose holder died, beside the loops: those may be busy for hours with runs of their own, and the
+   * dead holder's successor at its address with queued ones. As many at a time as there are loops.
+   */
+  private async rescue(holder: string): Promise<void> {
+    const { concurrency, signal } = this.options;
+    const held = new Set<Promise<unknown>>();
+    while (!signal.aborted) {
+      await sleep(this.timing.pollMs, undefined, { signal }).catch(() => {});
+      while (held.size < concurrency && !signal.aborted) {
+        // The loops say it when the database is away.
+        const run = await this.claim(holder, "orphaned").catch(() => undefined);
+        if (run === undefined) break;
+        const holding = this.hold(run).finally(() => held.delete(holding));
+        held.add(holding);
+      }
+    }
+    await Promise.all(held);
+  }
+
+  private async claim(holder: string, which: "any" | "orphaned" = "any"): Promise<RunRow<Request, State> | undefined> {
     return await this.database.drizzle.transaction(async (transaction) => {
       const { rows } = await transaction.execute(sql`
         with next as (
           select id as next_id, status as status_before, started_at as started_before from runs
-          where (status = 'QUEUED' and not_before <= now()) or (status = 'RUNNING' and lease_until < now())
+          where (status = 'QUEUED' and not_before <= now() and ${which === "any"}) or (status = 'RUNNING' and lease_until < now())
           order by created_at for update skip locked limit 1)
         update runs set status = 'RUNNING', fence = fence + 1, lease_holder = ${holder},
           lease_until = now() + ${this.timing.leaseMs} * interval '1 millisecond',
@@ -128,8 +148,8 @@ class Worker<Request, State extends object> {
     try {
       if (run.cancelRequested) cancelled.abort(new RunCancelled());
       // A claim that was handed back raised the fence too, but nothing died.
-      if (run.fence - run.deferrals > maxFence) {
-        throw new TutelageError("internal", `The run was given up: its worker died ${maxFence} times.`, {
+      if (run.fence - run.deferrals > maxDeaths) {
+        throw new TutelageError("internal", `The run was given up: its worker died ${maxDeaths} times.`, {
           reason: "worker_died_too_often",
         });
       }
@@ -272,6 +292,11 @@ export function openLease<Request, State extends object>(
     fence: run.fence,
     signal,
     write,
+    advance: (effect) =>
+      write(async (transaction) => {
+        await transaction.execute(sql`update runs set deferrals = fence where id = ${run.id}`);
+        return await effect(transaction);
+      }),
     report: async (progress, state = {}) => {
       const { rowCount } = await database.pool.query(
         `update runs set progress = progress || $3::jsonb, state = state || $4::jsonb, revision = revision + 1
