@@ -1,3 +1,4 @@
+import { AsyncLocalStorage } from "node:async_hooks";
 import { createHash } from "node:crypto";
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -27,6 +28,17 @@ export type Transaction = Parameters<Parameters<NodePgDatabase["transaction"]>[0
  * this passes: less than a lease (runs.ts), or a successor could not claim the run whose row is locked.
  */
 const idleInTransactionMs = 5_000;
+
+/** Set in the effects of a transaction. */
+const transactions = new AsyncLocalStorage<true>();
+
+/**
+ * Throws in the effects of a transaction: it holds locks and a connection, and
+ * must not wait for a network. Whoever calls out asks this first.
+ */
+export function refuseInTransaction(call: string): void {
+  if (transactions.getStore()) throw new Error(`${call} inside of a database transaction: call before or after it.`);
+}
 
 const migrationsRoot = fileURLToPath(new URL("../../../migrations/", import.meta.url));
 
@@ -60,8 +72,12 @@ export async function openDatabase(options: {
     await pool.end();
     throw error;
   }
+  const database = drizzle(pool);
+  const transact = database.transaction.bind(database);
+  database.transaction = (effect, config) =>
+    transact((transaction) => transactions.run(true, () => effect(transaction)), config);
   return {
-    drizzle: drizzle(pool),
+    drizzle: database,
     pool,
     schema: options.schema,
     url: options.url,

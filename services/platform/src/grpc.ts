@@ -24,7 +24,7 @@ import {
 import { HealthDefinition, HealthServiceImpl, HealthState } from "nice-grpc-server-health";
 import { ServerReflection, ServerReflectionService } from "nice-grpc-server-reflection";
 import { channelOptions, clientOptions, targetOf } from "./channel.js";
-import { isDatabaseAway } from "./database.js";
+import { isDatabaseAway, refuseInTransaction } from "./database.js";
 import { asTutelageError, type ErrorCode, TutelageError } from "./errors.js";
 import type { Logger } from "./log.js";
 import { authorization, authorizes, sharedToken } from "./token.js";
@@ -174,6 +174,7 @@ async function* clientErrorMiddleware<Request, Response, Options extends object>
   call: ClientMiddlewareCall<Request, Response>,
   options: Options,
 ) {
+  refuseInTransaction(`A call of ${call.method.path}`);
   try {
     return yield* call.next(call.request, options);
   } catch (thrown) {

@@ -1,4 +1,5 @@
 /** Teachers behind an OpenAI-compatible HTTP endpoint: chat completions and completions. */
+import { refuseInTransaction } from "@tutelage/platform/database";
 import { Agent, errors, request } from "undici";
 import { z } from "zod";
 import { storable } from "../outcome.js";
@@ -63,6 +64,7 @@ export class OpenAiTeacher implements Teacher {
   }
 
   private async post(ask: Ask, mark: CallMark, secret: string | undefined, signal: AbortSignal) {
+    refuseInTransaction("A call of the teacher");
     const deadline = AbortSignal.timeout(this.profile.timeout_ms);
     try {
       const response = await request(this.url, {
