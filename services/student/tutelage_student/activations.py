@@ -41,6 +41,11 @@ class ActivationCache:
         self.used_bytes = 0
         self._stored: OrderedDict[Key, Tensor] = OrderedDict()
 
+    def clear(self) -> None:
+        """Forgets everything, for memory that is needed more elsewhere."""
+        self._stored.clear()
+        self.used_bytes = 0
+
     def each(self, model: Model, layer: int, sequences: Sequence[Sequence[int]]) -> Tensor:
         """`[tokens, hidden]` entering `layer`, every sequence computed alone.
 

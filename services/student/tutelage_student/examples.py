@@ -1,12 +1,11 @@
 """Training examples: rows as token ids, and the order in which steps see them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from tutelage_student.model import Model
-from tutelage_student.recipe import Recipe
 from tutelage_student.task import Encoder, Row
 
 
@@ -31,14 +30,23 @@ def encode(model: Model, encoder: Encoder, rows: Sequence[Row]) -> tuple[list[Ex
     return examples, too_long
 
 
-def batches(
-    examples: Sequence[Example], recipe: Recipe, total_steps: int, generator: torch.Generator
-) -> Iterator[list[Example]]:
-    """One batch a step, from a stream of shuffled passes: all full, every row equally often."""
-    stream: list[int] = []
-    size = min(recipe.batch_rows, len(examples))
-    for _ in range(total_steps):
-        while len(stream) < size:
-            stream += torch.randperm(len(examples), generator=generator).tolist()
-        yield [examples[index] for index in stream[:size]]
-        del stream[:size]
+class BatchOrder:
+    """Which examples each step sees, from a stream of shuffled passes.
+
+    All batches are full, and every example comes equally often. What it goes on from is `waiting`
+    and the generator's state.
+    """
+
+    def __init__(self, examples: int, batch_rows: int, generator: torch.Generator) -> None:
+        self.examples = examples
+        self.size = min(batch_rows, examples)
+        self.generator = generator
+        self.waiting: list[int] = []
+
+    def take(self) -> list[int]:
+        """The next batch, as places in the list of examples."""
+        while len(self.waiting) < self.size:
+            self.waiting += torch.randperm(self.examples, generator=self.generator).tolist()
+        batch = self.waiting[: self.size]
+        del self.waiting[: self.size]
+        return batch

@@ -1,6 +1,6 @@
 """The gradient of a batch, in forward and backward passes of bounded size."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -9,7 +9,6 @@ from torch.nn.functional import cross_entropy
 from tutelage_student.activations import ActivationCache
 from tutelage_student.examples import Example
 from tutelage_student.model import Model
-from tutelage_student.recipe import Recipe
 from tutelage_student.weights import Weights
 
 
@@ -17,17 +16,18 @@ def accumulate_gradient(
     model: Model,
     weights: Weights,
     batch: Sequence[Example],
-    recipe: Recipe,
+    micro_batch_tokens: int,
     activations: ActivationCache | None,
+    between: Callable[[], None] = lambda: None,
 ) -> float:
     """Adds the gradient of the batch's mean loss per completion token; returns that loss.
 
-    Rows are sorted by length, because attention within a micro-batch is padded to the longest.
+    between: called before each micro-batch; an exception from it ends the training.
     """
     completion_tokens = sum(example.completion for example in batch)
     total = 0.0
-    ordered = sorted(batch, key=lambda example: len(example.ids))
-    for part in micro_batches(ordered, recipe.micro_batch_tokens):
+    for part in micro_batches(batch, micro_batch_tokens):
+        between()
         # The last token is only ever predicted.
         ids, positions, layout = model.packed([example.ids[:-1] for example in part])
         if weights.first_layer and activations is not None:
@@ -46,17 +46,30 @@ def accumulate_gradient(
     return total / completion_tokens
 
 
-def micro_batches(examples: Sequence[Example], most_tokens: int) -> Iterator[list[Example]]:
-    """Runs of examples with at most that many tokens; a longer single one goes alone."""
+def micro_batches(batch: Sequence[Example], most_tokens: int) -> Iterator[list[Example]]:
+    """The batch in parts of at most that many tokens; a longer single example goes alone.
+
+    Sorted by length, because attention within a part is padded to its longest.
+    """
     part: list[Example] = []
     tokens = 0
-    for example in examples:
+    for example in sorted(batch, key=lambda example: len(example.ids)):
         if part and tokens + len(example.ids) > most_tokens:
             yield part
             part, tokens = [], 0
         part.append(example)
         tokens += len(example.ids)
     yield part
+
+
+def halved(batch: Sequence[Example], most_tokens: int) -> int:
+    """Half of the largest micro-batch that can be split, in tokens; 0 where none can."""
+    splittable = [
+        sum(len(example.ids) for example in part)
+        for part in micro_batches(batch, most_tokens)
+        if len(part) > 1
+    ]
+    return max(splittable, default=0) // 2
 
 
 def loss_positions(examples: Sequence[Example]) -> tuple[Tensor, Tensor]:

@@ -5,26 +5,43 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from tutelage_student.activations import ActivationCache
 from tutelage_student.errors import invalid
-from tutelage_student.examples import batches, encode
-from tutelage_student.gradient import accumulate_gradient
+from tutelage_student.examples import BatchOrder, Example, encode
+from tutelage_student.gradient import accumulate_gradient, halved
+from tutelage_student.memory import is_out_of_memory, out_of_memory
 from tutelage_student.model import Model
 from tutelage_student.recipe import Recipe
+from tutelage_student.resumepoint import Resumption, identity
 from tutelage_student.task import Encoder, Row, Task
+from tutelage_student.trainingstate import TrainingState
 from tutelage_student.weights import Weights, new_weights
 
 
 @dataclass(frozen=True)
 class Start:
-    """What is known before the first step."""
+    """What is known before the first step.
+
+    resumed_step: the step after which a resume point is gone on from; 0 at the start.
+    unusable_points: why resume points were passed over, newest first.
+    """
 
     rows: int
     total_steps: int
     too_long_row_ids: tuple[str, ...]
     trainable_parameters: int
+    resumed_step: int = 0
+    unusable_points: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SmallerMicroBatch:
+    """Memory did not suffice in `step`, which is made again in micro-batches of fewer tokens."""
+
+    step: int
+    from_tokens: int
+    to_tokens: int
 
 
 @dataclass(frozen=True)
@@ -66,17 +83,27 @@ def fine_tune(
     *,
     start: Weights | None = None,
     activations: ActivationCache | None = None,
+    resumption: Resumption | None = None,
     on_start: Callable[[Start], None] | None = None,
     on_step: Callable[[Step], None] | None = None,
+    on_smaller: Callable[[SmallerMicroBatch], None] | None = None,
+    pause: Callable[[], None] = lambda: None,
+    between: Callable[[], None] = lambda: None,
 ) -> Student:
     """Trains a student and returns its weights; the base weights stay as they are.
 
-    The same arguments on the same number of threads give the same weights bit for bit.
+    The same arguments on the same number of threads give the same weights bit for bit, also where
+    a training goes on from a resume point.
 
     start: weights to continue from, instead of the base; they are copied.
     activations: shared over trainings, used where lower layers are frozen.
-    on_step: called after each optimizer step, when the model may be used for something else; an
-    exception from it ends the training.
+    resumption: what to go on from, and where to leave points; None neither.
+    on_step: called after each optimizer step, when the model may be used for something else.
+    pause: called after that, when a resume point was left if one was due.
+    between: called before each micro-batch, when the model must be left alone.
+    An exception from any of them ends the training.
+
+    Raises RESOURCE_EXHAUSTED where memory does not suffice for one row at a time.
     """
     encoder = Encoder(model.tokenizer, task)
     examples, too_long = encode(model, encoder, rows)
@@ -91,49 +118,93 @@ def fine_tune(
     else:
         weights.copy_from(start)
     total = recipe.total_steps(len(examples))
-    if on_start:
-        on_start(Start(len(examples), total, tuple(too_long), weights.trainable_parameters))
-
-    gradient = weights.begin_training()
-    flat = torch.nn.Parameter(weights.flat)
-    flat.grad = gradient
-    optimizer = torch.optim.AdamW(
-        [flat], lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
-    )
-    averaged_from = total - round(recipe.average_share * total) + 1
-    mean: Tensor | None = None
+    order = BatchOrder(len(examples), recipe.batch_rows, generator)
+    state = TrainingState(weights, recipe, order, total)
     if weights.first_layer:
         activations = activations or ActivationCache()
-    losses: list[float] = []
-    tokens = 0
     began = time.perf_counter()
-    busy = 0.0
     try:
-        for step, batch in enumerate(batches(examples, recipe, total, generator), start=1):
+        unusable: list[str] = []
+        if resumption:
+            training = identity(model, examples, recipe, seed, state)
+            unusable = resumption.begin(state, training)
+        if on_start:
+            size = weights.trainable_parameters
+            on_start(
+                Start(len(examples), total, tuple(too_long), size, state.step, tuple(unusable))
+            )
+        while state.step < total:
+            step = state.step + 1
             step_began = time.perf_counter()
-            with model.wearing(weights):
-                loss = accumulate_gradient(model, weights, batch, recipe, activations)
-            norm = float(torch.linalg.vector_norm(gradient))
+            batch = [examples[place] for place in order.take()]
+            loss = _gradient_in_memory(model, state, batch, activations, on_smaller, between)
+            norm = float(torch.linalg.vector_norm(state.gradient))
             if norm > recipe.max_grad_norm:
-                gradient.mul_(recipe.max_grad_norm / norm)
+                state.gradient.mul_(recipe.max_grad_norm / norm)
             rate = recipe.learning_rate_at(step, total)
-            optimizer.param_groups[0]["lr"] = rate
-            optimizer.step()
-            gradient.zero_()
+            state.optimizer.param_groups[0]["lr"] = rate
+            state.optimizer.step()
+            state.gradient.zero_()
             weights.refresh()
-            if step >= averaged_from:
-                share = 1 / (step - averaged_from + 1)
-                mean = weights.flat.clone() if mean is None else mean.lerp_(weights.flat, share)
-            losses.append(loss)
-            tokens += sum(len(example.ids) for example in batch)
-            busy += time.perf_counter() - step_began
+            state.step = step
+            state.average()
+            state.losses.append(loss)
+            state.tokens += sum(len(example.ids) for example in batch)
+            state.busy_seconds += time.perf_counter() - step_began
             if on_step:
+                busy = state.busy_seconds
                 eta = (total - step) * busy / step
-                on_step(Step(step, total, loss, rate, tokens / busy, eta, norm))
+                on_step(Step(step, total, loss, rate, state.tokens / busy, eta, norm))
+            if resumption and step < total:
+                resumption.after_step(state)
+            pause()
     finally:
         weights.end_training()
-    if mean is not None:
-        weights.flat.copy_(mean)
+    if state.mean is not None:
+        weights.flat.copy_(state.mean)
         weights.refresh()
     seconds = time.perf_counter() - began
-    return Student(weights, tuple(losses), tokens, seconds, tuple(too_long))
+    return Student(weights, tuple(state.losses), state.tokens, seconds, tuple(too_long))
+
+
+def _gradient_in_memory(
+    model: Model,
+    state: TrainingState,
+    batch: Sequence[Example],
+    activations: ActivationCache | None,
+    on_smaller: Callable[[SmallerMicroBatch], None] | None,
+    between: Callable[[], None],
+) -> float:
+    """The batch's gradient and loss, in micro-batches as small as the memory asks for.
+
+    Each try begins with no gradient and the same random streams, so that it is the gradient of a
+    training that had the smaller micro-batches from this step on.
+    """
+    streams = state.random_streams()
+    while True:
+        try:
+            with model.wearing(state.weights):
+                return accumulate_gradient(
+                    model, state.weights, batch, state.micro_batch_tokens, activations, between
+                )
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        # Not in the handler: while the error lives, its frames keep the tensors.
+        state.gradient.zero_()
+        state.set_random_streams(streams)
+        if activations is not None:
+            activations.clear()
+        if model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        before = state.micro_batch_tokens
+        state.micro_batch_tokens = halved(batch, before)
+        if not state.micro_batch_tokens:
+            longest = max(len(example.ids) for example in batch)
+            raise out_of_memory(
+                "recipe.micro_batch_tokens",
+                f"with one row of up to {longest} tokens at a time",
+                "shorten the rows, train fewer layers, or use a machine with more memory",
+            )
+        if on_smaller:
+            on_smaller(SmallerMicroBatch(state.step + 1, before, state.micro_batch_tokens))
