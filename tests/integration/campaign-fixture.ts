@@ -79,6 +79,8 @@ interface FixtureOptions {
   bareStudent?: string;
   /** More variables for every service. */
   environment?: NodeJS.ProcessEnv;
+  /** A database of the test's own, which it may take away. */
+  databaseUrl?: string;
 }
 
 const recipe = `{ method: lora, lora_rank: 8, lora_alpha: 16, lora_dropout: 0, trained_layers: 1, epochs: 4, min_steps: 20,
@@ -114,7 +116,7 @@ ${teachers
   )
   .join("")}`,
   );
-  const databaseUrl = await testDatabaseUrl();
+  const databaseUrl = options.databaseUrl ?? (await testDatabaseUrl());
   const stack = await startStack({
     home,
     httpPort: 0,

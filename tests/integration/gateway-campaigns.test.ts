@@ -181,6 +181,23 @@ test("a stopping gateway ends its event streams instead of waiting for campaigns
   await other.gateway.stop();
   await stream.ended;
   expect(Date.now() - began).toBeLessThan(3_000);
+  const last = stream.events().findLast(({ event }) => event !== undefined);
+  expect(last).toMatchObject({ event: "stream.closing", data: { reason: "server_stopping" } });
+  await other.stop();
+});
+
+test("a stopping campaigns service ends event streams with its reason, and the gateway goes on", async () => {
+  const other = await startFixture();
+  const stream = openEvents(other.campaigns.put(runningCampaign()), {}, other.url);
+  await stream.until("campaign.snapshot");
+  await other.stopCampaigns();
+  await stream.ended;
+  expect(stream.events().findLast(({ event }) => event !== undefined)).toMatchObject({
+    id: undefined,
+    event: "stream.closing",
+    data: { reason: "service_stopping", message: expect.stringContaining("again") },
+  });
+  await request(other.url).get("/health").expect(200);
   await other.stop();
 });
 

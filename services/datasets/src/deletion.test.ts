@@ -57,7 +57,7 @@ test("every table is counted here", async () => {
     "select table_name from information_schema.tables where table_schema = 'datasets'",
   );
   expect(rows.map((row) => row.table_name).sort()).toEqual(
-    ["applied_migrations", "commits", "datasets", "holds", "rows", "versions"].sort(),
+    ["applied_migrations", "commits", "datasets", "holds", "rows", "schema_version", "versions"].sort(),
   );
 });
 

@@ -46,6 +46,7 @@ export async function start(config: Readonly<Config>): Promise<RunningService> {
       listen: config.DATASETS_LISTEN,
       services: [served(DatasetsServiceDefinition, implementation)],
       log,
+      isReady: () => database.ping(),
     });
     const stopping = new AbortController();
     const resuming = (async () => {

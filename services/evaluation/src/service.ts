@@ -28,12 +28,10 @@ interface Dependencies {
   database: Database;
   runs: Runs<CheckedRequest, EvaluationState>;
   student: Pick<ReturnType<typeof connect<StudentServiceDefinition>>, "predict">;
-  /** Aborts when the service stops; open Watch streams end then. */
-  stopping: AbortSignal;
 }
 
 export function evaluationService(dependencies: Dependencies): EvaluationServiceImplementation {
-  const { database, runs, student, stopping } = dependencies;
+  const { database, runs, student } = dependencies;
   return {
     async startEvaluationRun(message) {
       const request = checkRequest(message);
@@ -45,9 +43,7 @@ export function evaluationService(dependencies: Dependencies): EvaluationService
     },
 
     async *watchEvaluationRun({ projectId, id }, { signal }) {
-      const ended = AbortSignal.any([signal, stopping]);
-      for await (const run of runs.watch(projectId, id, ended)) yield toEvaluationRun(run);
-      if (stopping.aborted) throw new TutelageError("unavailable", "The evaluation service is stopping; watch again.");
+      for await (const run of runs.watch(projectId, id, signal)) yield toEvaluationRun(run);
     },
 
     async cancelEvaluationRun({ projectId, id }) {

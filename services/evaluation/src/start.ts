@@ -34,7 +34,7 @@ export async function start(config: Readonly<Config>): Promise<RunningService> {
   const artifacts = new FileArtifactStore(config.ARTIFACT_ROOT ?? join(config.TUTELAGE_HOME, "artifacts"));
   const student = connect(StudentServiceDefinition, config.STUDENT_ADDRESS);
   const stopping = new AbortController();
-  const service = evaluationService({ database, runs, student, stopping: stopping.signal });
+  const service = evaluationService({ database, runs, student });
   return await startRunService({
     name: "evaluation",
     listen: config.EVALUATION_LISTEN,

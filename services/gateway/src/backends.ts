@@ -30,8 +30,8 @@ export function connectBackends(addresses: Record<BackendName, string> & { stude
         probes.map(async ({ name, probe }) => {
           const health = await probe.check();
           if (health === "serving") return undefined;
-          const why = health === "no_answer" ? "does not answer at" : "is not serving at";
-          return { name, why: `${why} ${probe.address}` };
+          if (health === "no_answer") return { name, why: `does not answer at ${probe.address}` };
+          return { name, why: `at ${probe.address} is stopping, or its database does not answer` };
         }),
       );
       return answers.filter((answer) => answer !== undefined);

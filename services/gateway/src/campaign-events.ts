@@ -1,4 +1,5 @@
 /** /v1/campaigns/{id}/events: what happens in a campaign, as server-sent events. */
+import type { TutelageError } from "@tutelage/platform/errors";
 import { watchDeadlineMs } from "@tutelage/platform/grpc";
 import type { Campaign, WatchCampaignResponse } from "@tutelage/proto/campaigns/v1/campaigns";
 import { RunStatus } from "@tutelage/proto/run/v1/run";
@@ -8,7 +9,7 @@ import { campaignKey, campaignRef } from "./campaigns.js";
 import { snake } from "./cases.js";
 import { enumName, problems, streamed, wholeNumber } from "./fields.js";
 import type { Routes } from "./routes.js";
-import { byteStream, clientGone, sseEvent, started, withHeartbeat } from "./streams.js";
+import { byteStream, clientGone, closedWithReason, sseEvent, started, withHeartbeat } from "./streams.js";
 
 const statusName = enumName(RunStatus);
 const finalStatuses: ReadonlySet<RunStatus> = new Set([RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED]);
@@ -24,7 +25,7 @@ export const campaignEventRoutes: Routes = (app, { backends, shutdown, heartbeat
           "Server-sent events. The first is campaign.snapshot, the campaign as it then is, without an id. Each stored " +
           "event has its sequence as id; a client that comes back with Last-Event-ID misses none and sees none again. " +
           "Between them, campaign.progress tells how far it is. The stream ends with the campaign; 204 when there is " +
-          "nothing left to tell.",
+          "nothing left to tell. One that ends sooner says why in a last event, stream.closing: come back.",
         params: campaignRef,
         querystring: z.strictObject({
           after: wholeNumber(0, Number.MAX_SAFE_INTEGER).default(0).describe("Only events after this sequence"),
@@ -37,7 +38,7 @@ export const campaignEventRoutes: Routes = (app, { backends, shutdown, heartbeat
         },
       },
     },
-    async ({ params, query, headers }, reply) => {
+    async ({ params, query, headers, log }, reply) => {
       const signal = clientGone(reply, shutdown);
       const afterSequence = headers["last-event-id"] ?? query.after;
       const watch = backends.campaigns.watchCampaign(
@@ -47,7 +48,9 @@ export const campaignEventRoutes: Routes = (app, { backends, shutdown, heartbeat
       const { empty, items } = await started(nonTrivial(watch, afterSequence > 0));
       if (empty) return reply.code(204).send();
       reply.header("x-accel-buffering", "no").type("text/event-stream");
-      return reply.send(byteStream(withHeartbeat(eventTexts(items), heartbeatMs, signal)));
+      const texts = withHeartbeat(eventTexts(items), heartbeatMs, signal);
+      const onError = (error: TutelageError) => log.error({ err: error.cause ?? error }, "event stream broke off");
+      return reply.send(byteStream(closedWithReason(texts, shutdown, onError)));
     },
   );
 };

@@ -30,6 +30,12 @@ const statuses: Record<ErrorCode, [status: number, title: string]> = {
   internal: [500, "Something went wrong"],
 };
 
+/** Reasons that HTTP has a status of its own for. */
+const reasonStatuses: Record<string, [status: number, title: string]> = {
+  disk_full: [507, "The disk is full"],
+  disk_read_only: [507, "The disk cannot be written"],
+};
+
 /** Errors of Fastify itself, by its code: reason, title, and where it is known the field and what to say of it. */
 const framework: Record<
   string,
@@ -121,7 +127,7 @@ export function toProblem(thrown: unknown, request: FastifyRequest): Problem {
     return { status: statusCode, title, detail: `${field}: ${description}`, reason, errors: [{ field, description }] };
   }
   const error = asTutelageError(thrown);
-  const [status, title] = statuses[error.code];
+  const [status, title] = reasonStatuses[error.reason] ?? statuses[error.code];
   return { status, title, detail: error.message, reason: error.reason, errors: error.fields };
 }
 

@@ -38,6 +38,9 @@ export const gatewaySettings = {
   GATEWAY_PROFILE_TEST_MS: z.coerce.number().int().min(100).max(3_600_000).default(180_000),
 };
 
+/** How long requests under way have to end when the gateway stops. */
+const requestGraceMs = 1_500;
+
 export type GatewayConfig = Readonly<z.output<z.ZodObject<typeof gatewaySettings>>>;
 
 export async function start(config: GatewayConfig, log: Logger): Promise<RunningService> {
@@ -70,7 +73,10 @@ export async function start(config: GatewayConfig, log: Logger): Promise<Running
     address: `${host}:${port}`,
     stop: async () => {
       await stopSweeping();
+      // An upload, or an answer that nobody reads, may last for minutes; its client sees it broken off.
+      const cut = setTimeout(() => app.server.closeAllConnections(), requestGraceMs);
       await app.close();
+      clearTimeout(cut);
       backends.close();
     },
   };

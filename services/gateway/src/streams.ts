@@ -1,6 +1,7 @@
 /** Answers that are streamed: started before they are sent, ended when the client goes. */
 import { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
+import { asTutelageError, TutelageError } from "@tutelage/platform/errors";
 import type { FastifyReply } from "fastify";
 
 /** Aborts when the client has gone or the server shuts down. */
@@ -37,6 +38,28 @@ export function sseEvent(event: { id?: number; type: string; data: unknown }): s
   const id = event.id === undefined ? "" : `id: ${event.id}\n`;
   return `${id}event: ${event.type}\ndata: ${JSON.stringify(event.data)}\n\n`;
 }
+
+/** An event stream that ends before its time says why; the client comes back with Last-Event-ID, and misses nothing. */
+export async function* closedWithReason(
+  texts: AsyncGenerator<string>,
+  shutdown: AbortSignal,
+  onError: (error: TutelageError) => void,
+): AsyncGenerator<string> {
+  let why: TutelageError | undefined;
+  try {
+    yield* texts;
+  } catch (error) {
+    why = asTutelageError(error);
+  }
+  if (shutdown.aborted) why = serverStopping;
+  if (why === undefined) return;
+  if (why.code !== "unavailable") onError(why);
+  yield sseEvent({ type: "stream.closing", data: { reason: why.reason, message: why.message } });
+}
+
+const serverStopping = new TutelageError("unavailable", "The server is stopping; connect again in a moment.", {
+  reason: "server_stopping",
+});
 
 /** The texts as they come, and a comment whenever none came for a while: proxies and clients drop silent streams. */
 export async function* withHeartbeat(

@@ -14,7 +14,10 @@ export interface Artifact {
 
 /** Where artifacts are kept. Paths are relative, e.g. "default/versions/<digest>.jsonl". */
 export interface ArtifactStore {
-  /** Writes bytes to a temporary name, syncs, and renames: never seen half-written. */
+  /**
+   * Writes bytes to a temporary name, syncs, and renames: never seen half-written. What cannot be written to its end
+   * leaves nothing.
+   */
   put(path: string, chunks: AsyncIterable<Uint8Array | string> | Iterable<Uint8Array | string>): Promise<Artifact>;
   /** The bytes. Throws data_loss at the end when their digest is not `sha256`, not_found when there is nothing. */
   read(uri: string, sha256?: string): AsyncGenerator<Buffer>;
@@ -40,7 +43,7 @@ export class FileArtifactStore implements ArtifactStore {
     chunks: AsyncIterable<Uint8Array | string> | Iterable<Uint8Array | string>,
   ): Promise<Artifact> {
     const target = this.below(join(this.root, path), path);
-    await mkdir(dirname(target), { recursive: true });
+    await makeDirectory(dirname(target));
     const temporary = `${target}.${randomUUID()}.tmp`;
     const hash = createHash("sha256");
     let sizeBytes = 0;
@@ -148,6 +151,13 @@ async function filesBytes(path: string): Promise<number> {
   let bytes = 0;
   for (const name of (await readdir(path).catch(orGone)) ?? []) bytes += await filesBytes(join(path, name));
   return bytes;
+}
+
+/** Makes a directory and what is missing above it; all of them are there after a power cut, too. */
+async function makeDirectory(path: string): Promise<void> {
+  const first = await mkdir(path, { recursive: true });
+  if (first === undefined) return;
+  for (let made = path; made.length >= first.length; made = dirname(made)) await syncDirectory(dirname(made));
 }
 
 /** Without this the rename itself may be lost with the machine's power. */

@@ -1,12 +1,10 @@
 import { AsyncLocalStorage } from "node:async_hooks";
-import { createHash } from "node:crypto";
-import { readdir, readFile } from "node:fs/promises";
-import { join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { setTimeout as sleep } from "node:timers/promises";
 import { drizzle, type NodePgDatabase } from "drizzle-orm/node-postgres";
 import pg from "pg";
 import { TutelageError } from "./errors.js";
 import type { Logger } from "./log.js";
+import { migrate, migrationsRoot, productVersion } from "./migrations.js";
 
 /** A service's database: its own schema in one Postgres, through drizzle or plain pg. */
 export interface Database {
@@ -40,9 +38,14 @@ export function refuseInTransaction(call: string): void {
   if (transactions.getStore()) throw new Error(`${call} inside of a database transaction: call before or after it.`);
 }
 
-const migrationsRoot = fileURLToPath(new URL("../../../migrations/", import.meta.url));
+/** A service that starts while Postgres restarts, or before it, waits for it this long. */
+const startPatienceMs = 60_000;
+const startLookMs = 500;
 
-/** Opens a pool and brings the service's schema up to date. */
+/**
+ * Opens a pool and brings the service's schema up to date. Waits for a Postgres
+ * that is away, a minute at most.
+ */
 export async function openDatabase(options: {
   url: string;
   schema: string;
@@ -51,11 +54,17 @@ export async function openDatabase(options: {
   maxConnections?: number;
   /** The service has long work: its schema gets the tables of migrations/runs first. */
   hasRuns?: boolean;
+  /** Where migrations are found, and the version of the code that wants to run on them; a test gives others. */
+  migrationsRoot?: string;
+  version?: string;
 }): Promise<Database> {
   const pool = new pg.Pool({
     connectionString: options.url,
     max: options.maxConnections ?? 10,
     connectionTimeoutMillis: 10_000,
+    // A Postgres that vanished without a word, its machine with it, is noticed.
+    keepAlive: true,
+    keepAliveInitialDelayMillis: 10_000,
     application_name: `tutelage-${options.schema}`,
     options:
       `-c search_path=${options.schema} -c statement_timeout=300000 ` +
@@ -65,9 +74,14 @@ export async function openDatabase(options: {
   pool.on("error", (error) => options.log.warn({ err: error }, "idle database connection lost"));
   // So would one that dies in the middle of a transaction; there the next query says so.
   pool.on("connect", (client) => client.on("error", () => {}));
+  const { schema, version = productVersion } = options;
+  const folders = options.hasRuns ? ["runs", schema] : [schema];
   try {
-    if (options.hasRuns) await migrate(pool, options.schema, "runs");
-    await migrate(pool, options.schema, options.schema);
+    await whenThere(options.log, async () => {
+      for (const folder of folders) {
+        await migrate(pool, { schema, folder, root: options.migrationsRoot ?? migrationsRoot, version });
+      }
+    });
   } catch (error) {
     await pool.end();
     throw error;
@@ -88,48 +102,17 @@ export async function openDatabase(options: {
   };
 }
 
-/**
- * Applies migrations/<folder>/*.sql to a schema, in order of name, each once.
- * All in one transaction under an advisory lock, so that replicas that start
- * together do not collide. An applied file must not change afterwards.
- */
-async function migrate(pool: pg.Pool, schema: string, folder: string): Promise<void> {
-  const directory = join(migrationsRoot, folder);
-  const names = (await readdir(directory)).filter((name) => name.endsWith(".sql")).sort();
-  const client = await pool.connect();
-  try {
-    await client.query("begin");
-    await client.query("select pg_advisory_xact_lock(hashtext($1))", [`tutelage migrations ${schema}`]);
-    await client.query(`create schema if not exists ${schema}`);
-    await client.query(
-      `create table if not exists ${schema}.applied_migrations (
-         name text primary key, sha256 text not null, applied_at timestamptz not null default now())`,
-    );
-    const applied = new Map<string, string>(
-      (await client.query(`select name, sha256 from ${schema}.applied_migrations`)).rows.map((row) => [
-        row.name,
-        row.sha256,
-      ]),
-    );
-    for (const fileName of names) {
-      const name = `${folder}/${fileName}`;
-      const sql = await readFile(join(directory, fileName), "utf8");
-      const sha256 = createHash("sha256").update(sql).digest("hex");
-      const before = applied.get(name);
-      if (before === sha256) continue;
-      if (before !== undefined) {
-        throw new Error(`Migration ${name} changed after it was applied to schema ${schema}; add a new file instead.`);
-      }
-      await client.query(`set local search_path to ${schema}`);
-      await client.query(sql);
-      await client.query(`insert into ${schema}.applied_migrations (name, sha256) values ($1, $2)`, [name, sha256]);
+/** Repeats an attempt while Postgres is away. */
+async function whenThere(log: Logger, attempt: () => Promise<void>): Promise<void> {
+  const until = Date.now() + startPatienceMs;
+  for (let told = false; ; told = true) {
+    try {
+      return await attempt();
+    } catch (error) {
+      if (!isDatabaseAway(error) || Date.now() > until) throw error;
+      if (!told) log.warn({ err: error }, "the database is away; waiting for it");
+      await sleep(startLookMs);
     }
-    await client.query("commit");
-  } catch (error) {
-    await client.query("rollback").catch(() => {});
-    throw error;
-  } finally {
-    client.release();
   }
 }
 
@@ -141,16 +124,22 @@ export function sqlState(error: unknown): string | undefined {
   return undefined;
 }
 
+/**
+ * What a Postgres says that cannot serve now: connections end (08), it shuts down, starts or crashed (57P), has no
+ * room for another client (53300), was a primary until a failover (25006), or ended a transaction that stood still
+ * (25P03).
+ */
+const awayStates = /^(08|57P|53300|25006|25P03)/;
+
 /** True when the failure is Postgres being away or shutting down, so that trying again later makes sense. */
 export function isDatabaseAway(error: unknown): boolean {
   const state = sqlState(error);
-  // 25P03: a transaction of ours stood still, and Postgres ended it with its connection.
-  if (state !== undefined) return state.startsWith("08") || state.startsWith("57P") || state === "25P03";
+  if (state !== undefined) return awayStates.test(state);
   for (let current = error; current instanceof Error; current = current.cause) {
     // A failure that a service named may quote anything, and so may its cause, e.g. a teacher's ECONNREFUSED.
     if (current instanceof TutelageError) return false;
     if (
-      /ECONNREFUSED|ECONNRESET|ETIMEDOUT|connect ENOENT|EPIPE|Connection terminated|not queryable|connection timeout|timeout exceeded when trying to connect/i.test(
+      /ECONNREFUSED|ECONNRESET|ETIMEDOUT|EHOSTUNREACH|connect ENOENT|EPIPE|Connection terminated|connection timeout|timeout exceeded when trying to connect|Query read timeout|not queryable/i.test(
         current.message,
       )
     )

@@ -70,9 +70,30 @@ export function notFound(noun: string, id: string): TutelageError {
   );
 }
 
+const diskFaults: Record<string, readonly [reason: string, message: string]> = {
+  ENOSPC: ["disk_full", "The disk is full. Free some space on it, then try again."],
+  EDQUOT: ["disk_full", "The disk quota is used up. Raise it or free some space, then try again."],
+  EROFS: ["disk_read_only", "The disk can only be read now. Have it mounted for writing, then try again."],
+  // Postgres's own.
+  "53100": ["disk_full", "The database's disk is full. Free some space on it, then try again."],
+};
+
+/** A disk that cannot be written, by name; the cause, which is logged, says where. Undefined for anything else. */
+function diskFault(thrown: unknown): TutelageError | undefined {
+  for (let current = thrown; current instanceof Error; current = current.cause) {
+    const found = diskFaults[(current as NodeJS.ErrnoException).code ?? ""];
+    if (found === undefined) continue;
+    const [reason, message] = found;
+    return new TutelageError("failed_precondition", message, { reason, cause: thrown });
+  }
+  return undefined;
+}
+
 /** Any thrown value as a TutelageError; what was not foreseen becomes "internal". */
 export function asTutelageError(thrown: unknown): TutelageError {
   if (thrown instanceof TutelageError) return thrown;
+  const fault = diskFault(thrown);
+  if (fault !== undefined) return fault;
   return new TutelageError("internal", "Something went wrong on our side. The log has the details.", {
     cause: thrown,
   });

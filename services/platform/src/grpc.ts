@@ -25,14 +25,19 @@ import { HealthDefinition, HealthServiceImpl, HealthState } from "nice-grpc-serv
 import { ServerReflection, ServerReflectionService } from "nice-grpc-server-reflection";
 import { channelOptions, clientOptions, targetOf } from "./channel.js";
 import { isDatabaseAway, refuseInTransaction } from "./database.js";
+import { Drain } from "./drain.js";
 import { asTutelageError, type ErrorCode, TutelageError } from "./errors.js";
 import type { Logger } from "./log.js";
+import { watchReadiness } from "./readiness.js";
 import { authorization, authorizes, sharedToken } from "./token.js";
 
 /** Deadline of a call that names none. */
 const defaultDeadlineMs = 30_000;
 /** Deadline of a stream that lasts as long as a run: three days. */
 export const watchDeadlineMs = 259_200_000;
+/** What a call that is cut short has to tell its client so. */
+const tellMs = 300;
+
 const codeToStatus: Record<ErrorCode, Status> = {
   invalid_argument: Status.INVALID_ARGUMENT,
   not_found: Status.NOT_FOUND,
@@ -67,7 +72,11 @@ export function served<Definition extends CompatServiceDefinition>(
 export interface RunningServer {
   /** host:port it listens on; the port that the system chose when 0 was asked for. */
   address: string;
-  /** Answers health checks with NOT_SERVING, ends open streams after graceMs, closes. */
+  /**
+   * Answers health checks with NOT_SERVING, ends Watch streams at once and other
+   * calls after graceMs, each with the reason service_stopping, and closes.
+   * With 0 connections are cut, as those of a process that is killed.
+   */
   stop(graceMs?: number): Promise<void>;
 }
 
@@ -75,14 +84,22 @@ export interface RunningServer {
  * Serves gRPC with health and reflection. Beyond loopback only with the shared
  * token, which then every call but a health check must carry.
  */
-export async function serve(options: { listen: string; services: Served[]; log: Logger }): Promise<RunningServer> {
+export async function serve(options: {
+  listen: string;
+  services: Served[];
+  log: Logger;
+  /** Throws while what the service rests on does not answer: health checks say NOT_SERVING then. */
+  isReady?: () => Promise<unknown>;
+}): Promise<RunningServer> {
   const token = sharedToken();
   if (token === undefined) requireLoopback(options.listen);
   const health = HealthState();
+  const drain = new Drain();
   const server = createServer(channelOptions)
     .use(errorDetailsServerMiddleware)
     .use(errorMiddleware(options.log))
-    .use(tokenMiddleware(token));
+    .use(tokenMiddleware(token))
+    .use(drain.middleware());
   for (const { definition, implementation } of options.services) server.add(definition, implementation);
   server.add(HealthDefinition, HealthServiceImpl(health));
   const descriptors = await readFile(fileURLToPath(import.meta.resolve("@tutelage/proto/descriptors.binpb")));
@@ -94,15 +111,26 @@ export async function serve(options: { listen: string; services: Served[]; log: 
     ),
   );
   const port = await server.listen(options.listen);
+  const stopping = new AbortController();
+  if (options.isReady !== undefined) {
+    const tell = (ready: boolean) => health.setStatus(ready ? "healthy" : "unhealthy");
+    void watchReadiness(options.isReady, tell, options.log, stopping.signal);
+  }
   const address = `${options.listen.slice(0, options.listen.lastIndexOf(":"))}:${port}`;
   return {
     address,
     stop: async (graceMs = 2_000) => {
+      stopping.abort();
       health.setStatus("unhealthy");
+      drain.begin();
       const graceful = server.shutdown();
-      const timer = setTimeout(() => server.forceShutdown(), graceMs);
+      const timers = [
+        setTimeout(() => drain.end(), graceMs),
+        // A client that does not read what it asked for is not told why.
+        setTimeout(() => server.forceShutdown(), graceMs === 0 ? 0 : graceMs + tellMs),
+      ];
       await graceful;
-      clearTimeout(timer);
+      for (const timer of timers) clearTimeout(timer);
     },
   };
 }
@@ -159,7 +187,9 @@ function errorMiddleware(log: Logger) {
             cause: thrown,
           })
         : asTutelageError(thrown);
-      if (error.code === "internal") log.error({ err: error.cause ?? error, path: call.method.path }, "call failed");
+      // What nobody foresaw, and a disk that cannot be written: the operator learns the rest.
+      if (error.code === "internal" || error.reason.startsWith("disk_"))
+        log.error({ err: error.cause ?? error, path: call.method.path }, "call failed");
       const details = [ErrorInfo.fromPartial({ reason: error.reason, domain: "tutelage" })];
       throw new RichServerError(codeToStatus[error.code], error.message, [
         ...details,

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { sql } from "drizzle-orm";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { testDatabaseUrl } from "../../../tests/support/database.js";
 import { until } from "../../../tests/support/waiting.js";
 import { type Database, isDatabaseAway, openDatabase } from "./database.js";
@@ -89,6 +89,35 @@ test("a run whose holder stops renewing is taken over, and the first holder's la
   });
   expect(fence).toBe(2);
   expect(last?.state.result).toBe("second");
+});
+
+test("a worker that shuts down hands over the run of a handler that does not stop, and refuses its late writes", async () => {
+  const runs = newRuns();
+  const { id } = await runs.start("p", "", { what: "a" });
+  const stop = new AbortController();
+  let lateWrite: Promise<unknown> | undefined;
+  let goOn = () => {};
+  const working = work(
+    runs,
+    async (lease) => {
+      stop.abort();
+      await new Promise<void>((resolve) => {
+        goOn = resolve;
+      });
+      lateWrite = lease.write(async () => {}).catch((error: unknown) => error);
+      return {};
+    },
+    { concurrency: 1, signal: stop.signal, drainMs: 100 },
+  );
+  await working;
+  expect(await runs.get("p", id)).toMatchObject({ status: "QUEUED", fence: 1, deferrals: 1 });
+  const last = await workUntilFinal(runs, id, async () => {
+    goOn();
+    await vi.waitFor(() => expect(lateWrite).toBeDefined());
+    expect(await lateWrite).toBeInstanceOf(LeaseLost);
+    return { state: { result: "second" } };
+  });
+  expect(last).toMatchObject({ status: "SUCCEEDED", fence: 2, state: { result: "second" } });
 });
 
 test("cancel reaches a running handler through its signal", async () => {

@@ -28,12 +28,15 @@ export async function startRunService<Request, State extends object>(
     await service.close();
     await database.close();
   };
-  const server = await serve({ listen: service.listen, services: [service.served], log }).catch(
-    async (error: unknown) => {
-      await close();
-      throw error;
-    },
-  );
+  const server = await serve({
+    listen: service.listen,
+    services: [service.served],
+    log,
+    isReady: () => database.ping(),
+  }).catch(async (error: unknown) => {
+    await close();
+    throw error;
+  });
   const listening = signals.listen();
   const working = work(runs, service.handler, { ...service.worker, signal: stopping.signal });
   return {

@@ -28,7 +28,14 @@ export class RunSignals {
   /** Listens until close(); reconnects when the connection is lost. */
   async listen(): Promise<void> {
     while (!this.closed) {
-      const client = new pg.Client({ connectionString: this.database.url, application_name: "tutelage-signals" });
+      const client = new pg.Client({
+        connectionString: this.database.url,
+        application_name: "tutelage-signals",
+        connectionTimeoutMillis: 5_000,
+        keepAlive: true,
+        keepAliveInitialDelayMillis: 10_000,
+      });
+      this.client = client;
       const ended = once(client, "end").catch(() => {});
       client.on("error", () => {});
       client.on("notification", ({ payload }) => {
@@ -42,7 +49,6 @@ export class RunSignals {
         await client.query("listen tutelage_runs");
         // What changed before we listened was not heard: everybody looks once.
         for (const name of this.emitter.eventNames()) this.emitter.emit(name);
-        this.client = client;
         if (this.closed) await client.end();
         await ended;
       } catch (error) {

@@ -108,7 +108,9 @@ export function namedStudentError(error: TutelageError): TutelageError {
       cause: error,
     });
   }
-  const reason = error.reason === error.code ? defaultReason(error) : error.reason;
+  // A disk that cannot be written has one name, whoever meets it.
+  const [, diskFault] = /^(disk_full|disk_read_only): /.exec(error.message) ?? [];
+  const reason = diskFault ?? (error.reason === error.code ? defaultReason(error) : error.reason);
   return new TutelageError(error.code, error.message, { reason, fields: [...error.fields], cause: error });
 }
 

@@ -6,6 +6,7 @@ import { sql } from "drizzle-orm";
 import type pg from "pg";
 import { type Database, isDatabaseAway, type Transaction } from "./database.js";
 import { asTutelageError, TutelageError } from "./errors.js";
+import { untilDrained } from "./handover.js";
 import type { Logger } from "./log.js";
 import {
   type Lease,
@@ -18,11 +19,14 @@ import {
   TryLater,
   toRow,
 } from "./runs.js";
+import { onceThere } from "./whileaway.js";
 
 /** A run whose holders died this often since it last got further takes its worker down with it; it is failed instead of claimed again. */
 const maxDeaths = 25;
 /** Timers and clocks cut to the millisecond may look a hair before the database says that a run is due. */
 const dueMarginMs = 10;
+/** Time to the next heartbeat when one did not reach Postgres. */
+const missedBeatMs = 250;
 /** A day of "try again later" at half a second: a run may queue for hours behind another on the same accelerator. */
 const maxDeferrals = 172_800;
 const returned = sql.raw(runColumns);
@@ -38,6 +42,8 @@ export interface WorkOptions<Request, State> {
   concurrency: number;
   /** Aborts when the worker shuts down. */
   signal: AbortSignal;
+  /** How long a handler may take to stop after that, before its run is handed over without it. */
+  drainMs?: number;
   /** Ends what a run that is being cancelled left going elsewhere, maybe under an earlier holder. */
   abandon?: (run: RunRow<Request, State>) => Promise<void>;
 }
@@ -154,16 +160,20 @@ class Worker<Request, State extends object> {
         });
       }
       signal.throwIfAborted();
-      const result = await this.handler(lease);
-      await lease.write(async (transaction) => {
-        await result.commit?.(transaction);
-        await this.finish(transaction, run, "SUCCEEDED", { state: result.state ?? {} });
-      });
+      const result = await untilDrained(this.handler(lease), shutdown, this.options.drainMs);
+      // What took hours is not lost to a Postgres that restarts now. One that stored it before it went refuses the
+      // second write, as the run is not running any more.
+      await onceThere(signal, () =>
+        lease.write(async (transaction) => {
+          await result.commit?.(transaction);
+          await this.finish(transaction, run, "SUCCEEDED", { state: result.state ?? {} });
+        }),
+      );
       return 0;
     } catch (error) {
-      await this.settle(run, lease, error, { lost: lost.signal, cancelled: cancelled.signal }).catch(
-        (settleError: unknown) =>
-          this.log.warn({ err: settleError, runId: run.id }, "could not store how the run ended; its lease runs out"),
+      const settle = () => this.settle(run, lease, error, { lost: lost.signal, cancelled: cancelled.signal });
+      await onceThere(AbortSignal.any([lost.signal, shutdown]), settle).catch((settleError: unknown) =>
+        this.log.warn({ err: settleError, runId: run.id }, "could not store how the run ended; its lease runs out"),
       );
       return error instanceof TryLater ? error.delayMs : 0;
     } finally {
@@ -250,12 +260,15 @@ class Worker<Request, State extends object> {
         if (ended.aborted) return;
         if (woken && !outcome.cancelled.signal.aborted) await sleep(50);
         const askedAt = Date.now();
+        let beatInMs = this.timing.heartbeatMs;
         try {
-          const { rows } = await this.database.pool.query(
-            `update runs set lease_until = now() + $3 * interval '1 millisecond'
+          const { rows } = await this.database.pool.query({
+            text: `update runs set lease_until = now() + $3 * interval '1 millisecond'
              where id = $1 and fence = $2 and status = 'RUNNING' returning cancel_requested`,
-            [run.id, run.fence, this.timing.leaseMs],
-          );
+            values: [run.id, run.fence, this.timing.leaseMs],
+            // One that hangs must not keep us from seeing that the lease is over.
+            query_timeout: Math.max(1, heldUntil - askedAt),
+          } as pg.QueryConfig);
           if (rows.length === 0) {
             if (!ended.aborted) outcome.lost.abort();
             return;
@@ -263,9 +276,11 @@ class Worker<Request, State extends object> {
           heldUntil = askedAt + this.timing.leaseMs;
           if (rows[0].cancel_requested) outcome.cancelled.abort(new RunCancelled());
         } catch {
-          if (Date.now() > heldUntil) outcome.lost.abort();
+          if (Date.now() >= heldUntil) outcome.lost.abort();
+          // There is time for a few more before the lease is over.
+          beatInMs = Math.min(beatInMs, missedBeatMs);
         }
-        nextBeat = Date.now() + this.timing.heartbeatMs;
+        nextBeat = Date.now() + beatInMs;
       }
     } finally {
       subscription.close();
@@ -279,14 +294,20 @@ export function openLease<Request, State extends object>(
   run: RunRow<Request, State>,
   signal: AbortSignal,
 ): Lease<Request, State> {
-  const write: Lease<Request, State>["write"] = (effect) =>
-    database.drizzle.transaction(async (transaction) => {
-      const held = await transaction.execute(
-        sql`select 1 from runs where id = ${run.id} and fence = ${run.fence} and status = 'RUNNING' for update`,
-      );
-      if (held.rowCount === 0) throw new LeaseLost(run.id);
-      return await effect(transaction);
-    });
+  const write: Lease<Request, State>["write"] = (effect) => {
+    let begun = false;
+    const attempt = () =>
+      database.drizzle.transaction(async (transaction) => {
+        const held = await transaction.execute(
+          sql`select 1 from runs where id = ${run.id} and fence = ${run.fence} and status = 'RUNNING' for update`,
+        );
+        if (held.rowCount === 0) throw new LeaseLost(run.id);
+        begun = true;
+        return await effect(transaction);
+      });
+    // An effect that has begun may be stored, or have left something in memory: only its maker knows.
+    return onceThere(signal, attempt, () => !begun);
+  };
   return {
     run,
     fence: run.fence,
@@ -298,11 +319,10 @@ export function openLease<Request, State extends object>(
         return await effect(transaction);
       }),
     report: async (progress, state = {}) => {
-      const { rowCount } = await database.pool.query(
-        `update runs set progress = progress || $3::jsonb, state = state || $4::jsonb, revision = revision + 1
-           where id = $1 and fence = $2 and status = 'RUNNING'`,
-        [run.id, run.fence, JSON.stringify(progress), JSON.stringify(state)],
-      );
+      const values = [run.id, run.fence, JSON.stringify(progress), JSON.stringify(state)];
+      const update = `update runs set progress = progress || $3::jsonb, state = state || $4::jsonb, revision = revision + 1
+           where id = $1 and fence = $2 and status = 'RUNNING'`;
+      const { rowCount } = await onceThere(signal, () => database.pool.query(update, values));
       if (rowCount === 0) throw new LeaseLost(run.id);
     },
   };

@@ -22,6 +22,7 @@ import { createServer } from "node:net";
 import { dirname, join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
+import { isDatabaseAway } from "@tutelage/platform/database";
 import pg from "pg";
 
 const run = promisify(execFile);
@@ -29,6 +30,9 @@ const run = promisify(execFile);
 /** Postgres refuses to run as root; root starts it as this account, which every Unix has. */
 const unprivileged = { uid: 65534, gid: 65534 };
 const user = "tutelage";
+/** A shutdown or a recovery may take as long as Postgres has to write. */
+const settlePatienceMs = 90_000;
+const settleLookMs = 100;
 
 export interface EmbeddedPostgres {
   /** URL of the database "tutelage". */
@@ -45,7 +49,8 @@ export interface EmbeddedPostgres {
 
 /**
  * Starts the cluster in `home`/postgres, or adopts the one that already runs
- * there. `settings` are Postgres settings for this start, e.g. fsync.
+ * there; one that shuts down is waited for. `settings` are Postgres settings
+ * for this start, e.g. fsync.
  */
 export async function startPostgres(home: string, settings: Record<string, string> = {}): Promise<EmbeddedPostgres> {
   await mkdir(home, { recursive: true });
@@ -74,41 +79,91 @@ export async function startPostgres(home: string, settings: Record<string, strin
     await rename(fresh, data);
   }
 
-  const running = await call("pg_ctl", ["status", "-D", data]).then(
-    () => true,
-    () => false,
-  );
-  if (!running) {
-    const port = await freePort();
+  const start = async () => {
     const options = {
       listen_addresses: "127.0.0.1",
-      port: String(port),
+      port: String(await freePort()),
       unix_socket_directories: "",
       max_connections: "200",
       ...settings,
     };
     const flags = Object.entries(options).map(([name, value]) => `-c ${name}='${value}'`);
     const logFile = join(place.directory, "postgres.log");
+    const began = await sizeOf(logFile);
     try {
       await call("pg_ctl", ["start", "-D", data, "-w", "-t", "60", "-l", logFile, "-o", flags.join(" ")]);
     } catch (cause) {
-      throw new Error(`Postgres does not start; ${logFile} says why.`, { cause });
+      const said = (await readFile(logFile, "utf8").catch(() => "")).slice(began);
+      throw new PostgresDoesNotStart(logFile, /still in use|lock file ".*" already exists/.test(said), cause);
+    }
+  };
+  const isRunning = () =>
+    call("pg_ctl", ["status", "-D", data]).then(
+      () => true,
+      () => false,
+    );
+
+  const until = Date.now() + settlePatienceMs;
+  for (;;) {
+    try {
+      const adopted = await serves(data, isRunning, until);
+      if (!adopted) await start();
+      const port = Number((await statusOf(data))[statusLines.port]);
+      const urlOf = (database: string) => `postgres://${user}:${password}@127.0.0.1:${port}/${database}`;
+      await createDatabase(urlOf("postgres"), "tutelage");
+      return {
+        url: urlOf("tutelage"),
+        urlOf,
+        port,
+        adopted,
+        dataDirectory: data,
+        stop: async () => {
+          await call("pg_ctl", ["stop", "-D", data, "-m", "fast", "-w", "-t", "30"]);
+        },
+      };
+    } catch (error) {
+      // One that was killed leaves children that end a moment later; one that recovers takes nobody yet.
+      const passes = error instanceof PostgresDoesNotStart ? error.isHeld : isDatabaseAway(error);
+      if (!passes || Date.now() > until) throw error;
+      await sleep(settleLookMs);
     }
   }
-  // postmaster.pid: process id, data directory, start time, port, …
-  const port = Number((await readFile(join(data, "postmaster.pid"), "utf8")).split("\n")[3]);
-  const urlOf = (database: string) => `postgres://${user}:${password}@127.0.0.1:${port}/${database}`;
-  await createDatabase(urlOf("postgres"), "tutelage");
-  return {
-    url: urlOf("tutelage"),
-    urlOf,
-    port,
-    adopted: running,
-    dataDirectory: data,
-    stop: async () => {
-      await call("pg_ctl", ["stop", "-D", data, "-m", "fast", "-w", "-t", "30"]);
-    },
-  };
+}
+
+class PostgresDoesNotStart extends Error {
+  constructor(
+    logFile: string,
+    /** What is left of an earlier one still holds the cluster. */
+    readonly isHeld: boolean,
+    cause: unknown,
+  ) {
+    super(`Postgres does not start; ${logFile} says why.`, { cause });
+  }
+}
+
+/** Whether a cluster serves; one that starts or shuts down is waited for, so that it is never taken for a live one. */
+async function serves(data: string, isRunning: () => Promise<boolean>, until: number): Promise<boolean> {
+  while (await isRunning()) {
+    const state = (await statusOf(data))[statusLines.state]?.trim();
+    if (state === "ready") return true;
+    if (Date.now() > until) throw new Error(`Postgres in ${data} is ${state} for too long; see the log beside it.`);
+    await sleep(settleLookMs);
+  }
+  return false;
+}
+
+/** Lines of postmaster.pid: process id, data directory, start time, port, …, state. */
+const statusLines = { port: 3, state: 7 };
+
+async function statusOf(data: string): Promise<string[]> {
+  return (await readFile(join(data, "postmaster.pid"), "utf8").catch(() => "")).split("\n");
+}
+
+async function sizeOf(path: string): Promise<number> {
+  return await stat(path).then(
+    ({ size }) => size,
+    () => 0,
+  );
 }
 
 /** Removes the cluster of a home with all that it holds, stopped first if it runs. No error when there is none. */

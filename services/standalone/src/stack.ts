@@ -19,14 +19,14 @@ const domainServices = ["datasets", "training", "evaluation", "teacher", "campai
 type DomainService = (typeof domainServices)[number];
 export type ServiceName = DomainService | "student" | "gateway";
 
-/** Eleven seconds in all at most; the teacher lets calls under way end, as they are paid for. What is killed hands its leases over by their running out, so nothing is lost. */
+/** Twelve seconds in all at most; the teacher lets calls under way end, as they are paid for. What is killed hands its leases over by their running out, so nothing is lost. */
 const stopMs: Record<ServiceName, number> = {
-  gateway: 1_500,
-  campaigns: 2_000,
-  datasets: 2_500,
-  training: 2_500,
-  evaluation: 2_500,
-  teacher: 5_000,
+  gateway: 2_000,
+  campaigns: 3_500,
+  datasets: 3_500,
+  training: 3_500,
+  evaluation: 3_500,
+  teacher: 6_000,
   student: 1_500,
 };
 const postgresStopMs = 2_500;
@@ -183,8 +183,7 @@ class RunningStack implements Stack {
   private async stopInOrder(): Promise<void> {
     this.stopping.abort();
     await this.children.get("gateway")?.stop();
-    await this.children.get("campaigns")?.stop();
-    const others = [...this.children].filter(([name]) => !["gateway", "campaigns", "student"].includes(name));
+    const others = [...this.children].filter(([name]) => !["gateway", "student"].includes(name));
     await Promise.all(others.map(([, child]) => child.stop()));
     await this.children.get("student")?.stop();
     for (const probe of this.probes) probe.close();

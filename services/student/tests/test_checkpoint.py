@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 
 import peft
 import pytest
@@ -8,6 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from tutelage_student import checkpoint
 from tutelage_student.errors import Code, StudentError
+from tutelage_student.files import disk_fault
 from tutelage_student.predict import score_labels
 from tutelage_student.recipe import Recipe
 from tutelage_student.train import fine_tune
@@ -75,6 +78,29 @@ def test_altered_or_foreign_weights_are_refused(model, task, tmp_path):
     with pytest.raises(StudentError, match="no finished checkpoint") as raised:
         checkpoint.read(tmp_path, model, "checkpoint_uri")
     assert raised.value.code is Code.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("number", "name"), [(errno.ENOSPC, "disk_full"), (errno.EROFS, "disk_read_only")]
+)
+def test_a_disk_that_cannot_be_written_has_a_name_and_keeps_nothing(
+    model, task, tmp_path, monkeypatch, number, name
+):
+    student = fine_tune(model, make_rows(8), task, Recipe(exact_steps=1), seed=1)
+    synced = []
+
+    def fail_at_the_second(path):
+        synced.append(path)
+        if len(synced) == 2:
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(checkpoint, "sync", fail_at_the_second)
+    with pytest.raises(OSError, match=os.strerror(number)) as raised:
+        checkpoint.save(tmp_path / "out", model, student, Recipe(), task, 1, {})
+    assert len(synced) == 2
+    assert disk_fault(raised.value).message.startswith(f"{name}: ")
+    assert list(tmp_path.iterdir()) == []
+    assert disk_fault(ValueError("another")) is None
 
 
 def test_a_refused_save_leaves_nothing_behind(model, task, tmp_path):

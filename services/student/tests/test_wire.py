@@ -251,6 +251,17 @@ def test_sigterm_stops_a_job_within_a_step(wire, model_folder: Path, tmp_path: P
     assert all("Text:" not in json.dumps(line) for line in lines)
 
 
+def test_sigterm_ends_whoever_holds_the_slot_with_a_reason(wire, tmp_path: Path):
+    process, port = start_student(wire.artifacts, tmp_path)
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = student_pb2_grpc.StudentServiceStub(channel)
+        held = stub.HoldSlot(student_pb2.HoldSlotRequest(holder="teacher"))
+        next(held)
+        process.terminate()
+        assert "stopping" in refusal(held, grpc.StatusCode.UNAVAILABLE)
+        assert process.wait(10) == 0
+
+
 def test_a_student_that_is_told_so_ends_with_its_parent(tmp_path):
     process, _ = start_student(
         tmp_path / "artifacts", tmp_path / "home", STUDENT_STOP_WITH_STDIN="true"

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from tutelage_student.errors import Code, StudentError
-from tutelage_student.files import json_text, sync
+from tutelage_student.files import json_text, make_folder, sync
 from tutelage_student.full import FullWeights
 from tutelage_student.lora import LoraWeights
 from tutelage_student.model import Model
@@ -51,7 +52,8 @@ def save(
     origin: what else the manifest records, e.g. run and fence. permitted: called before files get
     their names; an exception from it leaves nothing behind.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    is_new = not folder.exists()
+    make_folder(folder)
     written: dict[str, Path] = {}
 
     def write(name: str, action: Callable[[Path], object]) -> None:
@@ -97,6 +99,10 @@ def save(
     finally:
         for temporary in written.values():
             temporary.unlink(missing_ok=True)
+        if is_new:
+            # Goes only where nothing got its name.
+            with suppress(OSError):
+                folder.rmdir()
     total = hashlib.sha256()
     for name in sorted(written):
         total.update(f"{name} {file_sha256(folder / name)}\n".encode())

@@ -2,6 +2,9 @@
 
 from enum import StrEnum
 
+# Why a call ended that the student's own end cut short.
+STOPPING = "the student is stopping; try again later"
+
 
 class Code(StrEnum):
     """What went wrong, named as gRPC names it (`service.py` maps them one to one)."""

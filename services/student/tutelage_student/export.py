@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from tutelage_student.checkpoint import read_manifest
 from tutelage_student.errors import Code, StudentError, invalid
 from tutelage_student.exportcheck import Check, check
-from tutelage_student.files import json_text, sync, sync_tree
+from tutelage_student.files import json_text, make_folder, sync, sync_tree
 from tutelage_student.lora import LoraWeights
 from tutelage_student.model import Model
 from tutelage_student.predict import DEFAULT_ANSWER_TOKENS
@@ -89,7 +89,7 @@ def export(
         raise invalid("form", "the student has no adapter: all weights were trained", "use merged")
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    make_folder(temporary)
     try:
         stage(1)
         if form == "adapter":

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tutelage_student.errors import Code, StudentError, invalid
+from tutelage_student.files import sync_tree
 
 FORMS = (
     "use package:module/file.gguf, file:/absolute/path (a Hugging Face folder or a .gguf) "
@@ -139,6 +140,7 @@ def _dequantised(gguf: Path, target: Path) -> Path:
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
         model.config.save_pretrained(temporary)
+        sync_tree(temporary)
         try:
             os.rename(temporary, target)
         except OSError:

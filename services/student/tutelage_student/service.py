@@ -13,8 +13,9 @@ import torch
 
 from tutelage_student.contract import student_pb2, student_pb2_grpc
 from tutelage_student.device import Device
-from tutelage_student.errors import StudentError, invalid
+from tutelage_student.errors import STOPPING, Code, StudentError, invalid
 from tutelage_student.fences import Fences
+from tutelage_student.files import disk_fault
 from tutelage_student.log import logger
 from tutelage_student.model import fastest_base_dtype
 from tutelage_student.requests import export_job, predict_job, train_job
@@ -32,6 +33,7 @@ class StudentService(student_pb2_grpc.StudentServiceServicer):
         self.device = Device()
         self.fences = Fences()
         self.worker = Worker(settings, self.device, self.fences)
+        self.stopping = asyncio.Event()
 
     async def GetDevice(self, request: Any, context: Any) -> student_pb2.GetDeviceResponse:
         """What the process runs on."""
@@ -99,7 +101,8 @@ class StudentService(student_pb2_grpc.StudentServiceServicer):
             self.device.slot.take(request.holder)
             try:
                 yield student_pb2.HoldSlotResponse()
-                await asyncio.Event().wait()
+                await self.stopping.wait()
+                raise StudentError(Code.UNAVAILABLE, STOPPING)
             finally:
                 self.device.slot.free()
 
@@ -169,8 +172,10 @@ async def _statuses(context: Any) -> AsyncIterator[None]:
         await context.abort(grpc.StatusCode[error.code.name], error.message)
     except (asyncio.CancelledError, GeneratorExit, grpc.aio.AbortError):
         raise
-    except Exception:
+    except Exception as error:
         logger.exception("unexpected failure")
+        if (fault := disk_fault(error)) is not None:
+            await context.abort(grpc.StatusCode[fault.code.name], fault.message)
         await context.abort(grpc.StatusCode.INTERNAL, "unexpected failure; see the student's log")
 
 

@@ -11,7 +11,7 @@ from tutelage_student import checkpoint
 from tutelage_student.activations import ActivationCache
 from tutelage_student.contract import student_pb2
 from tutelage_student.device import Device
-from tutelage_student.errors import Code, StudentError, invalid
+from tutelage_student.errors import STOPPING, Code, StudentError, invalid
 from tutelage_student.export import STAGES, Export, export
 from tutelage_student.exportcheck import sample
 from tutelage_student.fences import Fences
@@ -110,7 +110,7 @@ class Worker:
         if cancelled.is_set():
             raise StudentError(Code.CANCELLED, "the caller went; the work is stopped")
         if self.stopping.is_set():
-            raise StudentError(Code.UNAVAILABLE, "the student is stopping; try again later")
+            raise StudentError(Code.UNAVAILABLE, STOPPING)
 
     def train(
         self,

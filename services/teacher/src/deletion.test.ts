@@ -63,6 +63,7 @@ test("every table is counted here", async () => {
     "reservations",
     "results",
     "runs",
+    "schema_version",
   ]);
 });
 

@@ -17,7 +17,7 @@ import { type GenerationState, type Job, jobsOf, nextAttempts } from "./work.js"
 /** Attempts in a row that got no reply at all before the teacher counts as down. */
 const maxFailuresInRow = 10;
 /** After a shutdown begins calls under way may still end, for this long: a reply that is paid for is worth keeping. */
-const shutdownGraceMs = 4_000;
+export const shutdownGraceMs = 4_000;
 const reportMs = 300;
 
 export interface GenerationDependencies {

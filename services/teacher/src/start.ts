@@ -13,7 +13,7 @@ import { z } from "zod";
 import { Ledger } from "./ledger.js";
 import { readProfiles } from "./profile.js";
 import { settleLeftOver } from "./reservations.js";
-import { generate } from "./runs.js";
+import { generate, shutdownGraceMs } from "./runs.js";
 import { teacherService } from "./service.js";
 import { connectSlot } from "./slot.js";
 import { Store } from "./store.js";
@@ -69,7 +69,11 @@ export async function start(
     ),
     runs,
     handler: (lease) => generate(lease, { database, store, teachers, log, slotClient, shutdown: stopping.signal }),
-    worker: { concurrency: concurrentRuns },
+    worker: {
+      concurrency: concurrentRuns,
+      // Handed over any sooner, calls under way would be made again by the next holder.
+      drainMs: shutdownGraceMs + 1_000,
+    },
     stopping,
     close: async () => {
       await teachers.close();

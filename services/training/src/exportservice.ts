@@ -1,6 +1,6 @@
 /** gRPC handlers of exports. */
 import type { ArtifactStore } from "@tutelage/platform/artifacts";
-import { invalidField, TutelageError } from "@tutelage/platform/errors";
+import { invalidField } from "@tutelage/platform/errors";
 import type { Runs } from "@tutelage/platform/runs";
 import type { TrainingServiceImplementation } from "@tutelage/proto/training/v1/training";
 import { type CheckedExport, checkExportRequest, type ExportState, toExportRun } from "./exportrun.js";
@@ -19,10 +19,8 @@ function isBelow(uri: string, folderUri: string): boolean {
 export function exportHandlers(dependencies: {
   runs: Runs<CheckedExport, ExportState>;
   artifacts: Pick<ArtifactStore, "exists" | "uri">;
-  /** Aborts when the service stops; open Watch streams end then. */
-  stopping: AbortSignal;
 }): ExportHandlers {
-  const { runs, artifacts, stopping } = dependencies;
+  const { runs, artifacts } = dependencies;
   return {
     async startExportRun(message) {
       const request = checkExportRequest(message);
@@ -43,8 +41,7 @@ export function exportHandlers(dependencies: {
     },
 
     async *watchExportRun({ projectId, id }, { signal }) {
-      for await (const run of runs.watch(projectId, id, AbortSignal.any([signal, stopping]))) yield toExportRun(run);
-      if (stopping.aborted) throw new TutelageError("unavailable", "The training service is stopping; watch again.");
+      for await (const run of runs.watch(projectId, id, signal)) yield toExportRun(run);
     },
 
     async cancelExportRun({ projectId, id }) {

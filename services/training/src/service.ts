@@ -1,7 +1,7 @@
 /** gRPC handlers of the training service. */
 import type { ArtifactStore } from "@tutelage/platform/artifacts";
 import type { Database } from "@tutelage/platform/database";
-import { invalidField, TutelageError } from "@tutelage/platform/errors";
+import { invalidField } from "@tutelage/platform/errors";
 import { requireProject } from "@tutelage/platform/project";
 import type { Runs } from "@tutelage/platform/runs";
 import type { StudentProfile, TrainingServiceImplementation } from "@tutelage/proto/training/v1/training";
@@ -17,14 +17,12 @@ interface Dependencies {
   exports: Runs<CheckedExport, ExportState>;
   profiles: ReadonlyMap<string, StudentProfile>;
   artifacts: Pick<ArtifactStore, "exists" | "remove" | "uri">;
-  /** Aborts when the service stops; open Watch streams end then. */
-  stopping: AbortSignal;
 }
 
 export function trainingService(dependencies: Dependencies): TrainingServiceImplementation {
-  const { database, runs, profiles, artifacts, stopping } = dependencies;
+  const { database, runs, profiles, artifacts } = dependencies;
   return {
-    ...exportHandlers({ runs: dependencies.exports, artifacts, stopping }),
+    ...exportHandlers({ runs: dependencies.exports, artifacts }),
 
     async startTrainingRun(message) {
       const { request, state } = checkRequest(message, profiles);
@@ -43,8 +41,7 @@ export function trainingService(dependencies: Dependencies): TrainingServiceImpl
     },
 
     async *watchTrainingRun({ projectId, id }, { signal }) {
-      for await (const run of runs.watch(projectId, id, AbortSignal.any([signal, stopping]))) yield toTrainingRun(run);
-      if (stopping.aborted) throw new TutelageError("unavailable", "The training service is stopping; watch again.");
+      for await (const run of runs.watch(projectId, id, signal)) yield toTrainingRun(run);
     },
 
     async cancelTrainingRun({ projectId, id }) {

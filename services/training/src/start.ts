@@ -45,7 +45,7 @@ export async function start(config: Readonly<Config>): Promise<RunningService> {
   const artifacts = new FileArtifactStore(config.ARTIFACT_ROOT ?? join(config.TUTELAGE_HOME, "artifacts"));
   const student = connect(StudentServiceDefinition, config.STUDENT_ADDRESS);
   const stopping = new AbortController();
-  const service = trainingService({ database, runs, exports, profiles, artifacts, stopping: stopping.signal });
+  const service = trainingService({ database, runs, exports, profiles, artifacts });
   const listening = exports.signals.listen();
   const exporting = work(exports, (lease) => exportStudent(lease, { student, artifacts }), {
     concurrency,
