@@ -34,14 +34,15 @@ export class Drain {
       const responses = call.next(call.request, { ...context, signal: AbortSignal.any([context.signal, signal]) });
       try {
         for (;;) {
-          const response = await unlessAborted(signal, responses.next());
+          const next: Promise<IteratorResult<Response, unknown>> = responses.next();
+          const response = await unlessAborted(signal, next);
           if (!response.done) {
             yield response.value;
             continue;
           }
           // A watch that its signal ended did not come to the run's end.
           if (lastsAsARun && signal.aborted) throw new ServiceStopping();
-          return response.value;
+          return response.value as never;
         }
       } finally {
         // Not waited for: a handler that hangs would hold the stop up.
