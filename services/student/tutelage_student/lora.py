@@ -5,7 +5,7 @@ by layer; here a copy of the adapters in the base's number format is made once a
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,6 +106,58 @@ class LoraAdapter:
     dropout: float
 
 
+class SharedInput:
+    """Adapters of linear layers that read the same input: one down matrix, an up each.
+
+    down `[parts * rank, in]`, ups `[out, rank]`, already scaled: views of the flat vector in the
+    base's format; the gradients are views of another such vector while there is training.
+    """
+
+    def __init__(self, low: Tensor, spans: Sequence[tuple[slice, slice]], rank: int) -> None:
+        self._spans, self._rank = spans, rank
+        self.down, self.ups = self._views(low)
+        self.down_gradient: Tensor | None = None
+        self.up_gradients: tuple[Tensor, ...] = ()
+
+    def collect_in(self, flat: Tensor | None) -> None:
+        """Where gradients are written from now on."""
+        if flat is None:
+            self.down_gradient, self.up_gradients = None, ()
+        else:
+            self.down_gradient, self.up_gradients = self._views(flat)
+
+    def _views(self, flat: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        first, last = self._spans[0][0], self._spans[-1][0]
+        down = flat[first.start : last.stop].view(self._rank * len(self._spans), -1)
+        return down, tuple(flat[up].view(-1, self._rank) for _, up in self._spans)
+
+
+class LlamaAdapters:
+    """The adapters of one of Llama's layers, by the input that they read."""
+
+    def __init__(
+        self, low: Tensor, spans: Mapping[str, tuple[slice, slice]], prefix: str, rank: int
+    ) -> None:
+        def shared(*names: str) -> SharedInput:
+            return SharedInput(low, [spans[f"{prefix}.{name}"] for name in names], rank)
+
+        self.qkv = shared("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+        self.o = shared("self_attn.o_proj")
+        self.gate_up = shared("mlp.gate_proj", "mlp.up_proj")
+        self.down = shared("mlp.down_proj")
+        self.anchor = torch.zeros((), requires_grad=True)
+
+    @property
+    def collecting(self) -> bool:
+        """Whether gradients have a place to be written to."""
+        return self.down.down_gradient is not None
+
+    def collect_in(self, flat: Tensor | None) -> None:
+        """Where gradients are written from now on."""
+        for adapter in (self.qkv, self.o, self.gate_up, self.down):
+            adapter.collect_in(flat)
+
+
 class LoraWeights:
     """Adapters on every linear layer of the last `layers` transformer layers.
 
@@ -131,14 +183,18 @@ class LoraWeights:
         bases = dict(_linear_layers(model, self.first_layer))
         count = sum(rank * (base.in_features + base.out_features) for base in bases.values())
         self.flat = torch.zeros(count, device=model.device)
+        # Ups are multiplied by alpha / rank, so their gradients are too.
+        self._scales = torch.ones(count, device=model.device)
         self._low = torch.zeros(count, device=model.device, dtype=model.dtype)
         self.gradient: Tensor | None = None
+        self._low_gradient: Tensor | None = None
         self.adapters: dict[str, LoraAdapter] = {}
-        offset = 0
+        # By layer, for `LlamaLayer`; empty where the model's own layers are used.
+        self.llama_adapters: dict[int, LlamaAdapters] = {}
+        spans = _spans(bases, rank)
         for name, base in bases.items():
-            down = slice(offset, offset + rank * base.in_features)
-            up = slice(down.stop, down.stop + rank * base.out_features)
-            offset = up.stop
+            down, up = spans[name]
+            self._scales[up] = self.scale
             shapes = (rank, base.in_features), (base.out_features, rank)
             self.adapters[name] = LoraAdapter(
                 nn.Parameter(self.flat[down].view(shapes[0]), requires_grad=False),
@@ -148,6 +204,11 @@ class LoraWeights:
                 self.scale,
                 dropout_share,
             )
+        if model.llama_layers and not dropout_share:
+            names = {id(module): name for name, module in model.network.named_modules()}
+            for index in range(self.first_layer, total):
+                prefix = names[id(model.layers[index])]
+                self.llama_adapters[index] = LlamaAdapters(self._low, spans, prefix, rank)
 
     @property
     def trainable_parameters(self) -> int:
@@ -181,28 +242,37 @@ class LoraWeights:
     @torch.no_grad()
     def refresh(self) -> None:
         """Renews the copies that are multiplied with; call after each change of `flat`."""
-        self._low.copy_(self.flat)
-        for adapter in self.adapters.values():
-            adapter.low_up.copy_(adapter.up * self.scale)
+        self._low.copy_(self.flat * self._scales)
 
     def begin_training(self) -> Tensor:
         """Lets gradients accumulate in one flat vector, which is returned; None of it is scaled."""
         self.gradient = torch.zeros_like(self.flat)
-        offset = 0
+        self._low_gradient = torch.zeros_like(self._low)
+        for layer in self.llama_adapters.values():
+            layer.collect_in(self._low_gradient)
+        offset = self.flat.storage_offset()
         for adapter in self.adapters.values():
             for parameter in (adapter.down, adapter.up):
                 parameter.requires_grad_(True)
-                span = slice(offset, offset + parameter.numel())
+                first = parameter.storage_offset() - offset
+                span = slice(first, first + parameter.numel())
                 parameter.grad = self.gradient[span].view(parameter.shape)
-                offset = span.stop
         return self.gradient
 
     def collect_gradient(self) -> None:
-        """Nothing to do: gradients accumulate in place."""
+        """Adds what the last backward pass left in the base's format; autograd adds in place."""
+        assert self.gradient is not None
+        assert self._low_gradient is not None
+        if self.llama_adapters:
+            self.gradient.addcmul_(self._low_gradient.float(), self._scales)
+            self._low_gradient.zero_()
 
     def end_training(self) -> None:
         """Frees the gradients."""
         self.gradient = None
+        self._low_gradient = None
+        for layer in self.llama_adapters.values():
+            layer.collect_in(None)
         for adapter in self.adapters.values():
             for parameter in (adapter.down, adapter.up):
                 parameter.requires_grad_(False)
@@ -211,17 +281,17 @@ class LoraWeights:
     def put_on(self, model: Model) -> None:
         """Sets the adapters into the model's linear layers."""
         for name, adapter in self.adapters.items():
-            _lora_layer(model, name).adapter = adapter
+            lora_layer(model, name).adapter = adapter
 
     def take_off(self, model: Model) -> None:
         """Leaves the base model as it was."""
         for name in self.adapters:
-            _lora_layer(model, name).adapter = None
+            lora_layer(model, name).adapter = None
 
     @property
     def size_bytes(self) -> int:
         """Memory that the weights take."""
-        return self.flat.nbytes + self._low.nbytes
+        return self.flat.nbytes + self._low.nbytes + self._scales.nbytes
 
 
 def _linear_layers(model: Model, first_layer: int) -> Iterator[tuple[str, nn.Linear]]:
@@ -238,12 +308,34 @@ def _linear_layers(model: Model, first_layer: int) -> Iterator[tuple[str, nn.Lin
                 yield f"{prefix}.{name}", module
 
 
-def _lora_layer(model: Model, name: str) -> LoraLinear:
+def lora_layer(model: Model, name: str) -> LoraLinear:
     """The wrapped linear layer of that name; wraps it the first time."""
-    parent_name, _, child = name.rpartition(".")
-    parent = model.network.get_submodule(parent_name)
-    layer = getattr(parent, child)
-    if not isinstance(layer, LoraLinear):
-        layer = LoraLinear(layer)
-        setattr(parent, child, layer)
-    return layer
+    known: LoraLinear | None = model.wrapped.get(name)
+    if known is None:
+        parent_name, _, child = name.rpartition(".")
+        parent = model.network.get_submodule(parent_name)
+        layer = getattr(parent, child)
+        known = layer if isinstance(layer, LoraLinear) else LoraLinear(layer)
+        setattr(parent, child, known)
+        model.wrapped[name] = known
+    return known
+
+
+def _spans(bases: Mapping[str, nn.Linear], rank: int) -> dict[str, tuple[slice, slice]]:
+    """Where each layer's down and up lie in the flat vector: within a parent module all downs, then
+    all ups, so that those which read the same input are one matrix."""
+    spans: dict[str, tuple[slice, slice]] = {}
+    offset = 0
+    by_parent: dict[str, list[str]] = {}
+    for name in bases:
+        by_parent.setdefault(name.rpartition(".")[0], []).append(name)
+    for siblings in by_parent.values():
+        downs = {}
+        for name in siblings:
+            downs[name] = slice(offset, offset + rank * bases[name].in_features)
+            offset = downs[name].stop
+        for name in siblings:
+            up = slice(offset, offset + rank * bases[name].out_features)
+            spans[name] = downs[name], up
+            offset = up.stop
+    return spans

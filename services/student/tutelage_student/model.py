@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tutelage_student.errors import invalid
+from tutelage_student.frozenlinear import FrozenLinear, frozen_product
+from tutelage_student.llamalayer import Rotation, can_train, llama_layers
 from tutelage_student.packing import ATTENTION, Layout, layout_of, positions_of
 from tutelage_student.reference import ResolvedModel, resolve
 
@@ -71,6 +73,10 @@ class Model:
         self._all_layers = layers
         self._norm = self.backbone.norm
         self.worn: Any = None
+        # Linear layers that can carry adapters, by name (`lora`).
+        self.wrapped: dict[str, Any] = {}
+        self.llama_layers = llama_layers(network)
+        self._frozen_head = FrozenLinear(self.head.weight.data) if self.llama_layers else None
 
     @property
     def context_tokens(self) -> int:
@@ -122,6 +128,8 @@ class Model:
         ids: `[tokens]`, or inputs: `[tokens, hidden]`, what enters the first layer.
         Returns `[tokens, hidden]`.
         """
+        if self._llama_can(layout):
+            return self._llama_hidden(layout, positions, ids, inputs, first_layer, end_layer)
         with self._only_layers(first_layer, end_layer):
             result = self.backbone(
                 input_ids=None if ids is None else ids[None],
@@ -132,6 +140,39 @@ class Model:
             )
         hidden: Tensor = result.last_hidden_state[0]
         return hidden
+
+    def _llama_can(self, layout: Layout) -> bool:
+        """Whether what is worn, and this layout, are known to our own layers."""
+        if self.llama_layers is None:
+            return False
+        if self.worn is not None and not getattr(self.worn, "llama_adapters", None):
+            return False
+        return can_train(layout) or not torch.is_grad_enabled()
+
+    def _llama_hidden(
+        self,
+        layout: Layout,
+        positions: Tensor,
+        ids: Tensor | None,
+        inputs: Tensor | None,
+        first_layer: int,
+        end_layer: int | None,
+    ) -> Tensor:
+        assert self.llama_layers is not None
+        x = self.network.get_input_embeddings()(ids) if inputs is None else inputs
+        cos, sin = self.backbone.rotary_emb(x, positions[None])
+        half = cos.shape[-1] // 2
+        rotation = Rotation(cos[0, :, None, :half], sin[0, :, None, :half])
+        worn = {} if self.worn is None else self.worn.llama_adapters
+        for layer in self.llama_layers[first_layer:end_layer]:
+            adapters = worn.get(layer.layer_idx)
+            if adapters is not None and adapters.collecting and torch.is_grad_enabled():
+                x = layer.trained(x, rotation, layout, adapters)
+            else:
+                x = layer.forward(x, rotation, layout, adapters)
+        if end_layer is None:
+            x = self._norm(x)
+        return x
 
     @contextmanager
     def _only_layers(self, first: int, end: int | None) -> Iterator[None]:
@@ -154,7 +195,10 @@ class Model:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """`[positions, hidden]` after the final norm to `[positions, vocabulary]`, float32."""
-        logits: Tensor = self.head(hidden).float()
+        if self._frozen_head is not None and getattr(self.worn, "method", "lora") == "lora":
+            logits = frozen_product(hidden, self._frozen_head).float()
+        else:
+            logits = self.head(hidden).float()
         cap = getattr(self.network.config, "final_logit_softcapping", None)
         return torch.tanh(logits / cap) * cap if cap else logits
 

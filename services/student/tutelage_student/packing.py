@@ -7,7 +7,8 @@ behind each row's end and a causal mask hides it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,7 +88,7 @@ def _spread(packed: Tensor, layout: Layout) -> Tensor:
 
 
 def packed_attention(
-    module: torch.nn.Module,
+    module: Any,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -136,21 +137,29 @@ def _folded_attention(
     groups = key.shape[1]
     folded = query.reshape(rows * groups, heads // groups * longest, size)
     if layout.mask is None:
-        visible = torch.ones(longest, longest, dtype=torch.bool).tril()
-        hidden = visible.logical_not().repeat(heads // groups, 1)
+        bias = causal_bias(longest, heads // groups, query.dtype, query.device)
     else:
         hidden = layout.mask.logical_not().repeat_interleave(groups, dim=0)
         hidden = hidden.repeat(1, 1, heads // groups, 1).flatten(0, 1)
-    bias = torch.zeros(hidden.shape, dtype=query.dtype).masked_fill_(hidden, -torch.inf)
+        bias = torch.zeros(hidden.shape, dtype=query.dtype).masked_fill_(hidden, -torch.inf)
     scale = size**-0.5 if scaling is None else scaling
     keys = key.reshape(rows * groups, longest, size).transpose(1, 2)
     scores = torch.baddbmm(bias, folded, keys, alpha=scale).softmax(-1)
     return (scores @ value.reshape(rows * groups, longest, size)).view(query.shape)
 
 
-def _layer_of(module: torch.nn.Module) -> int:
-    # nn.Module types every attribute as Tensor | Module; this one is a number.
-    return cast("int", module.layer_idx)
+# Trainings use it too, for which tensors of inference mode are no good.
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def causal_bias(longest: int, heads: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """`[heads * longest, longest]`: 0 where a token may look, minus infinity elsewhere."""
+    later = torch.ones(longest, longest, dtype=torch.bool, device=device).triu(1)
+    bias = torch.zeros(longest, longest, dtype=dtype, device=device)
+    return bias.masked_fill_(later, -torch.inf).repeat(heads, 1)
+
+
+def _layer_of(module: Any) -> int:
+    return int(module.layer_idx)
 
 
 def _fill(cache: KeyValueCache, layer: int, key: Tensor, value: Tensor) -> None:
@@ -161,7 +170,7 @@ def _fill(cache: KeyValueCache, layer: int, key: Tensor, value: Tensor) -> None:
 
 
 def _continued_attention(
-    module: torch.nn.Module,
+    module: Any,
     query: Tensor,
     key: Tensor,
     value: Tensor,
