@@ -36,10 +36,20 @@ export interface Arm {
 export interface Campaign {
   run: {
     id: string;
-    status: "queued" | "running" | "succeeded" | "failed" | "cancelled";
+    status:
+      | "queued"
+      | "running"
+      | "pausing"
+      | "paused"
+      | "budget_exhausted"
+      | "cancelling"
+      | "succeeded"
+      | "failed"
+      | "cancelled";
     cancel_requested?: boolean;
     created_at?: string;
     failure?: { code: string; message: string };
+    rest?: { code: string; message: string; until?: string };
     progress?: { done: number; total: number; eta_seconds: number; message: string };
   };
   request?: { name: string; settings?: { iterations: number } };

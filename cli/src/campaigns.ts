@@ -2,6 +2,7 @@
 import { type Command, InvalidArgumentError, Option } from "commander";
 import type { Campaign, Iteration } from "./api.js";
 import { type CommandContext, query } from "./context.js";
+import { addControlCommands } from "./control.js";
 import { type Row, saidIn } from "./datasets.js";
 import { removalText, remove } from "./deletion.js";
 import { exitCodes, Stop } from "./exit.js";
@@ -53,11 +54,13 @@ interface LedgerTotal {
 export function addCampaignCommands(program: Command, { api, print, note }: CommandContext): void {
   const campaigns = program
     .command("campaigns")
-    .description("list, show, change, cancel, delete; their iterations, seed rows, candidates, ledger, dataset");
+    .description(
+      "list, show, change, pause, resume, cancel, retry, delete; their iterations, seed rows, candidates, ledger, dataset",
+    );
   campaigns
     .command("list")
     .option("--limit <count>", "most campaigns to list", "20")
-    .option("--status <statuses>", "only these, separated by commas: queued, running, succeeded, failed, cancelled")
+    .option("--status <statuses>", "only these, separated by commas: running, paused, failed, …")
     .option("--name <text>", "only those whose name contains it")
     .option("--dataset <dataset>", "only those on this dataset's rows")
     .option("--since <time>", "only those started since a time or day, e.g. 2026-01-31")
@@ -85,13 +88,7 @@ export function addCampaignCommands(program: Command, { api, print, note }: Comm
     const campaign = await api().json<Campaign>("GET", `/v1/campaigns/${encodeURIComponent(id)}`);
     print(campaign, () => JSON.stringify(campaign, undefined, 2));
   });
-  campaigns
-    .command("cancel <id>")
-    .description("ask a campaign to stop; one that has ended stays as it is, and is said to be")
-    .action(async (id: string) => {
-      const campaign = await api().json<Campaign>("POST", `/v1/campaigns/${encodeURIComponent(id)}/cancel`, {});
-      print(campaign, () => `${id}: ${cancelText(campaign)}`);
-    });
+  addControlCommands(campaigns, { api, print });
   campaigns
     .command("delete <id>")
     .description("remove a campaign that has ended, with its dataset, students, predictions and teacher replies")
@@ -222,13 +219,6 @@ export function addCampaignCommands(program: Command, { api, print, note }: Comm
         ),
       );
     });
-}
-
-/** What asking it to stop came to. */
-export function cancelText({ run: { status, cancel_requested } }: Campaign): string {
-  if (status === "cancelled") return "cancelled";
-  if (status === "succeeded" || status === "failed") return `has ${status} already; there is nothing to cancel`;
-  return cancel_requested === false ? `is ${status}` : `is ${status}, and will stop within seconds`;
 }
 
 function iterationsTable(iterations: readonly Iteration[]): string {

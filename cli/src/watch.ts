@@ -35,12 +35,17 @@ export async function watch(
       if (screen.isTerminal) screen.write("\r\x1b[2K");
       return { campaign, iterations };
     }
-    const phase = `iteration ${campaign.iteration}, ${campaign.phase || status}`;
+    const phase = isGoing(status) ? `iteration ${campaign.iteration}, ${campaign.phase || status}` : status;
     if (screen.isTerminal) screen.write(`\r\x1b[2K${visible(liveLine(campaign)).slice(0, screen.columns - 1)}`);
     else if (phase !== lastPhase) line(phase);
     lastPhase = phase;
     await sleep(lookMs);
   }
+}
+
+/** Whether it does what its phase says. */
+function isGoing(status: Campaign["run"]["status"]): boolean {
+  return status === "queued" || status === "running";
 }
 
 /** Bar, what it does now, time left, what it cost. Pure. */
@@ -52,7 +57,7 @@ export function liveLine({ run, iteration, phase, usage }: Campaign): string {
   const detail = message.includes(":") ? message.slice(message.indexOf(":") + 1).trim() : "";
   const parts = [
     `${bar} iteration ${iteration}/${total}`,
-    [phase || run.status, detail].filter(Boolean).join(" "),
+    isGoing(run.status) ? [phase || run.status, detail].filter(Boolean).join(" ") : run.status,
     eta_seconds > 0 ? `about ${duration(eta_seconds)} left` : "",
     usage === undefined || usage.calls === 0 ? "" : `${usage.calls} teacher calls`,
     usage === undefined || usage.cost_micro_usd === 0 ? "" : money(usage.cost_micro_usd),

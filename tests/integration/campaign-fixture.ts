@@ -7,7 +7,7 @@ import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Stack, startStack } from "@tutelage/standalone/stack";
-import { type LabelledRow, runTrial, type Trial } from "@tutelage/standalone/trial";
+import { type LabelledRow, runTrial, startTrial, type Trial } from "@tutelage/standalone/trial";
 import { testDatabaseUrl } from "../support/database.js";
 import { writeTinyModel } from "../support/realstudent.js";
 import { noteRoutes } from "../support/routes.js";
@@ -67,6 +67,8 @@ export interface CampaignFixture {
   teacher: TeacherServer;
   /** Runs a campaign with quick settings to its end. */
   trial(name: string, settings: object, use?: LabelledRow[]): Promise<Trial>;
+  /** Starts one, and gives its id. */
+  begin(name: string, settings: object): Promise<string>;
   stop(): Promise<void>;
 }
 
@@ -138,6 +140,8 @@ ${teachers
     teacher,
     trial: (name, settings, use = rows) =>
       runTrial(stack, { name, rows: use, task, settings: { ...quick, ...settings }, ...profiles }, () => {}),
+    begin: (name, settings) =>
+      startTrial(stack, { name, rows, task, settings: { ...quick, ...settings }, ...profiles }),
     stop: async () => {
       await stack.stop();
       await noteRoutes(join(stack.logDirectory, "gateway.log"));

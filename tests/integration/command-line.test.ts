@@ -191,8 +191,15 @@ test(
     );
     expect((await tutelage("campaigns", "cancel", putCampaign(RunStatus.CANCELLED))).stdout).toMatch(/: cancelled\n$/);
     expect((await tutelage("campaigns", "cancel", putCampaign(RunStatus.RUNNING))).stdout).toContain(
-      "is running, and will stop within seconds",
+      "is cancelling, and will have stopped within seconds",
     );
+    expect((await tutelage("campaigns", "pause", putCampaign(RunStatus.RUNNING))).stdout).toContain(
+      "is pausing: what is under way ends first",
+    );
+    const resting = putCampaign(RunStatus.PAUSED, { rest: { code: "paused", message: "Somebody paused it." } });
+    expect((await tutelage("campaigns", "pause", resting)).stdout).toBe(`${resting}: is paused. Somebody paused it.\n`);
+    expect((await tutelage("campaigns", "resume", resting)).stdout).toBe(`${resting}: is queued\n`);
+    expect((await tutelage("campaigns", "retry", failed)).stdout).toBe(`${failed}: is queued\n`);
   },
   slowMs,
 );

@@ -98,6 +98,10 @@ test("campaigns are listed, read, cancelled; another's or none is not found", as
   const page = (await api().get("/v1/campaigns?limit=5").expect(200)).body;
   expect(page.campaigns).toContainEqual(body);
   expect(page.next_cursor).toBe("next");
+  for (const action of ["pause", "resume", "retry"]) {
+    expect((await api().post(`${path}/${action}`).expect(200)).body.run).toMatchObject({ status: "queued" });
+    await api().post(`/v1/campaigns/${crypto.randomUUID()}/${action}`).expect(404);
+  }
   expect((await api().post(`${path}/cancel`).expect(200)).body.run.cancel_requested).toBe(true);
   await api().get(`${path}/candidates?iteration=2&limit=7&cursor=abc`).expect(200);
   expect(fixture.campaigns.candidateRequests.at(-1)).toMatchObject({ iteration: 2, pageSize: 7, cursor: "abc" });

@@ -65,8 +65,16 @@ export class StandInCampaigns {
     cancelCampaign: async ({ id }) => {
       const campaign = this.find(id);
       if (campaign.run !== undefined) campaign.run.cancelRequested = true;
+      if (campaign.run?.status === RunStatus.RUNNING) campaign.run.status = RunStatus.CANCELLING;
       return campaign;
     },
+    pauseCampaign: async ({ id }) => {
+      const campaign = this.find(id);
+      if (campaign.run?.status === RunStatus.RUNNING) campaign.run.status = RunStatus.PAUSING;
+      return campaign;
+    },
+    resumeCampaign: async ({ id }) => this.queue(id),
+    retryCampaign: async ({ id }) => this.queue(id),
     listIterations: async () => ({ iterations: [] }),
     listCandidates: async (request) => {
       this.candidateRequests.push(request);
@@ -93,6 +101,12 @@ export class StandInCampaigns {
     } finally {
       this.watchers--;
     }
+  }
+
+  private queue(id: string): Campaign {
+    const campaign = this.find(id);
+    Object.assign(campaign.run ?? {}, { status: RunStatus.QUEUED, rest: undefined, failure: undefined });
+    return campaign;
   }
 
   private find(id: string): Campaign {

@@ -19,6 +19,10 @@ export interface CampaignState {
   outcome: Outcome;
   /** The run of another service that it waits for, or waited for last. */
   child: ChildRun;
+  /** Times that it was tried again after a failure. */
+  retries: number;
+  /** The run that it waited for when it failed, to be tried again first. */
+  retryOf: ChildRun | null;
   /** The hold on its dataset's version has no end any more; false when that version was gone. */
   versionHeld: boolean;
   /** The checkpoints that its outcome does not name are removed. */
@@ -84,6 +88,11 @@ export class Campaign {
     return this.lease.run.request;
   }
 
+  /** Times that it was tried again after a failure. */
+  get retries(): number {
+    return this.lease.run.state.retries ?? 0;
+  }
+
   get signal(): AbortSignal {
     return this.lease.signal;
   }
@@ -129,12 +138,15 @@ export class Campaign {
     return seconds;
   }
 
-  /** Stores an event once, however often the loop passes here. */
-  async emit(type: string, payload: object): Promise<void> {
+  /**
+   * Stores an event once, however often the loop passes here.
+   * @param again tells it from the same event of an earlier try
+   */
+  async emit(type: string, payload: object, again = ""): Promise<void> {
     const detail = "iteration" in payload ? `/${payload.iteration}` : "";
     const phase = "phase" in payload ? `/${payload.phase}` : "";
     await this.step(
-      `event/${type}${detail}${phase}`,
+      `event/${type}${detail}${phase}${again}`,
       async () => null,
       (transaction) => this.store.putEvent(transaction, this.key, type, payload),
     );

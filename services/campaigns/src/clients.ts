@@ -48,11 +48,14 @@ export function connectServices(addresses: {
   };
 }
 
-/** A run of another service that a campaign started. */
-export interface ChildRun {
-  service: "training" | "evaluation" | "teacher";
+interface Which {
   projectId: string;
   id: string;
+}
+
+/** A run of another service that a campaign started. */
+export interface ChildRun extends Which {
+  service: "training" | "evaluation" | "teacher";
 }
 
 /** How a campaign waits for a child run. */
@@ -64,13 +67,70 @@ export interface Waiting {
   onProgress(run: Run): Promise<void>;
 }
 
+/** What any run may be told. */
+interface ChildCalls {
+  cancel(which: Which): Promise<{ run?: Run | undefined }>;
+  pause(which: Which): Promise<{ run?: Run | undefined }>;
+  resume(which: Which): Promise<{ run?: Run | undefined }>;
+  watch(which: Which, options: { signal: AbortSignal; deadline: number }): AsyncIterable<{ run?: Run | undefined }>;
+}
+
+/** The calls for a child run of a campaign, whichever service has it. */
+function childCalls(services: Services, service: ChildRun["service"]): ChildCalls {
+  const { training, evaluation, teacher } = services;
+  if (service === "training") {
+    return {
+      cancel: training.cancelTrainingRun,
+      pause: training.pauseTrainingRun,
+      resume: training.resumeTrainingRun,
+      watch: training.watchTrainingRun,
+    };
+  }
+  if (service === "evaluation") {
+    return {
+      cancel: evaluation.cancelEvaluationRun,
+      pause: evaluation.pauseEvaluationRun,
+      resume: evaluation.resumeEvaluationRun,
+      watch: evaluation.watchEvaluationRun,
+    };
+  }
+  return {
+    cancel: teacher.cancelGenerationRun,
+    pause: teacher.pauseGenerationRun,
+    resume: teacher.resumeGenerationRun,
+    watch: teacher.watchGenerationRun,
+  };
+}
+
+type OfChild = { state: { child?: ChildRun } };
+
 /** Ends the child run that a cancelled campaign waited for; one that is final stays as it is. */
-export async function abandon(services: Services, campaign: { state: { child?: ChildRun } }): Promise<void> {
-  if (campaign.state.child === undefined) return;
-  const { service, ...which } = campaign.state.child;
-  if (service === "training") await services.training.cancelTrainingRun(which);
-  else if (service === "evaluation") await services.evaluation.cancelEvaluationRun(which);
-  else await services.teacher.cancelGenerationRun(which);
+export async function abandon(services: Services, { state: { child } }: OfChild): Promise<void> {
+  if (child === undefined) return;
+  const { service, ...which } = child;
+  await childCalls(services, service).cancel(which);
+}
+
+/** Has the child run that a pausing campaign waited for come to rest, and waits until it rests or has ended. */
+export async function suspend(services: Services, { state: { child } }: OfChild, signal: AbortSignal): Promise<void> {
+  if (child === undefined) return;
+  const { service, ...which } = child;
+  const calls = childCalls(services, service);
+  let { run } = await whileAway(signal, () => calls.pause(which));
+  while (!isFinal(run) && !isResting(run)) {
+    await whileAway(signal, async () => {
+      for await (const now of calls.watch(which, { signal, deadline: watchDeadlineMs })) {
+        run = now.run;
+        if (isResting(run)) break;
+      }
+    });
+  }
+}
+
+/** Tries the child run again with which a campaign failed; one that did not fail, or is gone, stays as it is. */
+export async function retryChild(services: Services, child: ChildRun, signal: AbortSignal): Promise<void> {
+  const { service, ...which } = child;
+  await whileAway(signal, () => childCalls(services, service).resume(which));
 }
 
 /** Starts a training run, or finds the one that the key already made, and waits for its end. */
@@ -82,6 +142,7 @@ export async function train(
   const { training } = services;
   return await complete<TrainingRun>("training", waiting, {
     start: () => training.startTrainingRun(request),
+    resume: (which) => training.resumeTrainingRun(which),
     watch: (which, signal) => training.watchTrainingRun(which, { signal, deadline: watchDeadlineMs }),
   });
 }
@@ -95,6 +156,7 @@ export async function evaluate(
   const { evaluation } = services;
   return await complete<EvaluationRun>("evaluation", waiting, {
     start: () => evaluation.startEvaluationRun(request),
+    resume: (which) => evaluation.resumeEvaluationRun(which),
     watch: (which, signal) => evaluation.watchEvaluationRun(which, { signal, deadline: watchDeadlineMs }),
   });
 }
@@ -108,6 +170,7 @@ export async function generate(
   const { teacher } = services;
   return await complete<GenerationRun>("teacher", waiting, {
     start: () => teacher.startGenerationRun(request),
+    resume: (which) => teacher.resumeGenerationRun(which),
     watch: (which, signal) => teacher.watchGenerationRun(which, { signal, deadline: watchDeadlineMs }),
   });
 }
@@ -116,14 +179,16 @@ export async function generate(
  * Start is idempotent and Watch begins with what is stored, so a service that
  * restarts in between costs a reconnect and nothing else. Throws the run's
  * failure. When the signal aborts the child goes on: the campaign's next
- * holder finds it, and a cancel ends it (abandon).
+ * holder finds it, a pause stays it (suspend), and a cancel ends it (abandon).
+ * One that rests goes on: its campaign does.
  */
 async function complete<Kind extends { run?: Run | undefined }>(
   service: ChildRun["service"],
   { signal, onStarted, onProgress }: Waiting,
   calls: {
     start(): Promise<Kind>;
-    watch(which: { projectId: string; id: string }, signal: AbortSignal): AsyncIterable<Kind>;
+    resume(which: Which): Promise<Kind>;
+    watch(which: Which, signal: AbortSignal): AsyncIterable<Kind>;
   },
 ): Promise<Kind> {
   for (;;) {
@@ -131,10 +196,13 @@ async function complete<Kind extends { run?: Run | undefined }>(
     try {
       let child = await calls.start();
       const which = { projectId: child.run?.projectId ?? "", id: child.run?.id ?? "" };
+      if (child.run?.status !== RunStatus.SUCCEEDED) await onStarted({ service, ...which });
+      if (isResting(child.run)) child = await calls.resume(which);
       if (!isFinal(child.run)) {
-        await onStarted({ service, ...which });
         for await (const now of calls.watch(which, signal)) {
           child = now;
+          // A former holder that hung may have passed on a pause that is over.
+          if (isResting(now.run)) break;
           if (now.run !== undefined) await onProgress(now.run);
         }
       }
@@ -159,7 +227,11 @@ async function complete<Kind extends { run?: Run | undefined }>(
 }
 
 function isFinal(run: Run | undefined): boolean {
-  return run !== undefined && run.status !== RunStatus.QUEUED && run.status !== RunStatus.RUNNING;
+  return run !== undefined && [RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED].includes(run.status);
+}
+
+function isResting(run: Run | undefined): boolean {
+  return run !== undefined && [RunStatus.PAUSED, RunStatus.BUDGET_EXHAUSTED].includes(run.status);
 }
 
 function isTransient(error: unknown): boolean {

@@ -10,6 +10,7 @@ beforeAll(async () => {
 afterAll(() => fixture.stop());
 
 const outcome = { summary: "better", stopReason: "iterations" } as never;
+const rest = { code: "paused", message: "Somebody paused it." };
 const failure = { code: "teacher_away", message: "The teacher is away." };
 test.each<[RunChange, string, object]>([
   [{ kind: "queued" }, "campaign.queued", { name: "first" }],
@@ -17,12 +18,17 @@ test.each<[RunChange, string, object]>([
   [{ kind: "handed_back", reason: "shutdown" }, "campaign.handed_back", { reason: "shutdown" }],
   [{ kind: "continued" }, "campaign.continued", { fence: 3 }],
   [{ kind: "taken_over" }, "campaign.taken_over", { fence: 3 }],
+  [{ kind: "pausing" }, "campaign.pausing", {}],
+  [{ kind: "paused" }, "campaign.paused", rest],
+  [{ kind: "budget_exhausted" }, "campaign.budget_exhausted", rest],
+  [{ kind: "resumed" }, "campaign.resumed", {}],
+  [{ kind: "retried" }, "campaign.retried", {}],
   [{ kind: "cancelling" }, "campaign.cancelling", {}],
   [{ kind: "cancelled" }, "campaign.cancelled", {}],
   [{ kind: "succeeded" }, "campaign.finished", { summary: "better", stop_reason: "iterations" }],
   [{ kind: "failed" }, "campaign.failed", failure],
 ])("the event of %j", (change, type, payload) => {
-  expect(eventOf(change, { request: { name: "first" }, state: { outcome }, fence: 3, failure })).toEqual({
+  expect(eventOf(change, { request: { name: "first" }, state: { outcome }, fence: 3, failure, rest })).toEqual({
     type,
     payload,
   });

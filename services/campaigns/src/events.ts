@@ -6,9 +6,12 @@ import type { CampaignStore } from "./store.js";
 /** The event of a change. `run` is the campaign as the change left it. */
 export function eventOf(
   change: RunChange,
-  run: Pick<RunRow<Pick<ResolvedRequest, "name">, Partial<CampaignState>>, "request" | "state" | "fence" | "failure">,
+  run: Pick<
+    RunRow<Pick<ResolvedRequest, "name">, Partial<CampaignState>>,
+    "request" | "state" | "fence" | "failure" | "rest"
+  >,
 ): { type: string; payload: object } {
-  const { request, state, fence, failure } = run;
+  const { request, state, fence, failure, rest } = run;
   switch (change.kind) {
     case "queued":
     case "started":
@@ -20,11 +23,17 @@ export function eventOf(
       return { type: "campaign.handed_back", payload: { reason: change.reason } };
     case "cancelling":
     case "cancelled":
+    case "pausing":
+    case "resumed":
+    case "retried":
       return { type: `campaign.${change.kind}`, payload: {} };
     case "succeeded": {
       const { summary, stopReason } = state.outcome ?? {};
       return { type: "campaign.finished", payload: { summary, stop_reason: stopReason } };
     }
+    case "paused":
+    case "budget_exhausted":
+      return { type: `campaign.${change.kind}`, payload: { ...rest } };
     case "failed":
       return { type: "campaign.failed", payload: { ...failure } };
   }

@@ -3,6 +3,7 @@ import type { ArtifactStore } from "@tutelage/platform/artifacts";
 import { invalidField, notFound, TutelageError } from "@tutelage/platform/errors";
 import { isNumber, nextCursor, readCursor, requirePageSize } from "@tutelage/platform/page";
 import { requireProject } from "@tutelage/platform/project";
+import { pauseRun, resumeRun, retryRun } from "@tutelage/platform/runcontrol";
 import { toRunMessage } from "@tutelage/platform/runmessage";
 import { isFinal, isUuid, type RunRow, type Runs } from "@tutelage/platform/runs";
 import { requireStorable } from "@tutelage/platform/text";
@@ -15,7 +16,7 @@ import { Split } from "@tutelage/proto/task/v1/task";
 import type { CampaignState, ResolvedRequest } from "./campaign.js";
 import { checkedFilter } from "./campaignfilter.js";
 import { isCampaignPlace } from "./campaignplace.js";
-import { abandon, rowsOf, type Services } from "./clients.js";
+import { abandon, rowsOf, type Services, suspend } from "./clients.js";
 import { deleteCampaign } from "./deletion.js";
 import type { DeletionStore } from "./deletionstore.js";
 import { type ForecastBasis, forecast } from "./forecast.js";
@@ -119,6 +120,30 @@ export function campaignsService(deps: {
       return toCampaign(run);
     },
 
+    async pauseCampaign({ projectId, id }) {
+      await get(projectId, id);
+      const run = await pauseRun(runs, projectId, id);
+      requireGoing(run, "paused");
+      // Likewise: nobody else has what it waited for come to rest.
+      if (run.status === "PAUSED") await suspend(services, run, deps.stopping);
+      return toCampaign(run);
+    },
+
+    async resumeCampaign({ projectId, id }) {
+      await get(projectId, id);
+      const run = await resumeRun(runs, projectId, id);
+      requireGoing(run, "resumed");
+      return toCampaign(run);
+    },
+
+    async retryCampaign({ projectId, id }) {
+      await get(projectId, id);
+      const key = { projectId, campaignId: id };
+      const run = await retryRun(runs, projectId, id, (transaction) => store.noteRetry(transaction, key));
+      requireGoing(run, "tried again");
+      return toCampaign(run);
+    },
+
     async deleteCampaign({ projectId, id }) {
       requireProject(projectId);
       if (!isUuid(id)) throw notFound("campaign", id);
@@ -205,6 +230,17 @@ export function campaignsService(deps: {
       return {};
     },
   };
+}
+
+/** Throws failed_precondition when a campaign has ended, or is about to. */
+function requireGoing(run: RunRow<ResolvedRequest, CampaignState>, what: string): void {
+  if (!isFinal(run.status) && !run.cancelRequested) return;
+  const ended = isFinal(run.status) ? `has ${run.status.toLowerCase()}` : "is being cancelled";
+  const fix = run.status === "FAILED" ? "Retry it." : "Start another one.";
+  const text = run.status === "CANCELLED" ? "was cancelled" : ended;
+  throw new TutelageError("failed_precondition", `The campaign ${text} and cannot be ${what}. ${fix}`, {
+    reason: "campaign_ended",
+  });
 }
 
 /** Looks up what a forecast rests on. */

@@ -11,7 +11,7 @@ import { startRunService } from "@tutelage/platform/runservice";
 import { CampaignsServiceDefinition } from "@tutelage/proto/campaigns/v1/campaigns";
 import { z } from "zod";
 import { Campaign, type CampaignState, type ResolvedRequest } from "./campaign.js";
-import { abandon, connectServices } from "./clients.js";
+import { abandon, connectServices, retryChild, suspend } from "./clients.js";
 import { DeletionStore } from "./deletionstore.js";
 import { recordChanges } from "./events.js";
 import { runCampaign } from "./loop.js";
@@ -76,12 +76,18 @@ export async function start(
     runs,
     handler: async (lease) => {
       const campaign = new Campaign(lease, services, artifacts, store);
+      const { retryOf } = lease.run.state;
+      if (retryOf) {
+        await retryChild(services, retryOf, lease.signal);
+        await lease.report({}, { retryOf: null });
+      }
       const outcome = await runCampaign(campaign);
       return { state: { outcome, phase: "done" } };
     },
     worker: {
       concurrency: config.CAMPAIGNS_CONCURRENCY,
       abandon: (run) => abandon(services, run),
+      suspend: (run, signal) => suspend(services, run, signal),
     },
     stopping,
     close: async () => {

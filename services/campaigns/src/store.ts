@@ -1,9 +1,10 @@
 /** All SQL of the campaigns service beyond its run rows. Writes take the transaction of a lease, so they are fenced. */
 
 import type { Database, Transaction } from "@tutelage/platform/database";
-import { notFound } from "@tutelage/platform/errors";
+import { notFound, TutelageError } from "@tutelage/platform/errors";
 import { fitting } from "@tutelage/platform/page";
 import { type RunRow, runColumns, toRow } from "@tutelage/platform/runs";
+import { shownStatusSql } from "@tutelage/platform/shownstatus";
 import type { CampaignEvent, Candidate, Iteration, SeedGrade } from "@tutelage/proto/campaigns/v1/campaigns";
 import { and, asc, eq, gt, inArray, sql } from "drizzle-orm";
 import type { CampaignState, Caps, ResolvedRequest } from "./campaign.js";
@@ -232,7 +233,7 @@ export class CampaignStore {
     const { rows } = await this.database.pool.query(
       `select ${runColumns}, created_at::text as place from runs where project_id = $1 and deleting_at is null
          and ($3::timestamptz is null or (created_at, id) < ($3, $4::uuid))
-         and (cardinality($5::text[]) = 0 or status = any($5))
+         and (cardinality($5::text[]) = 0 or ${shownStatusSql} = any($5))
          and ($6 = '' or strpos(lower(request->>'name'), lower($6)) > 0)
          and ($7 = '' or request->>'datasetId' = $7)
          and ($8::timestamptz is null or created_at >= $8)
@@ -286,6 +287,24 @@ export class CampaignStore {
       throw error;
     } finally {
       client.release();
+    }
+  }
+
+  /**
+   * Notes with a retry which child run it is about. Throws failed_precondition
+   * when the checkpoints are gone that the steps so far rest on.
+   */
+  async noteRetry(transaction: Transaction, key: CampaignKey): Promise<void> {
+    const { rowCount } = await transaction.execute(sql`
+      update runs set state = state || jsonb_build_object(
+        'retries', coalesce((state->>'retries')::int, 0) + 1, 'retryOf', state->'child')
+      where project_id = ${key.projectId} and id = ${key.campaignId} and not state ? 'checkpointsSwept'`);
+    if (rowCount === 0) {
+      throw new TutelageError(
+        "failed_precondition",
+        "The checkpoints that the campaign would go on from were removed since it failed; start another campaign.",
+        { reason: "checkpoints_removed" },
+      );
     }
   }
 

@@ -154,9 +154,20 @@ export function goldSample(campaign: Campaign, seed: SeedData): Row[] {
  * Throws failed_precondition "teacher_preflight_failed" with the figures.
  */
 export async function preflight(campaign: Campaign, seed: SeedData): Promise<void> {
-  const { settings, task } = campaign;
-  if (settings.preflight === Switch.OFF) return;
+  if (campaign.settings.preflight === Switch.OFF) return;
   await campaign.enter(0, "preflight");
+  for (let retry = 0; ; retry += 1) {
+    const failure = await tryTeacher(campaign, seed, retry);
+    if (failure === undefined) return;
+    // A campaign that is tried again asks again: its teacher may be another by now, or may say something else.
+    if (retry === campaign.retries) throw failure;
+  }
+}
+
+/** One pre-flight; each retry writes anew. Gives what is wrong with the teacher. */
+async function tryTeacher(campaign: Campaign, seed: SeedData, retry: number): Promise<TutelageError | undefined> {
+  const { settings, task } = campaign;
+  const again = retry === 0 ? "" : `/retry/${retry}`;
   const rows = spreadOverOutputs(goldSample(campaign, seed), preflightRows);
   const wants = rows.map((row) => ({
     mined: { row, correct: true, answer: "", expectedLogProbability: undefined },
@@ -167,39 +178,37 @@ export async function preflight(campaign: Campaign, seed: SeedData): Promise<voi
     seed.seedRows,
     { ...settings, attemptsPerRow: 1 },
     0,
-    new Map(),
+    new Map(rows.map((row) => [row.id, retry])),
     campaign.callsLeft,
   );
-  const { candidates, cut } = await writeCandidates(campaign, "preflight/write", orders, 0, 0);
+  const { candidates, cut } = await writeCandidates(campaign, `preflight${again}/write`, orders, 0, 0);
   const parsed = candidates.filter((candidate) => candidate.rejection === "").length;
   const parseRate = cut || candidates.length === 0 ? undefined : parsed / candidates.length;
   let agreement: number | undefined;
   if (task.kind === TaskKind.CLASSIFICATION) {
-    const labelled = await labelRows(campaign, "preflight/label", rows, goldSample(campaign, seed));
+    const labelled = await labelRows(campaign, `preflight${again}/label`, rows, goldSample(campaign, seed));
     const opinions = calibrate(labelled.opinions, labelled.opinions, rows);
     const answers = new Map(opinions.map((opinion) => [opinion.rowId, opinion.answer]));
     if (!labelled.cut) agreement = rows.filter((row) => answers.get(row.id) === row.output).length / rows.length;
   }
   const leastAgreement = Math.min(1, settings.preflightMinAgreementOverChance / Math.max(1, task.labels.length));
-  await campaign.emit("preflight.finished", {
-    rows: rows.length,
-    parse_rate: parseRate ?? null,
-    label_agreement: agreement ?? null,
-  });
+  const figures = { rows: rows.length, parse_rate: parseRate ?? null, label_agreement: agreement ?? null };
+  await campaign.emit("preflight.finished", figures, again);
   if (parseRate !== undefined && parseRate < settings.preflightMinParseRate) {
-    throw preflightFailed(
+    return preflightFailed(
       `${parsed} of ${candidates.length} replies of teacher "${campaign.request.teacherProfile}" could be read; at least ` +
         `${percent(settings.preflightMinParseRate)} are needed. Look at the campaign's first calls, and try another prompt form, ` +
         `a larger max_tokens or a stronger teacher.`,
     );
   }
   if (agreement !== undefined && agreement < leastAgreement) {
-    throw preflightFailed(
+    return preflightFailed(
       `Teacher "${campaign.request.teacherProfile}" gave ${percent(agreement)} of ${rows.length} seed rows the label they have; ` +
         `at least ${percent(leastAgreement)} are needed (chance is ${percent(1 / task.labels.length)}). Describe the labels better, ` +
         `or choose a stronger teacher.`,
     );
   }
+  return undefined;
 }
 
 /** The first rows of each output in turn, so that a rare label is tried too. */

@@ -4,6 +4,7 @@ import type { Database } from "@tutelage/platform/database";
 import { invalidField, TutelageError } from "@tutelage/platform/errors";
 import type { connect } from "@tutelage/platform/grpc";
 import { requireProject } from "@tutelage/platform/project";
+import { pauseRun, resumeOrRetryRun } from "@tutelage/platform/runcontrol";
 import type { Runs } from "@tutelage/platform/runs";
 import { namedStudentError } from "@tutelage/platform/studentjob";
 import { requirePromptFor, requireTask } from "@tutelage/platform/task";
@@ -48,6 +49,14 @@ export function evaluationService(dependencies: Dependencies): EvaluationService
 
     async cancelEvaluationRun({ projectId, id }) {
       return toEvaluationRun(await runs.cancel(projectId, id));
+    },
+
+    async pauseEvaluationRun({ projectId, id }) {
+      return toEvaluationRun(await pauseRun(runs, projectId, id));
+    },
+
+    async resumeEvaluationRun({ projectId, id }) {
+      return toEvaluationRun(await resumeOrRetryRun(runs, projectId, id));
     },
 
     async deleteEvaluationRuns({ projectId, keyPrefix }, { signal }) {

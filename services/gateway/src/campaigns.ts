@@ -1,4 +1,4 @@
-/** /v1/campaigns: start, estimate, look, change, cancel. */
+/** /v1/campaigns: start, estimate, look, change, cancel, pause, resume, retry. */
 import { randomUUID } from "node:crypto";
 import { notFound } from "@tutelage/platform/errors";
 import { isUuid } from "@tutelage/platform/runs";
@@ -41,6 +41,27 @@ const campaignPatch = z.strictObject({
   max_teacher_calls: z.number().int().min(0).optional().describe("A higher cap; 0 for none"),
   max_cost_micro_usd: z.number().int().min(0).optional().describe("A higher cap, in micro-USD; 0 for none"),
 });
+
+/** What may be asked of a campaign that is there; asking twice is asking once. */
+const controls = [
+  [
+    "cancel",
+    "Ask a campaign to stop",
+    "Its status is cancelling until it has stopped. One that has ended stays as it is.",
+  ],
+  [
+    "pause",
+    "Ask a campaign to rest",
+    "No new teacher call begins, those under way are waited for and stored, and a training stops: until then its " +
+      "status is pausing.",
+  ],
+  ["resume", "Let a campaign go on that rests", "One that works already stays as it is."],
+  [
+    "retry",
+    "Let a failed campaign go on from the step that failed",
+    "What it made until then is kept. One that works stays as it is.",
+  ],
+] as const;
 
 export const campaignRoutes: Routes = (app, { backends }) => {
   const { campaigns } = backends;
@@ -145,18 +166,21 @@ export const campaignRoutes: Routes = (app, { backends }) => {
     async ({ params }) => snake(await campaigns.getCampaign(campaignKey(params.campaign))),
   );
 
-  app.post(
-    "/campaigns/:campaign/cancel",
-    {
-      schema: {
-        tags,
-        summary: "Ask a campaign to stop",
-        params: campaignRef,
-        response: { 200: schema.campaignSchema, ...problems },
+  for (const [action, summary, description] of controls) {
+    app.post(
+      `/campaigns/:campaign/${action}`,
+      {
+        schema: {
+          tags,
+          summary,
+          description,
+          params: campaignRef,
+          response: { 200: schema.campaignSchema, ...problems },
+        },
       },
-    },
-    async ({ params }) => snake(await campaigns.cancelCampaign(campaignKey(params.campaign))),
-  );
+      async ({ params }) => snake(await campaigns[`${action}Campaign`](campaignKey(params.campaign))),
+    );
+  }
 
   app.get(
     "/campaigns/:campaign/iterations",

@@ -77,6 +77,14 @@ export const runSchema = z.object({
     .optional(),
   failure: z.object({ code: z.string(), message: z.string() }).optional().describe("Why it failed"),
   cancel_requested: z.boolean(),
+  rest: z
+    .object({
+      code: z.string(),
+      message: z.string(),
+      until: z.date().optional().describe("When it goes on by itself; left out when it waits for somebody"),
+    })
+    .optional()
+    .describe("Why it rests, while it is paused or its budget is exhausted"),
   created_at: z.date().optional(),
   started_at: z.date().optional(),
   finished_at: z.date().optional(),

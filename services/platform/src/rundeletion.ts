@@ -33,15 +33,15 @@ export async function hideRuns(
   for (;;) {
     await pool.query(
       `update runs set cancel_requested = true, revision = revision + 1,
-         status = case when status = 'QUEUED' then 'CANCELLED' else status end,
-         finished_at = case when status = 'QUEUED' then now() else finished_at end
-       where ${choice} and status in ('QUEUED', 'RUNNING')
-         and (status = 'QUEUED' or not cancel_requested)`,
+         status = case when status = 'RUNNING' then status else 'CANCELLED' end,
+         finished_at = case when status = 'RUNNING' then finished_at else now() end, rest = null, wake_at = null
+       where ${choice} and status in ('QUEUED', 'RUNNING', 'PAUSED', 'BUDGET_EXHAUSTED')
+         and (status <> 'RUNNING' or not cancel_requested)`,
       chosen,
     );
     const { rows } = await pool.query(
       `select id from runs where ${choice}
-         and status in ('QUEUED', 'RUNNING') limit 1`,
+         and status in ('QUEUED', 'RUNNING', 'PAUSED', 'BUDGET_EXHAUSTED') limit 1`,
       chosen,
     );
     if (rows.length === 0) break;
@@ -54,7 +54,7 @@ export async function hideRuns(
   }
   const hidden = await pool.query(
     `update runs set deleting_at = now()
-     where ${choice} and status not in ('QUEUED', 'RUNNING') returning id`,
+     where ${choice} and status in ('SUCCEEDED', 'FAILED', 'CANCELLED') returning id`,
     chosen,
   );
   return hidden.rows.map(({ id }) => id);

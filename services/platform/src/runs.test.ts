@@ -5,9 +5,10 @@ import { testDatabaseUrl } from "../../../tests/support/database.js";
 import { until } from "../../../tests/support/waiting.js";
 import { type Database, isDatabaseAway, openDatabase } from "./database.js";
 import { TutelageError } from "./errors.js";
+import { openLease } from "./lease.js";
 import { createLog } from "./log.js";
 import { LeaseLost, type RunChange, Runs, TryLater } from "./runs.js";
-import { type Handler, openLease, work } from "./worker.js";
+import { type Handler, work } from "./worker.js";
 
 const log = createLog("test", "fatal");
 const timing = { leaseMs: 600, heartbeatMs: 150, pollMs: 50 };

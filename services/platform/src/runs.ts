@@ -11,9 +11,10 @@ import type pg from "pg";
 import type { Database, Transaction } from "./database.js";
 import { notFound, TutelageError } from "./errors.js";
 import type { Logger } from "./log.js";
+import type { RestStatus } from "./rest.js";
 import { RunSignals } from "./signals.js";
 
-export type RunStatus = "QUEUED" | "RUNNING" | "SUCCEEDED" | "FAILED" | "CANCELLED";
+export type RunStatus = "QUEUED" | "RUNNING" | RestStatus | "SUCCEEDED" | "FAILED" | "CANCELLED";
 
 export interface RunProgress {
   done: number;
@@ -31,6 +32,12 @@ export interface RunRow<Request, State> {
   state: State;
   status: RunStatus;
   cancelRequested: boolean;
+  pauseRequested: boolean;
+  /** Why it rests, and when it goes on by itself. */
+  rest: { code: string; message: string } | undefined;
+  wakeAt: Date | undefined;
+  /** Times that something may have ended the reason for a rest. */
+  resumes: number;
   fence: number;
   /** Claims that ended well: handed back with "try again later", or followed by an advance. Those above it died. */
   deferrals: number;
@@ -81,6 +88,8 @@ export type RunChange =
    * out; asked to stop; and the three ends.
    */
   | { kind: "queued" | "started" | "continued" | "taken_over" | "cancelling" | "cancelled" | "succeeded" | "failed" }
+  /** Asked to rest; rests, `rest` says why; goes on after a rest; tried again after a failure. */
+  | { kind: "pausing" | "paused" | "budget_exhausted" | "resumed" | "retried" }
   /** Queued again by its holder, which shuts down or cannot go on now. */
   | { kind: "handed_back"; reason: string };
 
@@ -96,17 +105,19 @@ const milliseconds = (column: string) => `(extract(epoch from ${column}) * 1000)
 
 /** What a run is read from. */
 export const runColumns = `id, project_id as "projectId", request, state, status, cancel_requested as "cancelRequested",
-  fence::int as fence, deferrals, progress, failure, revision::int as revision,
-  ${milliseconds("created_at")} as "createdAt", ${milliseconds("started_at")} as "startedAt",
-  ${milliseconds("finished_at")} as "finishedAt"`;
-const returned = sql.raw(runColumns);
+  pause_requested as "pauseRequested", rest, ${milliseconds("wake_at")} as "wakeAt", resumes, fence::int as fence,
+  deferrals, progress, failure, revision::int as revision, ${milliseconds("created_at")} as "createdAt",
+  ${milliseconds("started_at")} as "startedAt", ${milliseconds("finished_at")} as "finishedAt"`;
+export const returned = sql.raw(runColumns);
 
 /** What a worker may do with the run that it holds. */
 export interface Lease<Request, State> {
   readonly run: RunRow<Request, State>;
   readonly fence: number;
-  /** Aborts when the run was cancelled, the lease was lost, or the worker shuts down. */
+  /** Aborts when the run was cancelled or paused, the lease was lost, or the worker shuts down. */
   readonly signal: AbortSignal;
+  /** Aborts when the run was cancelled, also while it was pausing: not even what is under way is waited for. */
+  readonly cancelled: AbortSignal;
   /** A transaction that first checks the fence. Throws LeaseLost. */
   write<T>(effect: (transaction: Transaction) => Promise<T>): Promise<T>;
   /** The same, for work that a successor need not do again: however many holders died before it, the run gets on. */
@@ -200,15 +211,17 @@ export class Runs<Request, State extends object> {
     return toRow(rows[0]);
   }
 
-  /** Asks a run to stop. A queued one is cancelled at once; a running one when its holder has stopped. */
+  /** Asks a run to stop. One without a holder is cancelled at once; a running one when its holder has stopped. */
   async cancel(projectId: string, id: string): Promise<RunRow<Request, State>> {
     if (!isUuid(id)) throw notFound("run", id);
     await this.database.drizzle.transaction(async (transaction) => {
       const { rows } = await transaction.execute(
         sql`update runs set cancel_requested = true, revision = revision + 1,
-              status = case when status = 'QUEUED' then 'CANCELLED' else status end,
-              finished_at = case when status = 'QUEUED' then now() else finished_at end
-            where project_id = ${projectId} and id = ${id} and status in ('QUEUED', 'RUNNING') and not cancel_requested
+              status = case when status = 'RUNNING' then status else 'CANCELLED' end,
+              finished_at = case when status = 'RUNNING' then finished_at else now() end,
+              rest = null, wake_at = null
+            where project_id = ${projectId} and id = ${id} and not cancel_requested
+              and status in ('QUEUED', 'RUNNING', 'PAUSED', 'BUDGET_EXHAUSTED')
             returning ${returned}`,
       );
       if (rows[0] === undefined) return;
@@ -246,6 +259,8 @@ export function toRow<Request, State>(row: pg.QueryResultRow): RunRow<Request, S
     ...(row as RunRow<Request, State>),
     progress: { ...unknownProgress, ...row.progress },
     failure: row.failure ?? undefined,
+    rest: row.rest ?? undefined,
+    wakeAt: row.wakeAt === null ? undefined : new Date(row.wakeAt),
     createdAt: new Date(row.createdAt),
     startedAt: row.startedAt === null ? undefined : new Date(row.startedAt),
     finishedAt: row.finishedAt === null ? undefined : new Date(row.finishedAt),

@@ -7,15 +7,18 @@ import type pg from "pg";
 import { type Database, isDatabaseAway, type Transaction } from "./database.js";
 import { asTutelageError, TutelageError } from "./errors.js";
 import { untilDrained } from "./handover.js";
+import { openLease } from "./lease.js";
 import type { Logger } from "./log.js";
+import { pausedCode, pausedMessage, Rest, RunPaused } from "./rest.js";
 import {
   type Lease,
   LeaseLost,
   type LeaseTiming,
   RunCancelled,
   type RunRow,
+  type RunStatus,
   type Runs,
-  runColumns,
+  returned,
   TryLater,
   toRow,
 } from "./runs.js";
@@ -29,7 +32,7 @@ const dueMarginMs = 10;
 const missedBeatMs = 250;
 /** A day of "try again later" at half a second: a run may queue for hours behind another on the same accelerator. */
 const maxDeferrals = 172_800;
-const returned = sql.raw(runColumns);
+const restKinds = { PAUSED: "paused", BUDGET_EXHAUSTED: "budget_exhausted" } as const;
 const endings = { SUCCEEDED: "succeeded", FAILED: "failed", CANCELLED: "cancelled" } as const;
 
 /** Does the work of one run. */
@@ -46,6 +49,8 @@ export interface WorkOptions<Request, State> {
   drainMs?: number;
   /** Ends what a run that is being cancelled left going elsewhere, maybe under an earlier holder. */
   abandon?: (run: RunRow<Request, State>) => Promise<void>;
+  /** Has what a run that is being paused left going elsewhere come to rest, and waits until it has. */
+  suspend?: (run: RunRow<Request, State>, signal: AbortSignal) => Promise<void>;
 }
 
 /**
@@ -59,6 +64,13 @@ export async function work<Request, State extends object>(
   options: WorkOptions<Request, State>,
 ): Promise<void> {
   await new Worker(runs, handler, options).work();
+}
+
+/** What a holder learns while it works. */
+interface Outcomes {
+  lost: AbortController;
+  cancelled: AbortController;
+  paused: AbortController;
 }
 
 class Worker<Request, State extends object> {
@@ -126,17 +138,19 @@ class Worker<Request, State extends object> {
       const { rows } = await transaction.execute(sql`
         with next as (
           select id as next_id, status as status_before, started_at as started_before from runs
-          where (status = 'QUEUED' and not_before <= now() and ${which === "any"}) or (status = 'RUNNING' and lease_until < now())
+          where (status in ('QUEUED', 'RUNNING') or wake_at is not null)
+            and ((status = 'RUNNING' and lease_until < now())
+              or (${which === "any"} and ((status = 'QUEUED' and not_before <= now()) or wake_at <= now())))
           order by created_at for update skip locked limit 1)
         update runs set status = 'RUNNING', fence = fence + 1, lease_holder = ${holder},
           lease_until = now() + ${this.timing.leaseMs} * interval '1 millisecond',
-          started_at = coalesce(started_at, now()), revision = revision + 1
+          started_at = coalesce(started_at, now()), rest = null, wake_at = null, revision = revision + 1
         from next where id = next_id
         returning ${returned}, status_before as "statusBefore", started_before is null as "isFirst"`);
       if (rows[0] === undefined) return undefined;
       const { statusBefore, isFirst, ...row } = rows[0];
       const run = toRow<Request, State>(row);
-      const kind = statusBefore === "RUNNING" ? "taken_over" : isFirst ? "started" : "continued";
+      const kind = claimKind(statusBefore as RunStatus, isFirst === true);
       await this.runs.changed(transaction, { kind }, run);
       return run;
     });
@@ -148,11 +162,13 @@ class Worker<Request, State extends object> {
     const ended = new AbortController();
     const lost = new AbortController();
     const cancelled = new AbortController();
-    const signal = AbortSignal.any([lost.signal, cancelled.signal, shutdown]);
-    const heartbeat = this.heartbeat(run, ended.signal, { lost, cancelled });
-    const lease = openLease<Request, State>(this.database, run, signal);
+    const paused = new AbortController();
+    const signal = AbortSignal.any([lost.signal, cancelled.signal, paused.signal, shutdown]);
+    const heartbeat = this.heartbeat(run, ended.signal, { lost, cancelled, paused });
+    const lease = openLease<Request, State>(this.database, run, signal, cancelled.signal);
     try {
       if (run.cancelRequested) cancelled.abort(new RunCancelled());
+      else if (run.pauseRequested) paused.abort(new RunPaused());
       // A claim that was handed back raised the fence too, but nothing died.
       if (run.fence - run.deferrals > maxDeaths) {
         throw new TutelageError("internal", `The run was given up: its worker died ${maxDeaths} times.`, {
@@ -171,7 +187,7 @@ class Worker<Request, State extends object> {
       );
       return 0;
     } catch (error) {
-      const settle = () => this.settle(run, lease, error, { lost: lost.signal, cancelled: cancelled.signal });
+      const settle = () => this.settle(run, lease, error, { lost, cancelled, paused });
       await onceThere(AbortSignal.any([lost.signal, shutdown]), settle).catch((settleError: unknown) =>
         this.log.warn({ err: settleError, runId: run.id }, "could not store how the run ended; its lease runs out"),
       );
@@ -186,19 +202,33 @@ class Worker<Request, State extends object> {
     run: RunRow<Request, State>,
     lease: Lease<Request, State>,
     error: unknown,
-    why: { lost: AbortSignal; cancelled: AbortSignal },
+    { lost: { signal: lost }, cancelled: { signal: cancelled }, paused: { signal: paused } }: Outcomes,
   ): Promise<void> {
     const { signal: shutdown, abandon = async () => {} } = this.options;
-    if (why.lost.aborted || error instanceof LeaseLost) {
+    if (lost.aborted || error instanceof LeaseLost) {
       this.log.warn({ runId: run.id, fence: run.fence }, "lease lost; work dropped");
       return;
     }
-    if (why.cancelled.aborted) {
-      // The row, not the claimed copy: it knows what this holder started.
-      await abandon(await this.runs.get(run.projectId, run.id)).catch((abandonError: unknown) =>
+    // The row, not the claimed copy: it knows what this holder started, and what was asked since the last heartbeat.
+    // What was asked may be the cause of the error: somebody ended a run that this one waited for.
+    const known = isDatabaseAway(error) ? run : await this.runs.get(run.projectId, run.id);
+    if (paused.aborted && !cancelled.aborted && !shutdown.aborted) {
+      await this.suspend(known, AbortSignal.any([lost, cancelled, shutdown]));
+      if (lost.aborted) return;
+      if (!cancelled.aborted && !shutdown.aborted) {
+        await this.rest(run, lease, new Rest("PAUSED", pausedCode, pausedMessage));
+        return;
+      }
+    }
+    if (cancelled.aborted || known.cancelRequested) {
+      await abandon(known).catch((abandonError: unknown) =>
         this.log.warn({ err: abandonError, runId: run.id }, "could not end what the cancelled run had started"),
       );
       await lease.write((transaction) => this.finish(transaction, run, "CANCELLED", {}));
+      return;
+    }
+    if (error instanceof Rest && !shutdown.aborted) {
+      await this.rest(run, lease, error);
       return;
     }
     const later =
@@ -230,6 +260,39 @@ class Worker<Request, State extends object> {
     });
   }
 
+  /** Waits until what the run left going elsewhere rests. What cannot be told now is told by whoever goes on with it. */
+  private async suspend(run: RunRow<Request, State>, signal: AbortSignal): Promise<void> {
+    try {
+      await this.options.suspend?.(run, signal);
+    } catch (error) {
+      if (!signal.aborted) this.log.warn({ err: error, runId: run.id }, "could not pause what the run had started");
+    }
+  }
+
+  /** Lays a run to rest, or queues it again where the reason is gone by now or something else is wanted. */
+  private async rest({ id, resumes }: RunRow<Request, State>, lease: Lease<Request, State>, rest: Rest): Promise<void> {
+    const { status, code, message, until } = rest;
+    const reason = JSON.stringify({ code, message });
+    await lease.write(async (transaction) => {
+      // It ends here by intent, which its fence must not count as a death.
+      const { rows } = await transaction.execute(sql`
+        with now_known as (
+          select cancel_requested or resumes <> ${resumes} or (pause_requested and ${code !== pausedCode}) as goes_on
+          from runs where id = ${id})
+        update runs set status = case when goes_on then 'QUEUED' else ${status} end, lease_until = null,
+          lease_holder = null, revision = revision + 1, deferrals = deferrals + 1, not_before = now(),
+          rest = case when goes_on then null else ${reason}::jsonb end,
+          wake_at = case when goes_on then null else ${until?.toISOString() ?? null}::timestamptz end
+        from now_known where id = ${id} returning ${returned}`);
+      const run = toRow<Request, State>(rows[0] as pg.QueryResultRow);
+      await this.runs.changed(
+        transaction,
+        run.status === "QUEUED" ? { kind: "handed_back", reason: "resumed" } : { kind: restKinds[status] },
+        run,
+      );
+    });
+  }
+
   private async finish(
     transaction: Transaction,
     { id }: Pick<RunRow<Request, State>, "id">,
@@ -244,12 +307,7 @@ class Worker<Request, State extends object> {
     await this.runs.changed(transaction, { kind: endings[status] }, toRow(rows[0] as pg.QueryResultRow));
   }
 
-  /** Renews the lease until `ended`; aborts `lost` or `cancelled` when that is what it learns. */
-  private async heartbeat(
-    run: RunRow<Request, State>,
-    ended: AbortSignal,
-    outcome: { lost: AbortController; cancelled: AbortController },
-  ): Promise<void> {
+  private async heartbeat(run: RunRow<Request, State>, ended: AbortSignal, outcome: Outcomes): Promise<void> {
     const subscription = this.runs.signals.subscribe(run.id);
     let heldUntil = Date.now() + this.timing.leaseMs;
     let nextBeat = Date.now() + this.timing.heartbeatMs;
@@ -264,7 +322,7 @@ class Worker<Request, State extends object> {
         try {
           const { rows } = await this.database.pool.query({
             text: `update runs set lease_until = now() + $3 * interval '1 millisecond'
-             where id = $1 and fence = $2 and status = 'RUNNING' returning cancel_requested`,
+             where id = $1 and fence = $2 and status = 'RUNNING' returning cancel_requested, pause_requested`,
             values: [run.id, run.fence, this.timing.leaseMs],
             // One that hangs must not keep us from seeing that the lease is over.
             query_timeout: Math.max(1, heldUntil - askedAt),
@@ -275,6 +333,7 @@ class Worker<Request, State extends object> {
           }
           heldUntil = askedAt + this.timing.leaseMs;
           if (rows[0].cancel_requested) outcome.cancelled.abort(new RunCancelled());
+          else if (rows[0].pause_requested) outcome.paused.abort(new RunPaused());
         } catch {
           if (Date.now() >= heldUntil) outcome.lost.abort();
           // There is time for a few more before the lease is over.
@@ -288,42 +347,8 @@ class Worker<Request, State extends object> {
   }
 }
 
-/** The holder's hands on its run. A run that was claimed again has a higher fence, and refuses them. */
-export function openLease<Request, State extends object>(
-  database: Database,
-  run: RunRow<Request, State>,
-  signal: AbortSignal,
-): Lease<Request, State> {
-  const write: Lease<Request, State>["write"] = (effect) => {
-    let begun = false;
-    const attempt = () =>
-      database.drizzle.transaction(async (transaction) => {
-        const held = await transaction.execute(
-          sql`select 1 from runs where id = ${run.id} and fence = ${run.fence} and status = 'RUNNING' for update`,
-        );
-        if (held.rowCount === 0) throw new LeaseLost(run.id);
-        begun = true;
-        return await effect(transaction);
-      });
-    // An effect that has begun may be stored, or have left something in memory: only its maker knows.
-    return onceThere(signal, attempt, () => !begun);
-  };
-  return {
-    run,
-    fence: run.fence,
-    signal,
-    write,
-    advance: (effect) =>
-      write(async (transaction) => {
-        await transaction.execute(sql`update runs set deferrals = fence where id = ${run.id}`);
-        return await effect(transaction);
-      }),
-    report: async (progress, state = {}) => {
-      const values = [run.id, run.fence, JSON.stringify(progress), JSON.stringify(state)];
-      const update = `update runs set progress = progress || $3::jsonb, state = state || $4::jsonb, revision = revision + 1
-           where id = $1 and fence = $2 and status = 'RUNNING'`;
-      const { rowCount } = await onceThere(signal, () => database.pool.query(update, values));
-      if (rowCount === 0) throw new LeaseLost(run.id);
-    },
-  };
+function claimKind(before: RunStatus, isFirst: boolean) {
+  if (before === "RUNNING") return "taken_over";
+  if (isFirst) return "started";
+  return before === "QUEUED" ? "continued" : "resumed";
 }

@@ -49,6 +49,7 @@ export interface CampaignView {
     id: string;
     status: string;
     failure?: { code: string; message: string };
+    rest?: { code: string; message: string };
     progress?: { message: string; eta_seconds: number };
   };
   iteration: number;
@@ -74,20 +75,18 @@ export interface Where {
   addresses: { evaluation: string };
 }
 
-/** Creates the dataset, starts the campaign, waits for its end. Throws the campaign's failure. */
-export async function runTrial(
-  where: Where,
-  trial: {
-    name: string;
-    rows: readonly LabelledRow[];
-    task: object;
-    settings: object;
-    teacherProfile: string;
-    studentProfile: string;
-  },
-  onChange: (campaign: CampaignView, iterations: Iteration[]) => void,
-  pollMs = 1_000,
-): Promise<Trial> {
+/** What to try. */
+export interface TrialPlan {
+  name: string;
+  rows: readonly LabelledRow[];
+  task: object;
+  settings: object;
+  teacherProfile: string;
+  studentProfile: string;
+}
+
+/** Creates the dataset and starts the campaign. Gives its id. */
+export async function startTrial(where: { url: string }, trial: TrialPlan): Promise<string> {
   const dataset = await call<{ id: string }>(where, "POST", "/v1/datasets", { name: trial.name });
   await importRows(where, dataset.id, trial.rows);
   const started = await call<CampaignView>(where, "POST", "/v1/campaigns", {
@@ -98,7 +97,17 @@ export async function runTrial(
     task: trial.task,
     settings: trial.settings,
   });
-  const { id } = started.run;
+  return started.run.id;
+}
+
+/** Starts a campaign and waits for its end. Throws the campaign's failure. */
+export async function runTrial(
+  where: Where,
+  trial: TrialPlan,
+  onChange: (campaign: CampaignView, iterations: Iteration[]) => void,
+  pollMs = 1_000,
+): Promise<Trial> {
+  const id = await startTrial(where, trial);
   for (;;) {
     const campaign = await call<CampaignView>(where, "GET", `/v1/campaigns/${id}`);
     const { iterations } = await call<{ iterations: Iteration[] }>(where, "GET", `/v1/campaigns/${id}/iterations`);
@@ -115,7 +124,7 @@ export async function runTrial(
   }
 }
 
-async function importRows(where: Where, datasetId: string, rows: readonly LabelledRow[]): Promise<void> {
+async function importRows(where: { url: string }, datasetId: string, rows: readonly LabelledRow[]): Promise<void> {
   const response = await fetch(`${where.url}/v1/datasets/${datasetId}/import?split_column=split&strict=true`, {
     method: "POST",
     headers: { "content-type": "application/x-ndjson", ...tokenHeaders() },

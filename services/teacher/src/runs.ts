@@ -3,7 +3,7 @@ import { setMaxListeners } from "node:events";
 import type { Database } from "@tutelage/platform/database";
 import { TutelageError } from "@tutelage/platform/errors";
 import type { Logger } from "@tutelage/platform/log";
-import { RunCancelled, TryLater } from "@tutelage/platform/runs";
+import { TryLater } from "@tutelage/platform/runs";
 import { Budget } from "./budget.js";
 import { Caller, type CallSignals, type ProfiledTeacher } from "./caller.js";
 import type { Outcome } from "./outcome.js";
@@ -54,12 +54,10 @@ export async function generate(
   const giveUpLater = () => setTimeout(() => given.abort(), shutdownGraceMs).unref();
   dependencies.shutdown.addEventListener("abort", giveUpLater, { once: true });
   if (dependencies.shutdown.aborted) giveUpLater();
-  // Whoever cancels does not wait for a slow teacher.
-  const giveUpIfCancelled = () => {
-    if (lease.signal.reason instanceof RunCancelled) given.abort();
-  };
-  lease.signal.addEventListener("abort", giveUpIfCancelled, { once: true });
-  giveUpIfCancelled();
+  // Whoever cancels does not wait for a slow teacher; whoever pauses does: what is under way is paid for.
+  const giveUp = () => given.abort();
+  lease.cancelled.addEventListener("abort", giveUp, { once: true });
+  if (lease.cancelled.aborted) giveUp();
   const begin = AbortSignal.any([lease.signal, failed.signal, slot.lost.signal]);
   // As many listeners as there are calls at once.
   setMaxListeners(0, begin, given.signal);
@@ -140,7 +138,7 @@ export async function generate(
   } finally {
     slot.release();
     dependencies.shutdown.removeEventListener("abort", giveUpLater);
-    lease.signal.removeEventListener("abort", giveUpIfCancelled);
+    lease.cancelled.removeEventListener("abort", giveUp);
     await progress.stop();
   }
   return { state: { budgetExhausted: budget.exhausted, ordersLeft } };

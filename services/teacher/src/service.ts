@@ -3,6 +3,7 @@ import type { Database } from "@tutelage/platform/database";
 import { notFound } from "@tutelage/platform/errors";
 import { isNumber, nextCursor, readCursor, requirePageSize } from "@tutelage/platform/page";
 import { requireProject } from "@tutelage/platform/project";
+import { pauseRun, resumeOrRetryRun } from "@tutelage/platform/runcontrol";
 import { toRunMessage } from "@tutelage/platform/runmessage";
 import { isUuid, type RunRow, type Runs } from "@tutelage/platform/runs";
 import type { GenerationRun, TeacherServiceImplementation } from "@tutelage/proto/teacher/v1/teacher";
@@ -48,6 +49,12 @@ export function teacherService(dependencies: {
     },
     async cancelGenerationRun({ projectId, id }) {
       return await toMessage(await runs.cancel(projectId, id));
+    },
+    async pauseGenerationRun({ projectId, id }) {
+      return await toMessage(await pauseRun(runs, projectId, id));
+    },
+    async resumeGenerationRun({ projectId, id }) {
+      return await toMessage(await resumeOrRetryRun(runs, projectId, id));
     },
     async deleteGenerationRuns({ projectId, keyPrefix, createdBefore }, { signal }) {
       requireProject(projectId);

@@ -3,6 +3,7 @@ import type { ArtifactStore } from "@tutelage/platform/artifacts";
 import type { Database } from "@tutelage/platform/database";
 import { invalidField } from "@tutelage/platform/errors";
 import { requireProject } from "@tutelage/platform/project";
+import { pauseRun, resumeOrRetryRun } from "@tutelage/platform/runcontrol";
 import type { Runs } from "@tutelage/platform/runs";
 import type { StudentProfile, TrainingServiceImplementation } from "@tutelage/proto/training/v1/training";
 import { deleteTrainingRuns } from "./deletion.js";
@@ -46,6 +47,14 @@ export function trainingService(dependencies: Dependencies): TrainingServiceImpl
 
     async cancelTrainingRun({ projectId, id }) {
       return toTrainingRun(await runs.cancel(projectId, id));
+    },
+
+    async pauseTrainingRun({ projectId, id }) {
+      return toTrainingRun(await pauseRun(runs, projectId, id));
+    },
+
+    async resumeTrainingRun({ projectId, id }) {
+      return toTrainingRun(await resumeOrRetryRun(runs, projectId, id));
     },
 
     async deleteTrainingRuns(request, { signal }) {

@@ -24,7 +24,7 @@ export async function deleteSteps(transaction: Transaction, run: OfRun): Promise
 export async function runsWithFiles(database: Database, projectId: string, keyPrefix: string): Promise<string[]> {
   const { rows } = await database.pool.query(
     `select id from runs where project_id = $1 and starts_with(idempotency_key, $2) and deleting_at is null
-       and status not in ('QUEUED', 'RUNNING') and not state ? 'filesRemoved'`,
+       and status in ('SUCCEEDED', 'FAILED', 'CANCELLED') and not state ? 'filesRemoved'`,
     [projectId, keyPrefix],
   );
   return rows.map(({ id }) => id);

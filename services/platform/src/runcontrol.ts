@@ -1,0 +1,93 @@
+/** What somebody may ask of a run that is there: to rest, to go on, to be tried again. Asking twice is asking once. */
+import { type SQL, sql } from "drizzle-orm";
+import type { Transaction } from "./database.js";
+import { notFound } from "./errors.js";
+import { pausedCode, pausedMessage } from "./rest.js";
+import { isUuid, type RunChange, type RunRow, type Runs, returned, toRow } from "./runs.js";
+
+const pausedRest = JSON.stringify({ code: pausedCode, message: pausedMessage });
+
+/** Asks a run to rest. One without a holder does so at once; another when its holder has ended what is under way. */
+export async function pauseRun<Request, State extends object>(
+  runs: Runs<Request, State>,
+  projectId: string,
+  id: string,
+): Promise<RunRow<Request, State>> {
+  const update = sql`
+    update runs set pause_requested = true, revision = revision + 1, wake_at = null,
+      status = case when status = 'RUNNING' then status else 'PAUSED' end,
+      rest = case when status = 'RUNNING' then rest else ${pausedRest}::jsonb end
+    where project_id = ${projectId} and id = ${id} and deleting_at is null and not pause_requested
+      and not cancel_requested and status in ('QUEUED', 'RUNNING', 'PAUSED', 'BUDGET_EXHAUSTED')
+    returning ${returned}`;
+  return await change(runs, projectId, id, update, ({ status }) => (status === "PAUSED" ? "paused" : "pausing"));
+}
+
+/** Lets a run go on that rests or was asked to. */
+export async function resumeRun<Request, State extends object>(
+  runs: Runs<Request, State>,
+  projectId: string,
+  id: string,
+): Promise<RunRow<Request, State>> {
+  const update = sql`
+    with before as (
+      select id as before_id, pause_requested or status in ('PAUSED', 'BUDGET_EXHAUSTED') as was_to_rest from runs
+      where project_id = ${projectId} and id = ${id} and deleting_at is null and not cancel_requested
+        and status in ('QUEUED', 'RUNNING', 'PAUSED', 'BUDGET_EXHAUSTED') for update)
+    update runs set pause_requested = false, resumes = resumes + 1, revision = revision + 1, rest = null,
+      wake_at = null, status = case when status in ('PAUSED', 'BUDGET_EXHAUSTED') then 'QUEUED' else status end,
+      not_before = case when was_to_rest then now() else not_before end
+    from before where id = before_id returning ${returned}, was_to_rest as "wasToRest"`;
+  return await change(runs, projectId, id, update, (_, { wasToRest }) => (wasToRest === true ? "resumed" : undefined));
+}
+
+/**
+ * Lets a failed run go on with what it kept; the deaths that its fence counts
+ * are forgiven. `first` is done in the same transaction, and may refuse.
+ */
+export async function retryRun<Request, State extends object>(
+  runs: Runs<Request, State>,
+  projectId: string,
+  id: string,
+  first?: (transaction: Transaction) => Promise<void>,
+): Promise<RunRow<Request, State>> {
+  const update = sql`
+    update runs set status = 'QUEUED', failure = null, finished_at = null, deferrals = fence, not_before = now(),
+      pause_requested = false, resumes = resumes + 1, revision = revision + 1
+    where project_id = ${projectId} and id = ${id} and deleting_at is null and status = 'FAILED'
+    returning ${returned}`;
+  return await change(runs, projectId, id, update, () => "retried", first);
+}
+
+/** What a child run is told when its campaign goes on: it rests no more, and is tried again where it failed. */
+export async function resumeOrRetryRun<Request, State extends object>(
+  runs: Runs<Request, State>,
+  projectId: string,
+  id: string,
+): Promise<RunRow<Request, State>> {
+  const run = await resumeRun(runs, projectId, id);
+  return run.status === "FAILED" ? await retryRun(runs, projectId, id) : run;
+}
+
+async function change<Request, State extends object>(
+  runs: Runs<Request, State>,
+  projectId: string,
+  id: string,
+  update: SQL,
+  kindOf: (
+    run: RunRow<Request, State>,
+    extra: Record<string, unknown>,
+  ) => Exclude<RunChange["kind"], "handed_back"> | undefined,
+  alsoDo?: (transaction: Transaction) => Promise<void>,
+): Promise<RunRow<Request, State>> {
+  if (!isUuid(id)) throw notFound("run", id);
+  await runs.database.drizzle.transaction(async (transaction) => {
+    const { rows } = await transaction.execute(update);
+    if (rows[0] === undefined) return;
+    await alsoDo?.(transaction);
+    const run = toRow<Request, State>(rows[0]);
+    const kind = kindOf(run, rows[0]);
+    if (kind !== undefined) await runs.changed(transaction, { kind }, run);
+  });
+  return await runs.get(projectId, id);
+}
