@@ -30,15 +30,18 @@ def accumulate_gradient(
         between()
         # The last token is only ever predicted.
         ids, positions, layout = model.packed([example.ids[:-1] for example in part])
+        where, targets = loss_positions(part)
+        where = where.to(model.device)
         if weights.first_layer and activations is not None:
             below = activations.each(
                 model, weights.first_layer, [example.ids[:-1] for example in part]
             )
-            hidden = model.hidden(layout, positions, inputs=below, first_layer=weights.first_layer)
+            hidden = model.hidden(
+                layout, positions, inputs=below, first_layer=weights.first_layer, wanted=where
+            )
         else:
-            hidden = model.hidden(layout, positions, ids=ids)
-        where, targets = loss_positions(part)
-        logits = model.logits(hidden.index_select(0, where.to(model.device)))
+            hidden = model.hidden(layout, positions, ids=ids, wanted=where)
+        logits = model.logits(hidden)
         loss = cross_entropy(logits, targets.to(model.device), reduction="sum")
         torch.autograd.backward(loss / completion_tokens)
         weights.collect_gradient()

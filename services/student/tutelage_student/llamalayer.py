@@ -150,9 +150,17 @@ class LlamaLayer:
         self.down = _Adapted(_base(mlp.down_proj))
 
     def forward(
-        self, x: Tensor, rotation: Rotation, layout: Layout, adapters: LayerAdapters | None
+        self,
+        x: Tensor,
+        rotation: Rotation,
+        layout: Layout,
+        adapters: LayerAdapters | None,
+        wanted: Tensor | None = None,
     ) -> Tensor:
-        """`[tokens, hidden]` to the same; nothing is kept for a gradient."""
+        """`[tokens, hidden]` to the same; nothing is kept for a gradient.
+
+        wanted: the tokens that the result is of, `[wanted, hidden]`; None for all.
+        """
         turned = self.heads + self.groups
         qkv, _ = self.qkv(self.norm_attention(x)[0], None if adapters is None else adapters.qkv)
         heads = qkv.view(-1, turned + self.groups, self.size)
@@ -166,7 +174,10 @@ class LlamaLayer:
             scaling=self.scaling,
             layout=layout,
         )
-        out, _ = self.o(attended.reshape(x.shape[0], -1), None if adapters is None else adapters.o)
+        attended = attended.reshape(x.shape[0], -1)
+        if wanted is not None:
+            attended, x = attended.index_select(0, wanted), x.index_select(0, wanted)
+        out, _ = self.o(attended, None if adapters is None else adapters.o)
         middle = out.add_(x)
         gate_up, _ = self.gate_up(
             self.norm_mlp(middle)[0], None if adapters is None else adapters.gate_up
@@ -176,10 +187,17 @@ class LlamaLayer:
         return out.add_(middle)
 
     def trained(
-        self, x: Tensor, rotation: Rotation, layout: Layout, adapters: LayerAdapters
+        self,
+        x: Tensor,
+        rotation: Rotation,
+        layout: Layout,
+        adapters: LayerAdapters,
+        wanted: Tensor | None = None,
     ) -> Tensor:
         """As `forward`, under autograd: the adapters' gradients are written where they lie."""
-        result: Tensor = _Trained.apply(x, adapters.anchor, self, rotation, layout, adapters)
+        result: Tensor = _Trained.apply(
+            x, adapters.anchor, self, rotation, layout, adapters, wanted
+        )
         return result
 
 
@@ -201,13 +219,16 @@ class _Trained(torch.autograd.Function):
         rotation: Rotation,
         layout: Layout,
         adapters: LayerAdapters,
+        wanted: Tensor | None,
     ) -> Tensor:
         a, inverse_x = layer.norm_attention(x)
         qkv, low_qkv = layer.qkv(a, adapters.qkv)
         attention = _Attention(layer, layout)
         attended = attention.forward(qkv, rotation)
+        if wanted is not None:
+            attended = attended.index_select(0, wanted)
         out, low_o = layer.o(attended, adapters.o)
-        middle = out.add_(x)
+        middle = out.add_(x if wanted is None else x.index_select(0, wanted))
         b, inverse_middle = layer.norm_mlp(middle)
         gate_up, low_gate_up = layer.gate_up(b, adapters.gate_up)
         gate, up = gate_up.chunk(2, -1)
@@ -218,12 +239,12 @@ class _Trained(torch.autograd.Function):
             x, inverse_x, a, low_qkv, attended, low_o, middle, inverse_middle, b, low_gate_up
         )
         ctx.inner = (gate_up, active, inner, low_down)
-        ctx.parts = (layer, rotation, adapters, attention)
+        ctx.parts = (layer, rotation, adapters, attention, wanted)
         return out.add_(middle)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        layer, rotation, adapters, attention = ctx.parts
+        layer, rotation, adapters, attention, wanted = ctx.parts
         x, inverse_x, a, low_qkv, attended, low_o, middle, inverse_middle, b, low_gate_up = (
             ctx.saved_tensors
         )
@@ -238,12 +259,20 @@ class _Trained(torch.autograd.Function):
         wide = layer.norm_mlp.input_gradient(middle, inverse_middle, grad_b)
         grad_middle = wide.add_(grad).to(grad.dtype)
         grad_attended = layer.o.input_gradient(attended, low_o, adapters.o, grad_middle)
+        if wanted is not None:
+            every = grad_attended.new_zeros(x.shape[0], grad_attended.shape[1])
+            grad_attended = every.index_copy_(0, wanted, grad_attended)
         grad_qkv = attention.backward(grad_attended, rotation)
         grad_a = layer.qkv.input_gradient(a, low_qkv, adapters.qkv, grad_qkv)
-        if not ctx.needs_input_grad[0]:
-            return None, None, None, None, None, None
-        wide = layer.norm_attention.input_gradient(x, inverse_x, grad_a)
-        return wide.add_(grad_middle).to(grad.dtype), None, None, None, None, None
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            wide = layer.norm_attention.input_gradient(x, inverse_x, grad_a)
+            if wanted is None:
+                wide.add_(grad_middle)
+            else:
+                wide.index_add_(0, wanted, grad_middle.float())
+            grad_x = wide.to(grad.dtype)
+        return grad_x, None, None, None, None, None, None
 
 
 class _Attention:

@@ -122,14 +122,19 @@ class Model:
         inputs: Tensor | None = None,
         first_layer: int = 0,
         end_layer: int | None = None,
+        wanted: Tensor | None = None,
     ) -> Tensor:
         """Runs layers `first_layer` to before `end_layer` (None: all, and the final norm).
 
         ids: `[tokens]`, or inputs: `[tokens, hidden]`, what enters the first layer.
-        Returns `[tokens, hidden]`.
+        wanted: indices of the tokens that the result is of; None for all. Most of the last layer is
+        spared the others.
+        Returns `[tokens or wanted, hidden]`.
         """
         if self._llama_can(layout):
-            return self._llama_hidden(layout, positions, ids, inputs, first_layer, end_layer)
+            return self._llama_hidden(
+                layout, positions, ids, inputs, first_layer, end_layer, wanted
+            )
         with self._only_layers(first_layer, end_layer):
             result = self.backbone(
                 input_ids=None if ids is None else ids[None],
@@ -139,7 +144,7 @@ class Model:
                 layout=layout,
             )
         hidden: Tensor = result.last_hidden_state[0]
-        return hidden
+        return hidden if wanted is None else hidden.index_select(0, wanted)
 
     def _llama_can(self, layout: Layout) -> bool:
         """Whether what is worn, and this layout, are known to our own layers."""
@@ -157,6 +162,7 @@ class Model:
         inputs: Tensor | None,
         first_layer: int,
         end_layer: int | None,
+        wanted: Tensor | None,
     ) -> Tensor:
         assert self.llama_layers is not None
         x = self.network.get_input_embeddings()(ids) if inputs is None else inputs
@@ -164,12 +170,14 @@ class Model:
         half = cos.shape[-1] // 2
         rotation = Rotation(cos[0, :, None, :half], sin[0, :, None, :half])
         worn = {} if self.worn is None else self.worn.llama_adapters
-        for layer in self.llama_layers[first_layer:end_layer]:
+        layers = self.llama_layers[first_layer:end_layer]
+        for layer in layers:
             adapters = worn.get(layer.layer_idx)
+            only = wanted if layer is layers[-1] else None
             if adapters is not None and adapters.collecting and torch.is_grad_enabled():
-                x = layer.trained(x, rotation, layout, adapters)
+                x = layer.trained(x, rotation, layout, adapters, only)
             else:
-                x = layer.forward(x, rotation, layout, adapters)
+                x = layer.forward(x, rotation, layout, adapters, only)
         if end_layer is None:
             x = self._norm(x)
         return x

@@ -204,16 +204,18 @@ def _tree_scores(
     sequences = [[*question.prompt, *tree.tokens] for question in batch]
     ids, positions, layout = tree.packed(model, sequences)
     first_layer = getattr(weights, "first_layer", 0)
-    if first_layer and activations is not None:
-        below = activations.batch(model, first_layer, sequences, tree)
-        hidden = model.hidden(layout, positions, inputs=below, first_layer=first_layer)
-    else:
-        hidden = model.hidden(layout, positions, ids=ids)
     # Per row, the prompt's last token (node -1) and the tree's nodes.
     nodes = len(tree.tokens) + 1
     ends = torch.tensor([len(sequence) for sequence in sequences]).cumsum(0)
     where = (ends[:, None] - nodes + torch.arange(nodes)).flatten().to(model.device)
-    logits = model.logits(hidden.index_select(0, where))
+    if first_layer and activations is not None:
+        below = activations.batch(model, first_layer, sequences, tree)
+        hidden = model.hidden(
+            layout, positions, inputs=below, first_layer=first_layer, wanted=where
+        )
+    else:
+        hidden = model.hidden(layout, positions, ids=ids, wanted=where)
+    logits = model.logits(hidden)
     normaliser = logits.logsumexp(-1).view(len(batch), nodes)
     logits = logits.view(len(batch), nodes, -1)
     scores = []
@@ -284,8 +286,8 @@ def _continue(
     lengths = torch.tensor([len(question.prompt) for question in batch], device=model.device)
     cache = KeyValueCache(lengths, int(lengths.max()) + most, {}, {})
     layout.cache = cache
-    hidden = model.hidden(layout, positions, ids=ids)
-    logits = model.logits(hidden.index_select(0, lengths.cumsum(0) - 1))
+    hidden = model.hidden(layout, positions, ids=ids, wanted=lengths.cumsum(0) - 1)
+    logits = model.logits(hidden)
     answers = [_Answer(question, _row_stream(decoding.seed, question.row.id)) for question in batch]
     open_answers = answers
     while True:
