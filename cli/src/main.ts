@@ -18,6 +18,7 @@ import { campaignJsonSchema, readSpec } from "./spec.js";
 import { addTaskCommands } from "./tasks.js";
 import { up } from "./up.js";
 import type { Screen } from "./watch.js";
+import { addWebhookCommands } from "./webhooks.js";
 
 const screen: Screen = {
   isTerminal: process.stderr.isTTY === true,
@@ -147,6 +148,7 @@ addCampaignCommands(program, context);
 addDatasetCommands(program, context);
 addTaskCommands(program, context);
 addProfileCommands(program, context);
+addWebhookCommands(program, context);
 
 program
   .command("usage")

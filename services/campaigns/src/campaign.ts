@@ -8,6 +8,7 @@ import type { Recipe } from "@tutelage/proto/student/v1/student";
 import { type Row, type RowSource, Split, Task } from "@tutelage/proto/task/v1/task";
 import type { GenerationBudget, Usage } from "@tutelage/proto/teacher/v1/teacher";
 import type { ChildRun, Services, Waiting } from "./clients.js";
+import type { EventType } from "./events.js";
 import type { CampaignKey, CampaignStore } from "./store.js";
 
 /** What a campaign's run row keeps beside its status. */
@@ -142,7 +143,7 @@ export class Campaign {
    * Stores an event once, however often the loop passes here.
    * @param again tells it from the same event of an earlier try
    */
-  async emit(type: string, payload: object, again = ""): Promise<void> {
+  async emit(type: EventType, payload: object, again = ""): Promise<void> {
     const detail = "iteration" in payload ? `/${payload.iteration}` : "";
     const phase = "phase" in payload ? `/${payload.phase}` : "";
     await this.step(

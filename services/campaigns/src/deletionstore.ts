@@ -62,6 +62,11 @@ export class DeletionStore {
         );
         removed[table] = rowCount ?? 0;
       }
+      // Those that are still to be made are made, from their own copy of the event.
+      await transaction.execute(
+        sql`delete from deliveries
+            where project_id = ${projectId} and campaign_id = ${campaignId} and status <> 'PENDING'`,
+      );
       removed.campaigns = await deleteRunRow(transaction, projectId, campaignId);
       return removed;
     });

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import type { RunChange } from "@tutelage/platform/runs";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { eventOf } from "./events.js";
@@ -51,7 +52,7 @@ test("writers at the same time, some of whom fail, leave neither a gap nor a seq
   const key = { projectId, campaignId: id };
   const writers = Array.from({ length: 64 }, (_, number) =>
     fixture.database.drizzle.transaction(async (transaction) => {
-      await fixture.store.putEvent(transaction, key, "test.written", { number });
+      await fixture.store.putEvent(transaction, key, "phase.started", { number });
       if (number % 3 === 0) throw new Error("rolled back");
     }),
   );
@@ -72,10 +73,43 @@ test("a watcher hears each event when it is stored, in order and once", async ()
       // The next is stored only when this one was heard: none waits for another change of the campaign.
       if (event.sequence === 20) return;
       await fixture.database.drizzle.transaction((transaction) =>
-        fixture.store.putEvent(transaction, key, "test.written", {}),
+        fixture.store.putEvent(transaction, key, "phase.started", {}),
       );
     }
   })();
   await watching;
   expect(heard).toEqual(Array.from({ length: 20 }, (_, index) => index + 1));
+});
+
+test("a watcher that is cut off after every event, while others write, goes on exactly where it was", async () => {
+  const id = await fixture.put();
+  const key = { projectId, campaignId: id };
+  const total = 40;
+  const writing = Promise.all(
+    Array.from({ length: total - 1 }, async (_, number) => {
+      await sleep(number * 10);
+      await fixture.database.drizzle.transaction((transaction) =>
+        fixture.store.putEvent(transaction, key, "phase.started", { number }),
+      );
+    }),
+  );
+  const heard: number[] = [];
+  while (heard.length < total) {
+    const cut = new AbortController();
+    const afterSequence = heard.at(-1) ?? 0;
+    try {
+      for await (const { event } of fixture.client.watchCampaign(
+        { projectId, id, afterSequence },
+        { signal: cut.signal },
+      )) {
+        if (event === undefined) continue;
+        heard.push(event.sequence);
+        break;
+      }
+    } finally {
+      cut.abort();
+    }
+  }
+  await writing;
+  expect(heard).toEqual(Array.from({ length: total }, (_, index) => index + 1));
 });

@@ -3,6 +3,31 @@ import type { OnChange, RunChange, RunRow } from "@tutelage/platform/runs";
 import type { CampaignState, ResolvedRequest } from "./campaign.js";
 import type { CampaignStore } from "./store.js";
 
+/** Every type of event there is: what a webhook can ask for, and what the store takes. */
+export const eventTypes = [
+  "campaign.queued",
+  "campaign.started",
+  "campaign.handed_back",
+  "campaign.continued",
+  "campaign.taken_over",
+  "campaign.pausing",
+  "campaign.paused",
+  "campaign.budget_exhausted",
+  "campaign.resumed",
+  "campaign.retried",
+  "campaign.cancelling",
+  "campaign.cancelled",
+  "campaign.finished",
+  "campaign.failed",
+  "preflight.finished",
+  "rows.too_long",
+  "iteration.started",
+  "phase.started",
+  "iteration.finished",
+] as const;
+
+export type EventType = (typeof eventTypes)[number];
+
 /** The event of a change. `run` is the campaign as the change left it. */
 export function eventOf(
   change: RunChange,
@@ -10,7 +35,7 @@ export function eventOf(
     RunRow<Pick<ResolvedRequest, "name">, Partial<CampaignState>>,
     "request" | "state" | "fence" | "failure" | "rest"
   >,
-): { type: string; payload: object } {
+): { type: EventType; payload: object } {
   const { request, state, fence, failure, rest } = run;
   switch (change.kind) {
     case "queued":

@@ -8,16 +8,21 @@ import { openLease } from "@tutelage/platform/lease";
 import { createLog } from "@tutelage/platform/log";
 import { defaultLeaseTiming, Runs } from "@tutelage/platform/runs";
 import { CampaignsServiceDefinition, Settings, StartCampaignRequest } from "@tutelage/proto/campaigns/v1/campaigns";
+import { WebhooksServiceDefinition } from "@tutelage/proto/campaigns/v1/webhooks";
 import { testDatabaseUrl } from "../../../tests/support/database.js";
 import { Campaign, type CampaignState, type ResolvedRequest } from "./campaign.js";
 import { connectServices } from "./clients.js";
 import { DeletionStore } from "./deletionstore.js";
+import { DeliveryStore } from "./deliverystore.js";
+import { type DispatchTiming, defaultDispatchTiming, dispatch } from "./dispatcher.js";
 import { recordChanges } from "./events.js";
 import { NamedTasks } from "./namedtasks.js";
 import { campaignsService } from "./service.js";
 import { defaultSettings } from "./settings.js";
 import { CampaignStore } from "./store.js";
 import { TaskStore } from "./taskstore.js";
+import { webhooksService } from "./webhookservice.js";
+import { WebhookStore } from "./webhookstore.js";
 
 export const projectId = "default";
 /** Nobody listens there. */
@@ -30,6 +35,8 @@ export async function startFixture() {
   const runs = new Runs<ResolvedRequest, CampaignState>(database, log, defaultLeaseTiming, recordChanges(store));
   const services = connectServices({ datasets: nowhere, training: nowhere, evaluation: nowhere, teacher: nowhere });
   const tasks = new NamedTasks(new TaskStore(database));
+  const deliveries = new DeliveryStore(database);
+  const deletions = new DeletionStore(database);
   const server = await serve({
     listen: "127.0.0.1:0",
     services: [
@@ -40,20 +47,40 @@ export async function startFixture() {
           store,
           tasks,
           services,
-          deletions: new DeletionStore(database),
+          deletions,
           artifacts: new FileArtifactStore(join(tmpdir(), "nothing-here")),
           stopping: new AbortController().signal,
         }),
       ),
+      served(WebhooksServiceDefinition, webhooksService({ webhooks: new WebhookStore(database), deliveries })),
     ],
     log,
   });
   const client = connect(CampaignsServiceDefinition, server.address);
+  const webhooks = connect(WebhooksServiceDefinition, server.address);
   const listening = runs.signals.listen();
   return {
     client,
+    webhooks,
     database,
     store,
+    deliveries,
+    deletions,
+    /** Sends deliveries, as one replica does, until it is stopped. */
+    dispatch: (timing: Partial<DispatchTiming> = {}) => {
+      const stopping = new AbortController();
+      const dispatching = dispatch({
+        deliveries,
+        signals: runs.signals,
+        log,
+        timing: { ...defaultDispatchTiming, pollMs: 50, ...timing },
+        signal: stopping.signal,
+      });
+      return async () => {
+        stopping.abort();
+        await dispatching;
+      };
+    },
     /** Stores a campaign as StartCampaign does once everything is resolved; gives its id. */
     put: async (request: Partial<StartCampaignRequest> = {}, state: Partial<CampaignState> = {}) => {
       const settings = Settings.fromPartial({ ...defaultSettings, ...request.settings });
@@ -76,6 +103,7 @@ export async function startFixture() {
     },
     stop: async () => {
       client.close();
+      webhooks.close();
       services.close();
       await server.stop(0);
       await runs.signals.close();

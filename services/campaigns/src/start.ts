@@ -9,10 +9,13 @@ import type { RunningService } from "@tutelage/platform/process";
 import { defaultLeaseTiming, Runs } from "@tutelage/platform/runs";
 import { startRunService } from "@tutelage/platform/runservice";
 import { CampaignsServiceDefinition } from "@tutelage/proto/campaigns/v1/campaigns";
+import { WebhooksServiceDefinition } from "@tutelage/proto/campaigns/v1/webhooks";
 import { z } from "zod";
 import { Campaign, type CampaignState, type ResolvedRequest } from "./campaign.js";
 import { abandon, connectServices, retryChild, suspend } from "./clients.js";
 import { DeletionStore } from "./deletionstore.js";
+import { DeliveryStore } from "./deliverystore.js";
+import { type DispatchTiming, defaultDispatchTiming, dispatch } from "./dispatcher.js";
 import { recordChanges } from "./events.js";
 import { runCampaign } from "./loop.js";
 import { NamedTasks } from "./namedtasks.js";
@@ -20,6 +23,8 @@ import { campaignsService } from "./service.js";
 import { CampaignStore } from "./store.js";
 import { defaultSweepTiming, type SweepTiming, sweep } from "./sweeper.js";
 import { TaskStore } from "./taskstore.js";
+import { webhooksService } from "./webhookservice.js";
+import { WebhookStore } from "./webhookstore.js";
 
 export const settings = {
   ...serviceSettings,
@@ -36,11 +41,13 @@ export const settings = {
    * the bulk of the disk. 0 keeps them until the campaign is deleted.
    */
   CAMPAIGNS_KEEP_CHECKPOINTS_DAYS: z.coerce.number().min(0).max(3_650).default(7),
+  /** Days for which a webhook's deliveries stay to be looked at and sent again, after they were made or given up. */
+  WEBHOOKS_KEEP_DAYS: z.coerce.number().min(1).max(3_650).default(30),
 };
 
 export async function start(
   config: z.output<z.ZodObject<typeof settings>>,
-  options: { sweepTiming?: Partial<SweepTiming> } = {},
+  options: { sweepTiming?: Partial<SweepTiming>; dispatchTiming?: Partial<DispatchTiming> } = {},
 ): Promise<RunningService> {
   const log = createLog("campaigns", config.LOG_LEVEL);
   const database = await openDatabase({ url: config.DATABASE_URL, schema: "campaigns", log, hasRuns: true });
@@ -56,9 +63,20 @@ export async function start(
   });
   const stopping = new AbortController();
   const deletions = new DeletionStore(database);
+  const deliveries = new DeliveryStore(database);
+  const webhooks = new WebhookStore(database);
+  const dispatching = dispatch({
+    deliveries,
+    signals: runs.signals,
+    log,
+    timing: { ...defaultDispatchTiming, ...options.dispatchTiming },
+    signal: stopping.signal,
+  });
   const sweeping = sweep({
     store,
     deletions,
+    deliveries,
+    keepDeliveriesDays: config.WEBHOOKS_KEEP_DAYS,
     services,
     artifacts,
     log,
@@ -69,10 +87,13 @@ export async function start(
   return await startRunService({
     name: "campaigns",
     listen: config.CAMPAIGNS_LISTEN,
-    served: served(
-      CampaignsServiceDefinition,
-      campaignsService({ runs, store, tasks, services, deletions, artifacts, stopping: stopping.signal }),
-    ),
+    served: [
+      served(
+        CampaignsServiceDefinition,
+        campaignsService({ runs, store, tasks, services, deletions, artifacts, stopping: stopping.signal }),
+      ),
+      served(WebhooksServiceDefinition, webhooksService({ webhooks, deliveries })),
+    ],
     runs,
     handler: async (lease) => {
       const campaign = new Campaign(lease, services, artifacts, store);
@@ -92,7 +113,7 @@ export async function start(
     stopping,
     close: async () => {
       stopping.abort();
-      await sweeping;
+      await Promise.all([sweeping, dispatching]);
       services.close();
     },
   });

@@ -10,6 +10,8 @@ import { and, asc, eq, gt, inArray, sql } from "drizzle-orm";
 import type { CampaignState, Caps, ResolvedRequest } from "./campaign.js";
 import type { CampaignFilter } from "./campaignfilter.js";
 import type { CampaignPlace } from "./campaignplace.js";
+import { putDeliveries } from "./deliverystore.js";
+import type { EventType } from "./events.js";
 import type { MinedRow } from "./mining.js";
 import { candidates, events, iterations, seedGrades, steps } from "./tables.js";
 
@@ -118,13 +120,16 @@ export class CampaignStore {
    * Appends an event. Raising the revision holds the campaign's row until the transaction ends, so that events of one
    * campaign are numbered and committed one after another, without gaps; and it wakes who watches.
    */
-  async putEvent(transaction: Transaction, key: CampaignKey, type: string, payload: object): Promise<void> {
+  async putEvent(transaction: Transaction, key: CampaignKey, type: EventType, payload: object): Promise<void> {
     await transaction.execute(sql`
       update runs set revision = revision + 1 where project_id = ${key.projectId} and id = ${key.campaignId}::uuid`);
-    await transaction.execute(sql`
+    const { rows } = await transaction.execute<{ sequence: number; atMs: number }>(sql`
       insert into events (project_id, campaign_id, sequence, type, payload)
       select ${key.projectId}, ${key.campaignId}::uuid, coalesce(max(sequence), 0) + 1, ${type}, ${JSON.stringify(payload)}::jsonb
-      from events where project_id = ${key.projectId} and campaign_id = ${key.campaignId}::uuid`);
+      from events where project_id = ${key.projectId} and campaign_id = ${key.campaignId}::uuid
+      returning sequence::float8 as sequence, (extract(epoch from at) * 1000)::float8 as "atMs"`);
+    const { sequence = 0, atMs = 0 } = rows[0] ?? {};
+    await putDeliveries(transaction, { ...key, sequence, type, at: new Date(atMs), payload });
   }
 
   /** At most `limit` events after a sequence number, in order. */

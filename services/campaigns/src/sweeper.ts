@@ -1,6 +1,6 @@
 /**
  * What nobody waits for: deletions that were interrupted, holds that were not
- * confirmed, and checkpoints past their time. Every replica looks, one at a
+ * confirmed, and checkpoints and webhook deliveries past their time. Every replica looks, one at a
  * time works, and all of it may be done twice.
  */
 import { setTimeout as sleep } from "node:timers/promises";
@@ -9,6 +9,7 @@ import type { Logger } from "@tutelage/platform/log";
 import type { Iteration } from "@tutelage/proto/campaigns/v1/campaigns";
 import { type DeletionDependencies, deleteCampaign } from "./deletion.js";
 import type { EndedCampaign } from "./deletionstore.js";
+import type { DeliveryStore } from "./deliverystore.js";
 import { confirmHold } from "./holds.js";
 import type { CampaignKey, CampaignStore } from "./store.js";
 
@@ -24,6 +25,8 @@ const sweepDeadlineMs = 600_000;
 
 interface Dependencies extends DeletionDependencies {
   store: CampaignStore;
+  deliveries: Pick<DeliveryStore, "tidy">;
+  keepDeliveriesDays: number;
   log: Logger;
   /** 0 for ever. */
   keepCheckpointsDays: number;
@@ -66,6 +69,7 @@ async function sweepOnce(deps: Dependencies): Promise<void> {
     log.info({ ...key, removed }, "finished a deletion that had been interrupted");
   });
   await each("confirm a hold", await deletions.unheld(), (campaign) => confirmHold({ services, deletions }, campaign));
+  await deps.deliveries.tidy(deps.keepDeliveriesDays);
   if (keepCheckpointsDays === 0) return;
   await each("remove checkpoints", await deletions.unswept(keepCheckpointsDays), (campaign) =>
     removeUnnamedCheckpoints(deps, campaign),

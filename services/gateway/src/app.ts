@@ -26,6 +26,7 @@ import type { RouteContext } from "./routes.js";
 import { taskRoutes } from "./tasks.js";
 import { usageRoutes } from "./usage.js";
 import { versionRoutes } from "./versions.js";
+import { webhookRoutes } from "./webhooks.js";
 
 const maxJsonBytes = 1024 * 1024;
 
@@ -118,6 +119,7 @@ export async function buildApp(context: Omit<RouteContext, "shutdown"> & { log: 
           deletionRoutes,
           usageRoutes,
           campaignExportRoutes,
+          webhookRoutes,
         ]) {
           routes(v1, { ...context, shutdown: shutdown.signal });
         }

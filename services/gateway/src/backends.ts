@@ -2,6 +2,7 @@
 import { connect } from "@tutelage/platform/grpc";
 import { healthProbe } from "@tutelage/platform/health";
 import { CampaignsServiceDefinition } from "@tutelage/proto/campaigns/v1/campaigns";
+import { WebhooksServiceDefinition } from "@tutelage/proto/campaigns/v1/webhooks";
 import { DatasetsServiceDefinition } from "@tutelage/proto/datasets/v1/datasets";
 import { EvaluationServiceDefinition } from "@tutelage/proto/evaluation/v1/evaluation";
 import { TeacherServiceDefinition } from "@tutelage/proto/teacher/v1/teacher";
@@ -18,6 +19,7 @@ export function connectBackends(addresses: Record<BackendName, string> & { stude
     evaluation: connect(EvaluationServiceDefinition, addresses.evaluation),
     teacher: connect(TeacherServiceDefinition, addresses.teacher),
     campaigns: connect(CampaignsServiceDefinition, addresses.campaigns),
+    webhooks: connect(WebhooksServiceDefinition, addresses.campaigns),
   };
   const probes = Object.entries(addresses).flatMap(([name, address]) =>
     address === undefined ? [] : [{ name, probe: healthProbe(address) }],

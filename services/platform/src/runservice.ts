@@ -8,7 +8,7 @@ export interface RunService<Request, State extends object> {
   name: string;
   /** host:port. */
   listen: string;
-  served: Served;
+  served: Served | Served[];
   runs: Runs<Request, State>;
   handler: Handler<Request, State>;
   worker: Omit<WorkOptions<Request, State>, "signal">;
@@ -30,7 +30,7 @@ export async function startRunService<Request, State extends object>(
   };
   const server = await serve({
     listen: service.listen,
-    services: [service.served],
+    services: [service.served].flat(),
     log,
     isReady: () => database.ping(),
   }).catch(async (error: unknown) => {

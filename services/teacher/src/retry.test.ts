@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { isRetryableStatus, parseRetryAfter, retryDelayMs } from "./retry.js";
+import { isRetryableStatus, retryDelayMs } from "./retry.js";
 
 test("the delay has full jitter under a bound that doubles up to half a minute", () => {
   expect([1, 2, 3, 4, 20].map((retry) => retryDelayMs(retry, undefined, () => 1))).toEqual([
@@ -12,15 +12,6 @@ test("never sooner than the provider asked, and never later than a minute", () =
   expect(retryDelayMs(1, 3_000, () => 0)).toBe(3_000);
   expect(retryDelayMs(5, 3_000, () => 1)).toBe(3_500);
   expect(retryDelayMs(1, 86_400_000, () => 0)).toBe(60_000);
-});
-
-test("Retry-After is seconds or a date", () => {
-  const now = Date.parse("2026-01-01T00:00:00Z");
-  expect(parseRetryAfter("7", now)).toBe(7_000);
-  expect(parseRetryAfter(" 0.5 ", now)).toBe(500);
-  expect(parseRetryAfter("Thu, 01 Jan 2026 00:00:30 GMT", now)).toBe(30_000);
-  expect(parseRetryAfter("Wed, 31 Dec 2025 00:00:00 GMT", now)).toBe(0);
-  expect([undefined, "", "soon", "-3x"].map((value) => parseRetryAfter(value, now))).toEqual(Array(4).fill(undefined));
 });
 
 test("only what may pass by itself is retried", () => {

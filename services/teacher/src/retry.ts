@@ -17,15 +17,6 @@ export function retryDelayMs(retry: number, retryAfterMs: number | undefined, ra
   return Math.min(retryAfterMs, maxRetryAfterMs) + Math.round(random() * baseMs);
 }
 
-/** Value of a Retry-After header (RFC 9110: seconds or a date) in milliseconds; undefined when there is no sense in it. */
-export function parseRetryAfter(value: string | undefined, nowMs: number): number | undefined {
-  if (value === undefined) return undefined;
-  const text = value.trim();
-  if (/^\d+(\.\d+)?$/.test(text)) return Math.round(Number(text) * 1_000);
-  const date = Date.parse(text);
-  return Number.isNaN(date) ? undefined : Math.max(0, date - nowMs);
-}
-
 /** HTTP statuses after which the same request may succeed. */
 export function isRetryableStatus(status: number): boolean {
   return status === 408 || status === 409 || status === 429 || status >= 500;

@@ -1,10 +1,11 @@
 /** Teachers behind an OpenAI-compatible HTTP endpoint: chat completions and completions. */
 import { refuseInTransaction } from "@tutelage/platform/database";
+import { parseRetryAfter } from "@tutelage/platform/retryafter";
 import { Agent, errors, request } from "undici";
 import { z } from "zod";
 import { storable } from "../outcome.js";
 import { type OpenAiProfile, resolveSecret } from "../profile.js";
-import { isRetryableStatus, parseRetryAfter } from "../retry.js";
+import { isRetryableStatus } from "../retry.js";
 import { type Answer, type Ask, type CallMark, type Reply, type Teacher, TeacherFailure } from "../teacher.js";
 import { completionTokenBound, promptTokenBound } from "../usage.js";
 
