@@ -190,6 +190,8 @@ export async function keepPostgres(
   while (!options.signal.aborted) {
     await sleep(2_000, undefined, { signal: options.signal }).catch(() => {});
     const client = new pg.Client({ connectionString: urlOf("postgres"), connectionTimeoutMillis: 5_000 });
+    // It may die under this very look, which would end our process.
+    client.on("error", () => {});
     const refused = await client.connect().then(
       () => false,
       (error: NodeJS.ErrnoException) => error.code === "ECONNREFUSED",
