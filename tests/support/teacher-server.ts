@@ -23,6 +23,10 @@ export interface TeacherCall {
   seed: number | undefined;
   /** "answered" once a good reply went out whole; "refused" by a bad one; "cut" by whichever side before its end. */
   ended: "open" | "answered" | "refused" | "cut";
+  /** When it ended, in ms since 1970. */
+  endedAt?: number;
+  /** What the model used, where it was asked: a provider bills that, delivered or not. */
+  usage?: { prompt_tokens: number; completion_tokens: number };
   api: "chat" | "completions";
   /** The whole prompt: messages one after another, or the completion prompt. */
   prompt: string;
@@ -139,6 +143,7 @@ export async function startTeacherServer(options: TeacherServerOptions = {}, por
     let isPaid = false;
     response.on("close", () => {
       call.ended = !response.writableFinished ? "cut" : isPaid ? "answered" : "refused";
+      call.endedAt = Date.now();
     });
     if (running.options.models !== undefined && !running.options.models.includes(String(body.model))) {
       return json(response, 404, { error: { message: `The model ${String(body.model)} does not exist` } });
@@ -219,10 +224,11 @@ async function act(
 }
 
 function completion(reply: Extract<TeacherBehaviour, { kind: "reply" }>, call: TeacherCall): object {
-  const usage =
-    "usage" in reply
-      ? reply.usage
-      : { prompt_tokens: Math.ceil(call.prompt.length / 4), completion_tokens: Math.ceil(reply.text.length / 4) + 1 };
+  call.usage = {
+    prompt_tokens: Math.ceil(call.prompt.length / 4),
+    completion_tokens: Math.ceil(reply.text.length / 4) + 1,
+  };
+  const usage = "usage" in reply ? reply.usage : call.usage;
   const logprobs =
     reply.topLogprobs === undefined
       ? {}
