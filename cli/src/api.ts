@@ -56,6 +56,7 @@ export interface Campaign {
   iteration: number;
   phase: string;
   usage?: { calls: number; cost_micro_usd: number };
+  teacher_wait?: { profile: string; message: string; since?: string; until?: string };
   outcome?: { summary: string; chosen_iteration: number; baseline?: Arm; final?: Arm; other_arms: Arm[] };
 }
 

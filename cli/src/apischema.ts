@@ -64,6 +64,12 @@ export const apiSchema: Record<string, SchemaNode> = {
         minimum: 0,
         description: "Plain students to try; 0 for as many as the campaign has to choose from",
       },
+      reuse_replies: { type: "boolean", description: "Use replies again that the project's other campaigns paid for" },
+      teacher_patience_seconds: {
+        type: "integer",
+        minimum: 0,
+        description: "How long to wait for a teacher that does not answer; 1 to 2678400",
+      },
     },
     additionalProperties: false,
   },

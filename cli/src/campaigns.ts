@@ -37,6 +37,7 @@ interface LedgerCall {
   seconds: number;
   outcome: string;
   error_code: string;
+  after_crash: boolean;
 }
 
 interface LedgerTotal {
@@ -48,6 +49,7 @@ interface LedgerTotal {
   completion_tokens: number;
   cost_micro_usd: number;
   teacher_seconds: number;
+  saved_micro_usd: number;
 }
 
 /** Adds `campaigns` with its commands. */
@@ -265,19 +267,20 @@ function callsTable(calls: readonly LedgerCall[]): string {
       String(one.completion_tokens),
       money(one.cost_micro_usd),
       one.seconds.toFixed(1),
-      one.outcome === "failed" ? `failed: ${one.error_code}` : one.outcome,
+      `${one.outcome === "failed" ? `failed: ${one.error_code}` : one.outcome}${one.after_crash ? ", made again" : ""}`,
     ]),
   );
 }
 
 function totalsTable(totals: readonly LedgerTotal[]): string {
   return table(
-    ["purpose", "calls", "failed", "reused", "tokens in", "out", "cost", "time"],
+    ["purpose", "calls", "failed", "reused", "saved", "tokens in", "out", "cost", "time"],
     totals.map((one) => [
       one.purpose,
       String(one.calls),
       String(one.failed_calls),
       String(one.reused_calls),
+      money(one.saved_micro_usd),
       String(one.prompt_tokens),
       String(one.completion_tokens),
       money(one.cost_micro_usd),

@@ -154,12 +154,15 @@ program
   .command("usage")
   .description("what all teacher calls used, those of deleted campaigns too")
   .action(async () => {
-    type Usage = Record<"calls" | "reused_calls" | "prompt_tokens" | "completion_tokens" | "cost_micro_usd", number>;
+    type Usage = Record<
+      "calls" | "reused_calls" | "saved_micro_usd" | "prompt_tokens" | "completion_tokens" | "cost_micro_usd",
+      number
+    >;
     const usage = await api().json<Usage>("GET", "/v1/usage");
     print(
       usage,
       () =>
-        `${usage.calls} calls (${usage.reused_calls} more answered from stored replies), ` +
+        `${usage.calls} calls (${usage.reused_calls} more answered from stored replies, which had cost ${money(usage.saved_micro_usd)}), ` +
         `${usage.prompt_tokens} + ${usage.completion_tokens} tokens, ${money(usage.cost_micro_usd)}`,
     );
   });

@@ -32,6 +32,13 @@ export function addProfileCommands(program: Command, { api, print }: CommandCont
       );
     });
   profiles
+    .command("show <teacher>")
+    .description("a teacher, whether its provider answers, and how many calls are made at once")
+    .action(async (name: string) => {
+      const weather = await api().json<TeacherWeather>("GET", `/v1/profiles/teachers/${encodeURIComponent(name)}`);
+      print(weather, () => weatherText(weather));
+    });
+  profiles
     .command("test <name>")
     .description("one small real answer of a teacher or a student: prompt, reply, cost; or why not, and what to do")
     .option("--campaign <campaign.yaml>", "a teacher is asked for a row of this task instead of a preset one")
@@ -48,6 +55,34 @@ async function offered(api: Api): Promise<{ students: Profile[]; teachers: Profi
     api.json<{ profiles: Profile[] }>("GET", "/v1/profiles/teachers"),
   ]);
   return { students: students.profiles, teachers: teachers.profiles };
+}
+
+interface TeacherWeather {
+  profile: Profile & { provider: string; fallback: string };
+  breaker: { state: string; reason: string; opened_at?: string; probe_at?: string; failed_probes: number };
+  max_concurrency: number;
+  senders: { replica: string; concurrency: number; under_way: number }[];
+}
+
+/** What somebody wants to know whose campaign waits. Pure. */
+export function weatherText({ profile, breaker, max_concurrency, senders }: TeacherWeather): string {
+  const lines = [`${profile.name}: ${profile.model} (${profile.provider})`];
+  if (breaker.state === "closed") lines.push("answers: calls are made");
+  else {
+    lines.push(
+      `away since ${breaker.opened_at}: ${breaker.reason}`,
+      breaker.state === "half_open"
+        ? "being tried now"
+        : `tried again at ${breaker.probe_at}, if there is work for it; ${breaker.failed_probes} tries failed`,
+    );
+  }
+  if (profile.fallback !== "") lines.push(`while it is away, "${profile.fallback}" is asked`);
+  for (const one of senders) {
+    lines.push(
+      `${one.replica}: ${one.under_way} calls under way, ${one.concurrency} of at most ${max_concurrency} allowed`,
+    );
+  }
+  return lines.join("\n");
 }
 
 interface TeacherTest {

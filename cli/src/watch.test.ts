@@ -19,6 +19,8 @@ test("the live line has a bar, what is done now, the time left and what it cost"
   );
   const queued: Campaign = { run: { id: "c", status: "queued" }, iteration: 0, phase: "" };
   expect(liveLine(queued)).toContain("queued");
+  const waiting = { ...queued, teacher_wait: { profile: "api", message: "The teacher cannot answer now. HTTP 503" } };
+  expect(liveLine(waiting)).toContain('waiting for teacher "api": The teacher cannot answer now. HTTP 503');
 });
 
 test("an iteration is one line, with what it was judged by", () => {

@@ -35,7 +35,9 @@ export async function watch(
       if (screen.isTerminal) screen.write("\r\x1b[2K");
       return { campaign, iterations };
     }
-    const phase = isGoing(status) ? `iteration ${campaign.iteration}, ${campaign.phase || status}` : status;
+    const wait = campaign.teacher_wait && `, ${waitText(campaign.teacher_wait)}`;
+    const doing = `iteration ${campaign.iteration}, ${campaign.phase || status}${wait ?? ""}`;
+    const phase = isGoing(status) ? doing : status;
     if (screen.isTerminal) screen.write(`\r\x1b[2K${visible(liveLine(campaign)).slice(0, screen.columns - 1)}`);
     else if (phase !== lastPhase) line(phase);
     lastPhase = phase;
@@ -49,7 +51,7 @@ function isGoing(status: Campaign["run"]["status"]): boolean {
 }
 
 /** Bar, what it does now, time left, what it cost. Pure. */
-export function liveLine({ run, iteration, phase, usage }: Campaign): string {
+export function liveLine({ run, iteration, phase, usage, teacher_wait }: Campaign): string {
   const { done = 0, total = 0, eta_seconds = 0, message = "" } = run.progress ?? {};
   const cells = total === 0 ? 0 : Math.min(barCells, Math.round((done / (total + 1)) * barCells));
   const bar = "█".repeat(cells) + "░".repeat(barCells - cells);
@@ -57,10 +59,26 @@ export function liveLine({ run, iteration, phase, usage }: Campaign): string {
   const detail = message.includes(":") ? message.slice(message.indexOf(":") + 1).trim() : "";
   const parts = [
     `${bar} iteration ${iteration}/${total}`,
-    isGoing(run.status) ? [phase || run.status, detail].filter(Boolean).join(" ") : run.status,
+    doingText(run.status, teacher_wait, phase, detail),
     eta_seconds > 0 ? `about ${duration(eta_seconds)} left` : "",
     usage === undefined || usage.calls === 0 ? "" : `${usage.calls} teacher calls`,
     usage === undefined || usage.cost_micro_usd === 0 ? "" : money(usage.cost_micro_usd),
   ];
   return parts.filter(Boolean).join(" · ");
+}
+
+/** What a campaign says whose teacher is away; it goes on by itself. */
+function waitText({ profile, message }: NonNullable<Campaign["teacher_wait"]>): string {
+  return `waiting for teacher "${profile}": ${message}`;
+}
+
+/** What it does now; a campaign that rests says that and nothing else. */
+function doingText(
+  status: Campaign["run"]["status"],
+  wait: Campaign["teacher_wait"],
+  phase: string,
+  detail: string,
+): string {
+  if (!isGoing(status)) return status;
+  return wait === undefined ? [phase || status, detail].filter(Boolean).join(" ") : waitText(wait);
 }

@@ -36,6 +36,7 @@ test("who met the wall orders nothing more until a cap is raised, however often 
     completionTokens: 1,
     costMicroUsd: 990,
     teacherSeconds: 1,
+    savedMicroUsd: 0,
   };
   const first = await fixture.hold(id);
   await first.fixCaps("iteration/0/caps");

@@ -2,7 +2,7 @@
 import type { ArtifactStore } from "@tutelage/platform/artifacts";
 import type { Transaction } from "@tutelage/platform/database";
 import type { Lease } from "@tutelage/platform/runs";
-import type { Outcome, Settings, StartCampaignRequest } from "@tutelage/proto/campaigns/v1/campaigns";
+import { type Outcome, type Settings, type StartCampaignRequest, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { Version } from "@tutelage/proto/datasets/v1/datasets";
 import type { Recipe } from "@tutelage/proto/student/v1/student";
 import { type Row, type RowSource, Split, Task } from "@tutelage/proto/task/v1/task";
@@ -10,6 +10,7 @@ import type { GenerationBudget, Usage } from "@tutelage/proto/teacher/v1/teacher
 import type { ChildRun, Services, Waiting } from "./clients.js";
 import type { EventType } from "./events.js";
 import type { CampaignKey, CampaignStore } from "./store.js";
+import { type StoredTeacherWait, TeacherAbsence } from "./teacherabsence.js";
 
 /** What a campaign's run row keeps beside its status. */
 export interface CampaignState {
@@ -31,6 +32,8 @@ export interface CampaignState {
   /** What somebody wrote down about it. */
   note: string;
   tags: string[];
+  /** Set while it waits for a teacher that does not answer; times as ISO 8601. */
+  teacherWait: StoredTeacherWait | null;
 }
 
 /** What the teacher may be asked for in all; 0 for no cap. */
@@ -51,6 +54,7 @@ const noUsage: Usage = {
   completionTokens: 0,
   costMicroUsd: 0,
   teacherSeconds: 0,
+  savedMicroUsd: 0,
 };
 
 /**
@@ -71,6 +75,8 @@ export class Campaign {
   private readonly secondsByStep = new Map<string, number>();
   private readonly countedSteps = new Set<string>();
   private lastReportAt = 0;
+  /** What comes of it when the teacher does not answer. */
+  readonly teacherAbsence: TeacherAbsence;
 
   constructor(
     readonly lease: CampaignLease,
@@ -83,6 +89,7 @@ export class Campaign {
     this.task = Task.fromPartial(lease.run.request.task);
     this.settings = lease.run.request.settings;
     this.caps = this.settings;
+    this.teacherAbsence = new TeacherAbsence(lease, services, store);
   }
 
   get request(): ResolvedRequest {
@@ -177,11 +184,17 @@ export class Campaign {
     return Math.max(1, Math.round(mean * (this.settings.iterations - iteration + 1) - current));
   }
 
+  /** Which stored replies the campaign may use: those of the whole project, or its own. */
+  get replyScope(): string {
+    return this.settings.reuseReplies === Switch.OFF ? this.key.campaignId : "";
+  }
+
   /** Waits for a child run: passes its progress on, at most twice a second, and remembers it for a cancel. */
   waitingFor(what: string): Waiting {
     return {
       signal: this.signal,
       onStarted: async (child) => await this.lease.report({}, { child }),
+      onTeacherWait: async (wait) => await this.teacherAbsence.note(wait),
       onProgress: async (run) => {
         if (performance.now() - this.lastReportAt < 500) return;
         this.lastReportAt = performance.now();
@@ -198,7 +211,7 @@ export class Campaign {
     if (usage === undefined || this.countedSteps.has(step)) return;
     this.countedSteps.add(step);
     const sum = { ...this.usage };
-    for (const name of Object.keys(noUsage) as (keyof Usage)[]) sum[name] += usage[name];
+    for (const name of Object.keys(noUsage) as (keyof Usage)[]) sum[name] += usage[name] ?? 0;
     this.usage = sum;
     await this.lease.report({}, { usage: sum });
   }

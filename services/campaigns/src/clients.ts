@@ -17,6 +17,7 @@ import {
   type Result,
   type StartGenerationRunRequest,
   TeacherServiceDefinition,
+  type TeacherWait,
 } from "@tutelage/proto/teacher/v1/teacher";
 import {
   type StartTrainingRunRequest,
@@ -65,6 +66,8 @@ export interface Waiting {
   onStarted(child: ChildRun): Promise<void>;
   /** Called whenever it moved. */
   onProgress(run: Run): Promise<void>;
+  /** Called when its teacher does not answer, again while that lasts, and when it is over: answered, or given up. */
+  onTeacherWait(wait: TeacherWait | "answered" | "given_up"): Promise<void>;
 }
 
 /** What any run may be told. */
@@ -172,6 +175,8 @@ export async function generate(
     start: () => teacher.startGenerationRun(request),
     resume: (which) => teacher.resumeGenerationRun(which),
     watch: (which, signal) => teacher.watchGenerationRun(which, { signal, deadline: watchDeadlineMs }),
+    onMove: async ({ run, waiting: wait }) =>
+      await waiting.onTeacherWait(hasEndedBadly(run) ? "given_up" : (wait ?? "answered")),
   });
 }
 
@@ -189,6 +194,7 @@ async function complete<Kind extends { run?: Run | undefined }>(
     start(): Promise<Kind>;
     resume(which: Which): Promise<Kind>;
     watch(which: Which, signal: AbortSignal): AsyncIterable<Kind>;
+    onMove?(child: Kind): Promise<void>;
   },
 ): Promise<Kind> {
   for (;;) {
@@ -204,8 +210,9 @@ async function complete<Kind extends { run?: Run | undefined }>(
           // A former holder that hung may have passed on a pause that is over.
           if (isResting(now.run)) break;
           if (now.run !== undefined) await onProgress(now.run);
+          await calls.onMove?.(now);
         }
-      }
+      } else await calls.onMove?.(child);
       if (child.run?.status === RunStatus.SUCCEEDED) return child;
       if (child.run?.status === RunStatus.FAILED) {
         const failure = child.run.failure;
@@ -226,8 +233,23 @@ async function complete<Kind extends { run?: Run | undefined }>(
   }
 }
 
+/** How long the teacher of a campaign's generation run is still waited for; undefined when it is not. */
+export async function teacherWaitOf(
+  services: Services,
+  { child }: { child?: ChildRun },
+  signal: AbortSignal,
+): Promise<TeacherWait | undefined> {
+  if (child?.service !== "teacher") return undefined;
+  const { projectId, id } = child;
+  return (await whileAway(signal, () => services.teacher.getGenerationRun({ projectId, id }, { signal }))).waiting;
+}
+
 function isFinal(run: Run | undefined): boolean {
   return run !== undefined && [RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED].includes(run.status);
+}
+
+function hasEndedBadly(run: Run | undefined): boolean {
+  return isFinal(run) && run?.status !== RunStatus.SUCCEEDED;
 }
 
 function isResting(run: Run | undefined): boolean {

@@ -24,6 +24,9 @@ export const eventTypes = [
   "iteration.started",
   "phase.started",
   "iteration.finished",
+  "teacher.waiting",
+  "teacher.answered",
+  "teacher.given_up",
 ] as const;
 
 export type EventType = (typeof eventTypes)[number];
@@ -67,6 +70,8 @@ export function eventOf(
 /** Writes the event of each change in the transaction that makes it: no state without its event, no event without it. */
 export function recordChanges(store: Pick<CampaignStore, "putEvent">): OnChange<ResolvedRequest, CampaignState> {
   return async (transaction, change, run) => {
+    // One that waits for its teacher looks again and again; that it waits is told, and when that ends.
+    if (run.state.teacherWait && (change.kind === "handed_back" || change.kind === "continued")) return;
     const { type, payload } = eventOf(change, run);
     await store.putEvent(transaction, { projectId: run.projectId, campaignId: run.id }, type, payload);
   };

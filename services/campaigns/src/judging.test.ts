@@ -85,6 +85,7 @@ function candidate(number: number, output: string, probability: number, rejectio
     seedRowId: "s",
     wrongAnswer: "",
     callId: "",
+    teacherProfile: "",
     input: "x",
     messages: [],
     verdicts: [],

@@ -23,6 +23,7 @@ test("totals are summed by purpose, over iterations", () => {
     completionTokens: calls,
     costMicroUsd: 100 * calls,
     teacherSeconds: 0.5,
+    savedMicroUsd: 5,
   });
   const run = (step: string, calls: number) => ({ runKey: `${id}/${step}`, usage: usage(calls), failedCalls: 1 });
   const runs = [run("iteration/0/generate", 3), run("teacher_record", 7), run("iteration/1/generate", 2)];
@@ -30,7 +31,11 @@ test("totals are summed by purpose, over iterations", () => {
     entries: [],
     nextCursor: "7",
     totals: [
-      { purpose: "write", failedCalls: 2, usage: { ...usage(5), reusedCalls: 2, teacherSeconds: 1 } },
+      {
+        purpose: "write",
+        failedCalls: 2,
+        usage: { ...usage(5), reusedCalls: 2, teacherSeconds: 1, savedMicroUsd: 10 },
+      },
       { purpose: "check_record", failedCalls: 1, usage: usage(7) },
     ],
   });

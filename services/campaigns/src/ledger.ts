@@ -45,6 +45,7 @@ function sum(one: Usage, other: Usage): Usage {
     completionTokens: one.completionTokens + other.completionTokens,
     costMicroUsd: one.costMicroUsd + other.costMicroUsd,
     teacherSeconds: one.teacherSeconds + other.teacherSeconds,
+    savedMicroUsd: one.savedMicroUsd + other.savedMicroUsd,
   };
 }
 

@@ -7,12 +7,14 @@ import { pauseRun, resumeRun, retryRun } from "@tutelage/platform/runcontrol";
 import { toRunMessage } from "@tutelage/platform/runmessage";
 import { isFinal, isUuid, type RunRow, type Runs } from "@tutelage/platform/runs";
 import { requireStorable } from "@tutelage/platform/text";
-import type {
-  Campaign,
-  CampaignsServiceImplementation,
-  WatchCampaignResponse,
+import {
+  type Campaign,
+  type CampaignsServiceImplementation,
+  StartCampaignRequest,
+  type WatchCampaignResponse,
 } from "@tutelage/proto/campaigns/v1/campaigns";
 import { Split } from "@tutelage/proto/task/v1/task";
+import { type TeacherWait, Usage } from "@tutelage/proto/teacher/v1/teacher";
 import type { CampaignState, ResolvedRequest } from "./campaign.js";
 import { checkedFilter } from "./campaignfilter.js";
 import { isCampaignPlace } from "./campaignplace.js";
@@ -28,6 +30,7 @@ import { gatherReport } from "./report.js";
 import { resolveRequest } from "./request.js";
 import { seedRowsPage } from "./seedrows.js";
 import type { CampaignStore } from "./store.js";
+import type { StoredTeacherWait } from "./teacherabsence.js";
 
 const eventBatch = 500;
 
@@ -279,13 +282,20 @@ async function forecastBasis(
 function toCampaign(run: RunRow<ResolvedRequest, CampaignState>): Campaign {
   return {
     run: toRunMessage(run),
-    request: run.request,
+    // What an earlier release stored lacks the fields that the contract gained since.
+    request: StartCampaignRequest.fromPartial(run.request),
     iteration: run.state.iteration ?? 0,
     phase: run.state.phase ?? "",
     outcome: run.state.outcome,
-    usage: run.state.usage,
+    usage: run.state.usage && Usage.fromPartial(run.state.usage),
     datasetId: run.state.datasetId ?? "",
     note: run.state.note ?? "",
     tags: run.state.tags ?? [],
+    teacherWait: run.status === "QUEUED" || run.status === "RUNNING" ? toWait(run.state.teacherWait) : undefined,
   };
+}
+
+function toWait(stored: StoredTeacherWait | null | undefined): TeacherWait | undefined {
+  if (stored === null || stored === undefined) return undefined;
+  return { ...stored, since: new Date(stored.since), until: new Date(stored.until) };
 }

@@ -43,6 +43,8 @@ export const defaultSettings: Settings = {
   matchedArm: Switch.OFF,
   noneAllArm: Switch.OFF,
   plainTries: 0,
+  reuseReplies: Switch.ON,
+  teacherPatienceSeconds: 86_400,
 };
 
 type NumberSetting = {
@@ -66,6 +68,7 @@ export const bounds: Record<NumberSetting, [low: number, high: number]> = {
   preflightMinAgreementOverChance: [0.01, 100],
   seed: [1, 2 ** 31 - 1],
   plainTries: [0, 20],
+  teacherPatienceSeconds: [1, 31 * 86_400],
 };
 
 /**
@@ -96,6 +99,7 @@ export function resolveSettings(given: Settings | undefined, task: Task): Settin
     "patience",
     "maxTeacherCalls",
     "plainTries",
+    "teacherPatienceSeconds",
   ] as const) {
     if (!Number.isInteger(settings[name])) {
       violations.push({

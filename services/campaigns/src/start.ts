@@ -102,6 +102,7 @@ export async function start(
         await retryChild(services, retryOf, lease.signal);
         await lease.report({}, { retryOf: null });
       }
+      await campaign.teacherAbsence.stopIfLasting();
       const outcome = await runCampaign(campaign);
       return { state: { outcome, phase: "done" } };
     },

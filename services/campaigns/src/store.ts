@@ -5,7 +5,7 @@ import { notFound, TutelageError } from "@tutelage/platform/errors";
 import { fitting } from "@tutelage/platform/page";
 import { type RunRow, runColumns, toRow } from "@tutelage/platform/runs";
 import { shownStatusSql } from "@tutelage/platform/shownstatus";
-import type { CampaignEvent, Candidate, Iteration, SeedGrade } from "@tutelage/proto/campaigns/v1/campaigns";
+import { type CampaignEvent, Candidate, type Iteration, type SeedGrade } from "@tutelage/proto/campaigns/v1/campaigns";
 import { and, asc, eq, gt, inArray, sql } from "drizzle-orm";
 import type { CampaignState, Caps, ResolvedRequest } from "./campaign.js";
 import type { CampaignFilter } from "./campaignfilter.js";
@@ -113,7 +113,15 @@ export class CampaignStore {
       .from(candidates)
       .where(and(own, inArray(candidates.number, shown)))
       .orderBy(asc(candidates.number));
-    return { candidates: rows.map((row) => row.candidate), more: sizes.length > count };
+    // What an earlier release stored lacks the fields that the contract gained since.
+    return { candidates: rows.map((row) => Candidate.fromPartial(row.candidate)), more: sizes.length > count };
+  }
+
+  /** Lays a part of a campaign's state over what it has. */
+  async putState(transaction: Transaction, key: CampaignKey, state: Partial<CampaignState>): Promise<void> {
+    await transaction.execute(sql`
+      update runs set state = state || ${JSON.stringify(state)}::jsonb
+      where project_id = ${key.projectId} and id = ${key.campaignId}::uuid`);
   }
 
   /**
@@ -222,7 +230,8 @@ export class CampaignStore {
        where c.project_id = $1 and c.accepted and c.candidate->>'rowId' = $3 limit 1`,
       [projectId, datasetId, rowId],
     );
-    return rows[0];
+    const [found] = rows;
+    return found && { ...found, candidate: Candidate.fromPartial(found.candidate) };
   }
 
   /**

@@ -64,6 +64,10 @@ async function ask(
         work,
         replicateSeed: campaign.settings.seed,
         budget: budgetBeside(campaign.budgetLeft, kept),
+        replyScope: campaign.replyScope,
+        // A campaign that an earlier release stored has none: the teacher's own.
+        patienceSeconds: campaign.settings.teacherPatienceSeconds ?? 0,
+        tryNow: false,
       },
       campaign.waitingFor(name),
     );
@@ -79,17 +83,19 @@ async function ask(
 /**
  * Has the teacher label rows without seeing their labels. `cut` says that the
  * budget ended before the rows did.
+ * @param attempt under a higher number the same rows are asked anew
  */
 export async function labelRows(
   campaign: Campaign,
   name: string,
   rows: Row[],
   exampleRows: readonly Row[],
+  attempt = 0,
 ): Promise<{ opinions: Opinion[]; cut: boolean }> {
   const results: Result[] = [];
   let cut = false;
   for (const { step, items } of inRuns(name, rows)) {
-    const work = { $case: "label" as const, value: { rows: items, exampleRows: [...exampleRows] } };
+    const work = { $case: "label" as const, value: { rows: items, exampleRows: [...exampleRows], attempt } };
     const asked = await ask(campaign, step, work);
     results.push(...asked.results);
     cut ||= asked.cut;
@@ -121,12 +127,13 @@ export async function writeCandidates(
     cut ||= asked.cut;
   }
   const orderOf = new Map(orders.map((order) => [order.seedRow?.id ?? "", order]));
-  const candidates = results.map(({ rowId, callId, outcome }, index) => ({
+  const candidates = results.map(({ rowId, callId, teacherProfile, outcome }, index) => ({
     number: firstNumber + index,
     iteration,
     seedRowId: rowId,
     wrongAnswer: orderOf.get(rowId)?.wrongAnswer ?? "",
     callId,
+    teacherProfile,
     input: outcome?.$case === "candidate" ? outcome.value.input : "",
     messages: outcome?.$case === "candidate" ? outcome.value.messages : [],
     output: outcome?.$case === "candidate" ? outcome.value.output : "",
@@ -186,7 +193,7 @@ async function tryTeacher(campaign: Campaign, seed: SeedData, retry: number): Pr
   const parseRate = cut || candidates.length === 0 ? undefined : parsed / candidates.length;
   let agreement: number | undefined;
   if (task.kind === TaskKind.CLASSIFICATION) {
-    const labelled = await labelRows(campaign, `preflight${again}/label`, rows, goldSample(campaign, seed));
+    const labelled = await labelRows(campaign, `preflight${again}/label`, rows, goldSample(campaign, seed), retry);
     const opinions = calibrate(labelled.opinions, labelled.opinions, rows);
     const answers = new Map(opinions.map((opinion) => [opinion.rowId, opinion.answer]));
     if (!labelled.cut) agreement = rows.filter((row) => answers.get(row.id) === row.output).length / rows.length;

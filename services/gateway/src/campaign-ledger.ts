@@ -26,6 +26,9 @@ const ledgerCall = z.object({
   completion_tokens: whole,
   cost_micro_usd: whole,
   seconds: z.number().describe("From sending to the last byte"),
+  after_crash: z
+    .boolean()
+    .describe("An earlier try (in_flight_at_crash) was under way when its holder died: the provider may bill both"),
 });
 
 const ledgerPage = z
@@ -43,6 +46,7 @@ const ledgerPage = z
           completion_tokens: whole,
           cost_micro_usd: whole,
           teacher_seconds: z.number().describe("In which at least one call was under way"),
+          saved_micro_usd: whole.describe("What the replies had cost that were used again"),
         }),
       )
       .optional()
@@ -119,5 +123,6 @@ function callJson({ purpose, iteration, call }: LedgerEntry): z.output<typeof le
     completion_tokens: call?.completionTokens ?? 0,
     cost_micro_usd: call?.costMicroUsd ?? 0,
     seconds: (call?.durationMs ?? 0) / 1_000,
+    after_crash: call?.afterCrash ?? false,
   };
 }

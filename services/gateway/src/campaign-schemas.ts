@@ -51,6 +51,8 @@ export const settingsSchema = z
     matched_arm: switchFlag.describe("Also train plain students with the final student's number of steps"),
     none_all_arm: switchFlag.describe("Also train a plain student on seed and dev rows together"),
     plain_tries: count.describe("Plain students to try; 0 for as many as the campaign has to choose from"),
+    reuse_replies: switchFlag.describe("Use replies again that the project's other campaigns paid for"),
+    teacher_patience_seconds: count.describe("How long to wait for a teacher that does not answer; 1 to 2678400"),
   } satisfies Fields<Settings>)
   .partial()
   .meta({ id: "CampaignSettings" });
@@ -67,6 +69,7 @@ const neverZero = [
   "preflight_min_parse_rate",
   "preflight_min_agreement_over_chance",
   "seed",
+  "teacher_patience_seconds",
 ] as const satisfies (keyof z.input<typeof settingsSchema>)[];
 
 const askedSettings = settingsSchema.check(({ value, issues }) => {
@@ -170,6 +173,14 @@ export const campaignEstimate = z
   })
   .meta({ id: "CampaignEstimate" });
 
+const teacherWait = z.object({
+  profile: z.string(),
+  code: z.string().describe("Of the failure, e.g. teacher_unavailable or teacher_rate_limited"),
+  message: z.string(),
+  since: z.date().optional(),
+  until: z.date().optional().describe("When the teacher is tried next"),
+});
+
 export const campaignSchema = z
   .object({
     run: runSchema.optional(),
@@ -185,8 +196,12 @@ export const campaignSchema = z
         completion_tokens: z.number().int(),
         cost_micro_usd: z.number().int(),
         teacher_seconds: z.number(),
+        saved_micro_usd: z.number().int().describe("What the replies had cost that were used again"),
       })
       .optional(),
+    teacher_wait: teacherWait
+      .optional()
+      .describe("While the teacher does not answer: the campaign is queued, and goes on by itself"),
     outcome: outcome.optional().describe("What came of it, once it succeeded"),
     note: z.string(),
     tags: z.array(z.string()),
@@ -238,6 +253,7 @@ export const candidatePage = z.object({
       seed_row_id: z.string(),
       wrong_answer: z.string(),
       call_id: z.string(),
+      teacher_profile: z.string().describe("Who wrote it: the campaign's teacher, or the one that stood in for it"),
       input: z.string(),
       messages: messagesSchema.describe("A conversation instead of input"),
       output: z.string(),

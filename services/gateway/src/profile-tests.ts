@@ -160,6 +160,10 @@ function testRequest(teacherProfile: string, body: z.output<typeof teacherTestBo
     // A stored reply would say nothing about the teacher of now.
     replicateSeed: Math.floor(Math.random() * Number.MAX_SAFE_INTEGER),
     budget: undefined,
+    replyScope: "",
+    patienceSeconds: 0,
+    // Whoever tests a teacher wants to know of now, not of when it was last away.
+    tryNow: true,
   };
 }
 

@@ -229,7 +229,7 @@ function costs({ campaign, iterations }: Report): Html {
     ) => html`<tr><td>${one.number}</td>${phases.map((phase) => html`<td>${duration(one.phaseSeconds[phase] ?? 0)}</td>`)}
 <td>${duration(one.seconds)}</td></tr>`,
   );
-  return html`<p>${usage?.calls ?? 0} teacher calls (${usage?.reusedCalls ?? 0} replies used again), ${usage?.promptTokens ?? 0} prompt and
+  return html`<p>${usage?.calls ?? 0} teacher calls (${usage?.reusedCalls ?? 0} replies used again, which had cost ${money(usage?.savedMicroUsd ?? 0)}), ${usage?.promptTokens ?? 0} prompt and
 ${usage?.completionTokens ?? 0} completion tokens, ${money(usage?.costMicroUsd ?? 0)}; the teacher worked ${duration(
     usage?.teacherSeconds ?? 0,
   )} of ${duration(campaign?.outcome?.wallSeconds ?? 0)}.</p>

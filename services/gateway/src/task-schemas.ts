@@ -98,21 +98,20 @@ export const studentProfiles = z.object({
   ),
 });
 
-export const teacherProfiles = z.object({
-  profiles: z.array(
-    z.object({
-      name: z.string(),
-      provider: z.string(),
-      model: z.string(),
-      description: z.string(),
-      prompt_micro_usd_per_million_tokens: z.number(),
-      completion_micro_usd_per_million_tokens: z.number(),
-      scores_labels: z.boolean(),
-      prompt_form: z.string().describe("chat, or list_continuation for a base model, which writes no conversations"),
-      terms: z.string().describe("Under which its output may be used; empty where the operator did not say"),
-    }),
-  ),
+export const teacherProfile = z.object({
+  name: z.string(),
+  provider: z.string(),
+  model: z.string(),
+  description: z.string(),
+  prompt_micro_usd_per_million_tokens: z.number(),
+  completion_micro_usd_per_million_tokens: z.number(),
+  scores_labels: z.boolean(),
+  prompt_form: z.string().describe("chat, or list_continuation for a base model, which writes no conversations"),
+  terms: z.string().describe("Under which its output may be used; empty where the operator did not say"),
+  fallback: z.string().describe("The profile that is asked while this one's provider is away; empty for none"),
 });
+
+export const teacherProfiles = z.object({ profiles: z.array(teacherProfile) });
 
 /** A conversation as JSON; its rules are the contract's, and whoever takes one checks them. */
 export const messagesSchema = z.array(z.object({ role: z.string(), content: z.string() }));

@@ -12,6 +12,7 @@ const usage = z
     completion_tokens: z.number().int(),
     cost_micro_usd: z.number().int(),
     teacher_seconds: z.number().describe("Summed over calls, overlapping or not"),
+    saved_micro_usd: z.number().int().describe("What the replies had cost that were used again"),
   })
   .meta({ id: "ProjectUsage" });
 

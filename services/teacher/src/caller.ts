@@ -4,20 +4,20 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "@tutelage/platform/log";
 import type { Budget } from "./budget.js";
 import { type CallIdentity, callDigest, seedOf, sharedSeedOf } from "./digest.js";
-import type { Gate } from "./gate.js";
 import { type Outcome, rejection, storable } from "./outcome.js";
 import type { TeacherProfileSettings } from "./profile.js";
 import { type NewReservation, putReservation } from "./reservations.js";
 import { retryDelayMs } from "./retry.js";
 import type { GenerationLease, NewCall, Store } from "./store.js";
-import { type Answer, type Ask, type CallMark, type Reply, type Teacher, TeacherFailure } from "./teacher.js";
+import { type Ask, type CallMark, type Reply, type Teacher, TeacherFailure } from "./teacher.js";
 import { costMicroUsd, tokenBounds } from "./usage.js";
+import type { Made, Weather } from "./weather.js";
 
-/** A teacher with the bound on its calls and the calls that are under way. */
+/** A teacher with what its calls meet and those that are under way. */
 export interface ProfiledTeacher {
   profile: TeacherProfileSettings;
   teacher: Teacher;
-  gate: Gate;
+  weather: Weather;
   /** Digests of calls under way in this process: the same call waits instead of being paid twice. */
   underWay: Map<string, Promise<unknown>>;
 }
@@ -40,11 +40,20 @@ export interface CallSignals {
   hold(): Promise<void>;
 }
 
-/** What an attempt came to: its result is stored, the teacher gave no reply, or nothing more can be paid. */
-export type Settled = "stored" | "over_budget" | TeacherFailure;
+/**
+ * What an attempt came to: a result is stored, of a call or of a reply that was
+ * there; the teacher gave none; or nothing more can be paid.
+ */
+export type Settled = "answered" | "reused" | "over_budget" | TeacherFailure;
 
-/** What one try came to. */
-type Made = { durationMs: number } & ({ answer: Answer } | { failure: TeacherFailure });
+/** A call that another process makes is looked for as often. */
+const sameCallLookMs = 200;
+/**
+ * A provider that is away is waited for, whatever it says. But where it answers
+ * one call so often with an error and no other call is there to tell the two
+ * apart, the call is to blame. At one probe a minute that is a quarter of an hour.
+ */
+const mostRefusals = 20;
 
 export class Caller {
   constructor(
@@ -56,12 +65,12 @@ export class Caller {
   /**
    * Settles one attempt: its result is stored when this returns, unless the
    * budget has not enough left for its next try. The failure is returned when
-   * the teacher gave no reply. Throws a fatal TeacherFailure, and the signal's
-   * reason when `begin` aborts before there is a result.
+   * the teacher gave no reply. Throws a fatal TeacherFailure, TeacherAway, and
+   * the signal's reason when `begin` aborts before there is a result.
    */
   async settle(
     lease: GenerationLease,
-    { profile, teacher, gate, underWay }: ProfiledTeacher,
+    { profile, teacher, weather, underWay }: ProfiledTeacher,
     attempt: Attempt,
     budget: Budget,
     signals: CallSignals,
@@ -74,6 +83,8 @@ export class Caller {
       ask: attempt.ask,
       attempt: attempt.number,
       replicateSeed: lease.run.request.replicateSeed,
+      // A run that an earlier release stored has none.
+      scope: lease.run.request.replyScope ?? "",
     };
     const digest = callDigest(identity);
     const mark = { digest, seed: profile.provider === "embedded" ? seedOf(digest) : sharedSeedOf(identity) };
@@ -82,7 +93,7 @@ export class Caller {
       await same.catch(() => {});
       signals.begin.throwIfAborted();
     }
-    const settling = this.settleDigest(lease, { profile, teacher, gate }, attempt, mark, budget, signals);
+    const settling = this.settleDigest(lease, { profile, teacher, weather }, attempt, mark, budget, signals);
     underWay.set(key, settling);
     try {
       return await settling;
@@ -93,61 +104,99 @@ export class Caller {
 
   private async settleDigest(
     lease: GenerationLease,
-    { profile, teacher, gate }: Omit<ProfiledTeacher, "underWay">,
+    { profile, teacher, weather }: Omit<ProfiledTeacher, "underWay">,
     attempt: Attempt,
     mark: CallMark,
     budget: Budget,
     signals: CallSignals,
   ): Promise<Settled> {
-    const place = { position: attempt.position, attempt: attempt.number, rowId: attempt.rowId };
-    const stored = await this.store.answered(lease.run.projectId, mark.digest);
-    if (stored !== undefined) {
-      const outcome = attempt.read(stored.reply);
-      if (await this.store.record(lease, { ...place, callId: stored.callId, reused: true, outcome })) return "stored";
-    }
+    if (await this.reuse(lease, attempt, mark)) return "reused";
     await signals.hold();
     const reserved = this.reservation(lease, profile, attempt.ask, mark.digest);
-    for (let retry = 0; ; retry += 1) {
+    const tryNow = lease.run.request.tryNow ?? false;
+    let firstFailureAtMs: number | undefined;
+    let refusedInRow = 0;
+    for (let retry = 0; ; ) {
       if (!(await budget.reserve(reserved.costMicroUsd, signals.begin))) return "over_budget";
       const callId = randomUUID();
       let call: NewCall | undefined;
-      let made: Made;
+      let made: Made | undefined;
       try {
-        made = await gate.run(signals.begin, async () => {
-          await putReservation(lease, { ...reserved, callId });
-          if (signals.begin.aborted) {
-            await this.store.dropReservation(reserved.projectId, callId);
-            throw signals.begin.reason;
-          }
-          return await this.call(teacher, attempt.ask, mark, signals.end);
-        });
-        call = this.entry(profile, { ...reserved, callId }, made);
-        // The ledger says what happened, whoever holds the run by now: a reply that is paid for is never dropped.
-        await this.store.keep(call);
+        made = await weather.run(
+          signals.begin,
+          { runId: lease.run.id, fence: lease.fence },
+          kindOf(attempt.ask),
+          async () => {
+            if (!(await putReservation(lease, { ...reserved, callId }))) return undefined;
+            if (signals.begin.aborted) {
+              await this.store.dropReservation(reserved.projectId, callId);
+              throw signals.begin.reason;
+            }
+            return await this.call(teacher, attempt.ask, mark, signals.end);
+          },
+          tryNow,
+        );
+        if (made !== undefined) {
+          call = this.entry(profile, { ...reserved, callId }, made);
+          // The ledger says what happened, whoever holds the run by now: a reply that is paid for is never dropped.
+          await this.store.keep(call);
+        }
       } finally {
         budget.settle(reserved.costMicroUsd, call?.costMicroUsd);
       }
+      if (made === undefined || call === undefined) {
+        if (await this.reuse(lease, attempt, mark)) return "reused";
+        await sleep(sameCallLookMs, undefined, { signal: signals.begin });
+        continue;
+      }
+      const place = { position: attempt.position, attempt: attempt.number, rowId: attempt.rowId };
       if ("answer" in made) {
         const outcome = attempt.read(made.answer.reply);
         await this.store.record(lease, { ...place, callId: call.id, reused: false, outcome });
-        return "stored";
+        return "answered";
       }
       const { failure } = made;
+      firstFailureAtMs ??= Date.now();
       this.log.warn({ runId: lease.run.id, code: failure.code, retry, profile: profile.name }, "teacher call failed");
-      const isLast = failure.fatal || !failure.retryable || retry === profile.max_retries;
-      if (isLast && !failure.fatal && !signals.end.aborted) {
+      const hasEnough = failure.code === "teacher_rate_limited";
+      // Being asked to wait is no failure of the call, nor is silence while nobody is answered: an outage costs no row,
+      // however few tries a profile allows. How often such a call is made is bounded by the breaker.
+      const counts = tryNow || (!hasEnough && (!isSilence(failure) || weather.answeredSince(firstFailureAtMs)));
+      const isLast = failure.fatal || !failure.retryable || (counts && retry >= profile.max_retries);
+      const away = failure.retryable && !tryNow ? await weather.away() : undefined;
+      if (away !== undefined) {
+        const refusals = await this.store.refusals(reserved.projectId, lease.run.id, mark.digest);
+        if (refusals < mostRefusals) throw away;
+      }
+      if ((isLast || away !== undefined) && !failure.fatal && !signals.end.aborted) {
         const outcome = rejection("provider_error", `${failure.code}: ${failure.message}`, failure.raw);
         await this.store.record(lease, { ...place, callId: call.id, reused: false, outcome });
         return failure;
       }
       signals.begin.throwIfAborted();
       if (isLast) throw failure;
-      if (failure.code === "teacher_rate_limited" && failure.retryAfterMs !== undefined) {
-        gate.pause(retryDelayMs(retry + 1, failure.retryAfterMs, this.random));
-      } else {
-        await sleep(retryDelayMs(retry + 1, failure.retryAfterMs, this.random), undefined, { signal: signals.begin });
-      }
+      if (hasEnough && !tryNow) refusedInRow += 1;
+      else retry += 1;
+      // Where the provider said how long, all calls to it are held back for that time.
+      if (hasEnough && failure.retryAfterMs !== undefined && weather.hasProvider && !tryNow) continue;
+      const delayMs = retryDelayMs(retry + refusedInRow, failure.retryAfterMs, this.random);
+      await sleep(delayMs, undefined, { signal: signals.begin });
     }
+  }
+
+  /** Takes the reply that this call already got, if there is one. */
+  private async reuse(lease: GenerationLease, attempt: Attempt, { digest }: CallMark): Promise<boolean> {
+    const stored = await this.store.answered(lease.run.projectId, digest);
+    if (stored === undefined) return false;
+    return await this.store.record(lease, {
+      position: attempt.position,
+      attempt: attempt.number,
+      rowId: attempt.rowId,
+      callId: stored.callId,
+      // Not what an earlier holder of this run paid for and did not come to use.
+      reused: stored.runId !== lease.run.id,
+      outcome: attempt.read(stored.reply),
+    });
   }
 
   private async call(teacher: Teacher, ask: Ask, mark: CallMark, signal: AbortSignal): Promise<Made> {
@@ -215,6 +264,16 @@ function pricesOf({ prices }: TeacherProfileSettings) {
     promptMicroUsdPerMillionTokens: prices.prompt_micro_usd_per_million_tokens,
     completionMicroUsdPerMillionTokens: prices.completion_micro_usd_per_million_tokens,
   };
+}
+
+/** Whether the provider said nothing, or only that it cannot answer. */
+function isSilence({ code }: TeacherFailure): boolean {
+  return code === "teacher_unavailable" || code === "teacher_timeout";
+}
+
+/** Calls that should take equally long: those that may write as much. */
+function kindOf(ask: Ask): string {
+  return ask.kind === "score" ? ask.kind : `${ask.kind}/${ask.sampling.maxTokens}`;
 }
 
 /** The prompt as sent: text, or messages and score items as JSON. */

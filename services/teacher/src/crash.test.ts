@@ -91,6 +91,11 @@ test("after kill -9 in the middle of a run only the calls that were in flight ar
   expect(lost.length).toBeLessThanOrEqual(concurrency);
   // Each was noted before it was sent; one may not have been sent any more.
   expect(calls.length).toBeGreaterThanOrEqual(sent.length);
+  // What was asked a second time says so, and nothing else does.
+  const asked = new Set(lost.map(({ requestDigest }) => requestDigest));
+  for (const call of calls) {
+    expect(call.afterCrash).toBe(call.status === "answered" && asked.has(call.requestDigest));
+  }
   for (const call of lost) {
     expect(call).toMatchObject({ status: "failed", completionTokens: 1_024 });
     expect(call.promptTokens).toBeGreaterThan(call.prompt.length / 2);

@@ -56,7 +56,9 @@ export async function projectUsage({ pool }: Pick<Database, "pool">, projectId: 
   const { rows } = await pool.query(
     `select count(*) as calls, sum(prompt_tokens) as prompt, sum(completion_tokens) as completion,
        sum(cost_micro_usd) as cost, sum(duration_ms) as duration_ms,
-       (select count(*) from results where project_id = $1 and reused) as reused
+       (select count(*) from results where project_id = $1 and reused) as reused,
+       (select sum(c.cost_micro_usd) from results s join calls c on c.id = s.call_id
+        where s.project_id = $1 and s.reused) as saved
      from (
        select prompt_tokens, completion_tokens, cost_micro_usd, duration_ms from calls where project_id = $1
        union all
@@ -71,5 +73,6 @@ export async function projectUsage({ pool }: Pick<Database, "pool">, projectId: 
     completionTokens: Number(row.completion ?? 0),
     costMicroUsd: Number(row.cost ?? 0),
     teacherSeconds: Number(row.duration_ms ?? 0) / 1_000,
+    savedMicroUsd: Number(row.saved ?? 0),
   };
 }

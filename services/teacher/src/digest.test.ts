@@ -8,6 +8,7 @@ const identity: CallIdentity = {
   ask: { kind: "completion", prompt: "x", stop: ["\n"], sampling: { temperature: 1, topP: 1, topK: 0, maxTokens: 8 } },
   attempt: 0,
   replicateSeed: 0,
+  scope: "",
 };
 
 test("everything that shapes a reply shapes the digest, and the order of keys does not", () => {
@@ -17,6 +18,7 @@ test("everything that shapes a reply shapes the digest, and the order of keys do
     { ...identity, model: "abd" },
     { ...identity, attempt: 1 },
     { ...identity, replicateSeed: 1 },
+    { ...identity, scope: "campaign" },
     { ...identity, ask: { ...identity.ask, prompt: "y" } as CallIdentity["ask"] },
     {
       ...identity,
@@ -26,6 +28,10 @@ test("everything that shapes a reply shapes the digest, and the order of keys do
   expect(new Set([identity, ...others].map(callDigest)).size).toBe(others.length + 1);
   const reversed = Object.fromEntries(Object.entries(identity).reverse()) as unknown as CallIdentity;
   expect(callDigest(reversed)).toBe(callDigest(identity));
+});
+
+test("the name of a reply of the shared scope is what it was before there were scopes", () => {
+  expect(callDigest(identity)).toBe("e526868bab0a0d52f4f6e3aa398241c2bc2b28adcdc52da9ad8258a3cd942d90");
 });
 
 test("a seed is 31 bits", () => {

@@ -12,11 +12,16 @@ export interface CallIdentity {
   ask: Ask;
   attempt: number;
   replicateSeed: number;
+  /** Replies of one scope are not used in another; empty for the one that all share. */
+  scope: string;
 }
 
 /** SHA-256, hexadecimal. Independent of the order in which an object's keys were set. */
-export function callDigest(identity: CallIdentity): string {
-  return createHash("sha256").update(canonicalJson(identity)).digest("hex");
+export function callDigest({ scope, ...identity }: CallIdentity): string {
+  // Left out where it is empty: replies that were stored before there were scopes keep their names.
+  return createHash("sha256")
+    .update(canonicalJson(scope === "" ? identity : { ...identity, scope }))
+    .digest("hex");
 }
 
 /** Seed of sampling at a provider that others use too: the same question and attempt get the same one, whoever asks at whatever address. */

@@ -4,7 +4,13 @@ export class Gate {
   private readonly waiting: (() => void)[] = [];
   private pausedUntilMs = 0;
 
-  constructor(private readonly limit: number) {}
+  /** @param limit how many at once; asked anew each time */
+  constructor(private readonly limit: () => number) {}
+
+  /** Calls that are under way. */
+  get underWay(): number {
+    return this.running;
+  }
 
   /** Runs the work when there is room. Rejects with the signal's reason when it aborts first. */
   async run<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
@@ -30,7 +36,7 @@ export class Gate {
         throw signal.reason;
       }
       const pauseMs = this.pausedUntilMs - Date.now();
-      if (this.running < this.limit && pauseMs <= 0) {
+      if (this.running < this.limit() && pauseMs <= 0) {
         this.running += 1;
         return;
       }
@@ -53,7 +59,8 @@ export class Gate {
     });
   }
 
+  /** As many as there may be room for: the limit may have risen. Who finds none waits again, behind the others. */
   private wake(): void {
-    this.waiting[0]?.();
+    for (const done of this.waiting.slice(0, Math.max(1, this.limit() - this.running))) done();
   }
 }

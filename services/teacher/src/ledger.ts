@@ -1,6 +1,7 @@
 /** The ledger as it is read: the calls of all runs that somebody started, across runs. All SQL of it. */
 import type { Database } from "@tutelage/platform/database";
 import type { Call, LedgerCall, RunTotal } from "@tutelage/proto/teacher/v1/teacher";
+import { afterCrash } from "./reservations.js";
 import type { Store } from "./store.js";
 
 interface LedgerRow extends Call {
@@ -10,7 +11,8 @@ interface LedgerRow extends Call {
 
 const callColumns = `c.id, c.request_digest as "requestDigest", c.teacher_profile as "teacherProfile", c.model, c.status,
   c.error_code as "errorCode", c.prompt_tokens::float8 as "promptTokens", c.completion_tokens::float8 as "completionTokens",
-  c.cost_micro_usd::float8 as "costMicroUsd", c.duration_ms::float8 as "durationMs", c.finished_at as "finishedAt"`;
+  c.cost_micro_usd::float8 as "costMicroUsd", c.duration_ms::float8 as "durationMs", c.finished_at as "finishedAt",
+  ${afterCrash("c")} as "afterCrash"`;
 
 export class Ledger {
   constructor(

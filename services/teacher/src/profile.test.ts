@@ -24,6 +24,10 @@ test.each([
   ["    base_url: http://x/v1\n    max_retries: 99", "profiles.0.max_retries"],
   ["    base_url: http://x/v1\n    api: completions\n    prompt_form: chat", "profiles.0.prompt_form"],
   ["    base_url: http://x/v1\n    api: completions\n    scores_labels: true", "profiles.0.scores_labels"],
+  ["    base_url: http://x/v1\n    fallback: b", 'profiles.0.fallback: there is no "b"'],
+  ["    base_url: http://x/v1\n    fallback: a", "profiles.0.fallback: is the profile itself"],
+  ["    base_url: http://x/v1\n    breaker: { failures: 0 }", "profiles.0.breaker.failures"],
+  ["    base_url: http://x/v1\n    breaker: { first_probe_ms: 9000, longest_probe_ms: 10 }", "longest_probe_ms"],
   [
     "    base_url: http://x/v1\n  - name: a\n    provider: openai-compatible\n    model: m\n    base_url: http://x/v1",
     "twice",

@@ -26,8 +26,23 @@ const common = {
   timeout_ms: z.number().int().min(10).max(3_600_000),
   /** Tries after the first. */
   max_retries: z.number().int().min(0).max(10),
+  /** One process never has more calls under way; to a provider that refuses or slows down it has fewer. */
   max_concurrency: z.number().int().min(1).max(256),
 };
+
+const breaker = z
+  .strictObject({
+    /** Failed calls in a row, of those that were not under way together, after which the provider is away. */
+    failures: z.number().int().min(1).max(100).default(5),
+    /** Until it is tried again; each later time twice as long, up to longest_probe_ms. */
+    first_probe_ms: z.number().int().min(10).max(3_600_000).default(1_000),
+    longest_probe_ms: z.number().int().min(10).max(3_600_000).default(60_000),
+  })
+  .refine((settings) => settings.first_probe_ms <= settings.longest_probe_ms, {
+    path: ["longest_probe_ms"],
+    message: "must not be less than first_probe_ms",
+  });
+const defaultBreaker = breaker.parse({});
 
 const openAiCompatible = z
   .strictObject({
@@ -58,6 +73,9 @@ const openAiCompatible = z
     timeout_ms: common.timeout_ms.default(60_000),
     max_retries: common.max_retries.default(4),
     max_concurrency: common.max_concurrency.default(8),
+    breaker: breaker.default(defaultBreaker),
+    /** Profile that is asked while this one's provider is away; its own fallback is not. */
+    fallback: z.string().optional(),
   })
   .transform((profile) => ({
     ...profile,
@@ -155,6 +173,14 @@ export function parseProfiles(text: string, path: string): Map<string, TeacherPr
     if (seen.has(profile.name)) throw wrong([`profiles.${index}.name: "${profile.name}" is there twice`]);
     seen.add(profile.name);
     profiles.set(profile.name, profile);
+  }
+  for (const [index, profile] of parsed.data.profiles.entries()) {
+    if (profile.provider === "embedded" || profile.fallback === undefined) continue;
+    const place = `profiles.${index}.fallback`;
+    if (profile.fallback === profile.name) throw wrong([`${place}: is the profile itself; name another or none`]);
+    if (!profiles.has(profile.fallback)) {
+      throw wrong([`${place}: there is no "${profile.fallback}"; there are ${[...profiles.keys()].join(", ")}`]);
+    }
   }
   return new Map([...profiles].sort(([a], [b]) => (a < b ? -1 : 1)));
 }

@@ -12,6 +12,9 @@ const maxCount = 100;
 const maxAttemptsPerOrder = 1_000;
 const maxRowCharacters = 100_000;
 const maxExampleRows = 10_000;
+const maxAttempt = 1_000_000;
+const maxScopeCharacters = 200;
+const longestPatienceSeconds = 31 * 86_400;
 
 /** Throws invalid_argument for the first field that is wrong. */
 export function checkStartRequest(request: StartGenerationRunRequest): void {
@@ -26,6 +29,10 @@ function checkMeaning(request: StartGenerationRunRequest): void {
     throw invalidField("replicate_seed", "must be a whole number below 2^53");
   checkBudget("budget.calls", request.budget?.calls);
   checkBudget("budget.cost_micro_usd", request.budget?.costMicroUsd);
+  checkNumber("patience_seconds", request.patienceSeconds, 0, longestPatienceSeconds);
+  if (request.replyScope.length > maxScopeCharacters) {
+    throw invalidField("reply_scope", `has more than ${maxScopeCharacters} characters`);
+  }
   const task = request.task;
   if (task === undefined) throw invalidField("task", "is missing");
   checkTask(task);
@@ -36,7 +43,8 @@ function checkMeaning(request: StartGenerationRunRequest): void {
     for (const [index, order] of work.value.orders.entries()) checkOrder(task, order, `write.orders.${index}`);
     return;
   }
-  const { rows, exampleRows } = work.value;
+  const { rows, exampleRows, attempt } = work.value;
+  checkNumber("label.attempt", attempt, 0, maxAttempt);
   checkLength("label.rows", rows.length, 1, maxItems);
   checkLength("label.example_rows", exampleRows.length, 0, maxExampleRows);
   for (const [index, row] of rows.entries()) checkText(row, `label.rows.${index}`);
@@ -71,16 +79,26 @@ function checkOrder(task: Task, order: WriteOrder, field: string): void {
   checkCharacters(order.wrongAnswer, `${field}.wrong_answer`);
   checkNumber(`${field}.count`, order.count, 1, maxCount);
   checkNumber(`${field}.max_attempts`, order.maxAttempts, order.count, maxAttemptsPerOrder);
-  checkNumber(`${field}.first_attempt`, order.firstAttempt, 0, 1_000_000);
+  checkNumber(`${field}.first_attempt`, order.firstAttempt, 0, maxAttempt);
+}
+
+/** Whether a teacher that is asked in this form can do the work. */
+export function canWrite(request: Pick<StartGenerationRunRequest, "work">, promptForm: PromptForm): boolean {
+  return firstConversation(request, promptForm) === -1;
 }
 
 /** A base model continues a list; it keeps neither turns nor roles apart, so it is not asked to. */
+function firstConversation({ work }: Pick<StartGenerationRunRequest, "work">, promptForm: PromptForm): number {
+  if (promptForm === "chat" || work?.$case !== "write") return -1;
+  return work.value.orders.findIndex(({ seedRow }) => (seedRow?.messages.length ?? 0) > 0);
+}
+
+/** Throws invalid_argument for orders that the teacher cannot fill. */
 export function refuseConversations(
   request: Pick<StartGenerationRunRequest, "work" | "teacherProfile">,
   promptForm: PromptForm,
 ): void {
-  if (promptForm === "chat" || request.work?.$case !== "write") return;
-  const index = request.work.value.orders.findIndex(({ seedRow }) => (seedRow?.messages.length ?? 0) > 0);
+  const index = firstConversation(request, promptForm);
   if (index === -1) return;
   throw invalidField(
     `write.orders.${index}.seed_row`,

@@ -5,16 +5,19 @@ import { TutelageError } from "@tutelage/platform/errors";
 import type { Logger } from "@tutelage/platform/log";
 import { TryLater } from "@tutelage/platform/runs";
 import { Budget } from "./budget.js";
-import { Caller, type CallSignals, type ProfiledTeacher } from "./caller.js";
+import { Caller, type CallSignals, type ProfiledTeacher, type Settled } from "./caller.js";
 import type { Outcome } from "./outcome.js";
+import { canWrite } from "./request.js";
 import { settleEarlierHolders, spentBy } from "./reservations.js";
 import { Slot, type SlotClient } from "./slot.js";
 import type { GenerationLease, Store } from "./store.js";
 import { TeacherFailure } from "./teacher.js";
 import type { Teachers } from "./teachers.js";
+import { Wait } from "./wait.js";
+import { TeacherAway } from "./weather.js";
 import { type GenerationState, type Job, jobsOf, nextAttempts } from "./work.js";
 
-/** Attempts in a row that got no reply at all before the teacher counts as down. */
+/** Attempts in a row that got no reply at all before a teacher on this machine counts as broken. */
 const maxFailuresInRow = 10;
 /** After a shutdown begins calls under way may still end, for this long: a reply that is paid for is worth keeping. */
 export const shutdownGraceMs = 4_000;
@@ -39,16 +42,17 @@ export async function generate(
   dependencies: GenerationDependencies,
 ): Promise<{ state: GenerationState }> {
   const { database, store, teachers, log } = dependencies;
-  const teacher = teachers.get(lease.run.request.teacherProfile);
-  const jobs = jobsOf(lease.run.request, teacher.profile);
+  const { request } = lease.run;
+  const teacher = teachers.get(request.teacherProfile);
+  const jobs = jobsOf(request, teacher.profile);
+  // Whoever is asked, the first that is there.
+  const askable = [teacher, ...teachers.fallbackOf(teacher.profile)]
+    .filter(({ profile }) => profile === teacher.profile || canWrite(request, profile.prompt_form))
+    .map((one) => ({ teacher: one, jobs: one === teacher ? jobs : jobsOf(request, one.profile) }));
   await settleEarlierHolders(database, lease);
-  const budget = new Budget(lease.run.request.budget, await spentBy(database, lease.run.projectId, lease.run.id));
+  const budget = new Budget(request.budget, await spentBy(database, lease.run.projectId, lease.run.id));
   const made = await store.outcomes(lease.run.projectId, lease.run.id);
-  const slot = new Slot(
-    teacher.profile.provider === "embedded" ? dependencies.slotClient : undefined,
-    lease.run.projectId,
-    `teacher generation ${lease.run.id}`,
-  );
+  const slot = new Slot(dependencies.slotClient, lease.run.projectId, `teacher generation ${lease.run.id}`);
   const failed = new AbortController();
   const given = new AbortController();
   const giveUpLater = () => setTimeout(() => given.abort(), shutdownGraceMs).unref();
@@ -61,11 +65,37 @@ export async function generate(
   const begin = AbortSignal.any([lease.signal, failed.signal, slot.lost.signal]);
   // As many listeners as there are calls at once.
   setMaxListeners(0, begin, given.signal);
-  const signals: CallSignals = { begin, end: given.signal, hold: () => slot.hold(begin) };
+  const signals = ({ profile }: ProfiledTeacher): CallSignals => ({
+    begin,
+    end: given.signal,
+    hold: async () => (profile.provider === "embedded" ? await slot.hold(begin) : undefined),
+  });
+  const wait = new Wait(lease);
   const progress = reporter(lease, jobs, made);
   let failuresInRow = 0;
   let failure: unknown;
   let ordersLeft = 0;
+
+  const settle = async (job: Job, number: number, outcomes: Map<number, Outcome>, caller: Caller): Promise<Settled> => {
+    const { position, rowId } = job;
+    let soonest: TeacherAway | undefined;
+    for (const one of askable) {
+      const { ask, read } = (one.jobs[position] as Job).attempt(number);
+      const seen = (reply: Parameters<typeof read>[0]) => {
+        const outcome = read(reply);
+        outcomes.set(number, outcome);
+        return outcome;
+      };
+      try {
+        const asked = { position, rowId, number, ask, read: seen };
+        return await caller.settle(lease, one.teacher, asked, budget, signals(one.teacher));
+      } catch (error) {
+        if (!(error instanceof TeacherAway)) throw error;
+        if (soonest === undefined || error.retryInMs < soonest.retryInMs) soonest = error;
+      }
+    }
+    throw soonest;
+  };
 
   /** False when there was not enough left in the budget. */
   const attempt = async (
@@ -74,27 +104,16 @@ export async function generate(
     outcomes: Map<number, Outcome>,
     caller: Caller,
   ): Promise<boolean> => {
-    const { ask, read } = job.attempt(number);
-    const seen = (reply: Parameters<typeof read>[0]) => {
-      const outcome = read(reply);
-      outcomes.set(number, outcome);
-      return outcome;
-    };
-    const settled = await caller.settle(
-      lease,
-      teacher,
-      { position: job.position, rowId: job.rowId, number, ask, read: seen },
-      budget,
-      signals,
-    );
+    const settled = await settle(job, number, outcomes, caller);
     if (settled === "over_budget") return false;
-    if (settled === "stored") {
+    if (settled === "answered") await wait.end();
+    if (settled === "answered" || settled === "reused") {
       failuresInRow = 0;
       return true;
     }
     outcomes.set(number, { $case: "rejection", value: { code: "provider_error", message: "", rawReply: "" } });
     // A question that the teacher refuses (too long, a bad request) says nothing about the others.
-    if (settled.retryable) failuresInRow += 1;
+    if (settled.retryable && !teacher.weather.hasProvider) failuresInRow += 1;
     if (failuresInRow >= maxFailuresInRow) throw settled;
     return true;
   };
@@ -134,6 +153,7 @@ export async function generate(
     // Cancelled, lease lost, shutting down: platform/runs knows which.
     lease.signal.throwIfAborted();
     if (slot.lost.signal.aborted) throw new TryLater(500, "the student dropped the slot");
+    if (failure instanceof TeacherAway) throw await wait.later(failure);
     throw asRunFailure(failure ?? error, teacher);
   } finally {
     slot.release();
@@ -141,7 +161,7 @@ export async function generate(
     lease.cancelled.removeEventListener("abort", giveUp);
     await progress.stop();
   }
-  return { state: { budgetExhausted: budget.exhausted, ordersLeft } };
+  return { state: { budgetExhausted: budget.exhausted, ordersLeft, waiting: null } };
 }
 
 /** Waits for all, then throws the first error: no call is left under way when this returns. */

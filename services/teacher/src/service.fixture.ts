@@ -6,6 +6,7 @@ import { type Database, openDatabase } from "@tutelage/platform/database";
 import { connect, watchDeadlineMs } from "@tutelage/platform/grpc";
 import { createLog, type Logger } from "@tutelage/platform/log";
 import type { RunningService } from "@tutelage/platform/process";
+import { RunStatus } from "@tutelage/proto/run/v1/run";
 import { Grader, type Row, RowOrigin, Split, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import {
   type Call,
@@ -84,13 +85,16 @@ export function writeRequest(teacherProfile: string, orders: WriteOrder[]): Star
     work: { $case: "write", value: { orders } },
     replicateSeed: 0,
     budget: undefined,
+    replyScope: "",
+    patienceSeconds: 0,
+    tryNow: false,
   };
 }
 
 export function labelRequest(teacherProfile: string, rows: Row[]): StartGenerationRunRequest {
   return {
     ...writeRequest(teacherProfile, []),
-    work: { $case: "label", value: { rows, exampleRows: seedRows } },
+    work: { $case: "label", value: { rows, exampleRows: seedRows, attempt: 0 } },
   };
 }
 
@@ -114,6 +118,8 @@ export interface Fixture {
   ended(run: GenerationRun): Promise<GenerationRun>;
   /** Starts a run and waits until it is final. */
   run(request: StartGenerationRunRequest): Promise<GenerationRun>;
+  /** Waits until a run waits for its teacher. */
+  waiting(run: GenerationRun): Promise<GenerationRun>;
   results(run: GenerationRun): Promise<Result[]>;
   calls(run: GenerationRun): Promise<Call[]>;
   stop(): Promise<void>;
@@ -178,6 +184,13 @@ export async function startFixture(
     client,
     databaseUrl,
     ended,
+    waiting: async (run) => {
+      const request = { projectId: run.run?.projectId ?? "", id: run.run?.id ?? "" };
+      for await (const now of client.watchGenerationRun(request, { deadline: watchDeadlineMs })) {
+        if (now.waiting !== undefined && now.run?.status === RunStatus.QUEUED) return now;
+      }
+      throw new Error("The run ended without having waited.");
+    },
     run: async (request) => await ended(await client.startGenerationRun(request)),
     results: async ({ run }) => {
       const all: Result[] = [];

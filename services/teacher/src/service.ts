@@ -6,15 +6,22 @@ import { requireProject } from "@tutelage/platform/project";
 import { pauseRun, resumeOrRetryRun } from "@tutelage/platform/runcontrol";
 import { toRunMessage } from "@tutelage/platform/runmessage";
 import { isUuid, type RunRow, type Runs } from "@tutelage/platform/runs";
-import type { GenerationRun, TeacherServiceImplementation } from "@tutelage/proto/teacher/v1/teacher";
+import {
+  BreakerState,
+  type GenerationRun,
+  type TeacherProfile,
+  type TeacherServiceImplementation,
+  type TeacherWait,
+} from "@tutelage/proto/teacher/v1/teacher";
 import { deleteGenerationRuns } from "./deletion.js";
 import { projectUsage } from "./deletionstore.js";
 import type { Ledger } from "./ledger.js";
-import { scoresLabels } from "./profile.js";
+import { scoresLabels, type TeacherProfileSettings } from "./profile.js";
 import { checkStartRequest, refuseConversations, requireRunKeyPrefix } from "./request.js";
 import type { Store } from "./store.js";
 import type { Teachers } from "./teachers.js";
-import type { GenerationRequest, GenerationState } from "./work.js";
+import type { WeatherStore } from "./weatherstore.js";
+import type { GenerationRequest, GenerationState, StoredWait } from "./work.js";
 
 type GenerationRow = RunRow<GenerationRequest, GenerationState>;
 
@@ -23,22 +30,25 @@ export function teacherService(dependencies: {
   store: Store;
   ledger: Ledger;
   teachers: Teachers;
+  weather: WeatherStore;
   database: Database;
 }): TeacherServiceImplementation {
-  const { runs, store, ledger, teachers, database } = dependencies;
+  const { runs, store, ledger, teachers, weather, database } = dependencies;
   const toMessage = async (row: GenerationRow): Promise<GenerationRun> => ({
     run: toRunMessage(row),
     teacherProfile: row.request.teacherProfile,
     ...(await store.usage(row.projectId, row.id)),
     budgetExhausted: row.state.budgetExhausted ?? false,
     ordersLeft: row.state.ordersLeft ?? 0,
+    // One that rests waits for nobody.
+    waiting: row.status === "QUEUED" || row.status === "RUNNING" ? toWait(row.state.waiting) : undefined,
   });
   return {
     async startGenerationRun({ idempotencyKey, ...request }) {
       checkStartRequest({ idempotencyKey, ...request });
       refuseConversations(request, teachers.get(request.teacherProfile).profile.prompt_form);
       // A successor of whoever started it may know another budget, and an earlier release named none.
-      const { budget: _, ...asked } = request;
+      const { budget: _, patienceSeconds: __, ...asked } = request;
       return await toMessage(await runs.start(request.projectId, idempotencyKey, request, { asked }));
     },
     async getGenerationRun({ projectId, id }) {
@@ -93,19 +103,45 @@ export function teacherService(dependencies: {
     },
     async listTeacherProfiles({ projectId }) {
       requireProject(projectId);
+      return { profiles: [...teachers.profiles.values()].map(toProfile) };
+    },
+    async getTeacherProfile({ projectId, name }) {
+      requireProject(projectId);
+      const profile = teachers.profiles.get(name);
+      if (profile === undefined) throw notFound("teacher profile", name);
+      const [breaker, senders] = await Promise.all([weather.breaker(name), weather.senders(name)]);
       return {
-        profiles: [...teachers.profiles.values()].map((profile) => ({
-          name: profile.name,
-          provider: profile.provider,
-          model: profile.model,
-          description: profile.description,
-          promptMicroUsdPerMillionTokens: profile.prices.prompt_micro_usd_per_million_tokens,
-          completionMicroUsdPerMillionTokens: profile.prices.completion_micro_usd_per_million_tokens,
-          scoresLabels: scoresLabels(profile),
-          promptForm: profile.prompt_form,
-          terms: profile.terms,
-        })),
+        profile: toProfile(profile),
+        breaker: { ...breaker, state: breakerStates[breaker.state] },
+        maxConcurrency: profile.max_concurrency,
+        senders,
       };
     },
   };
+}
+
+const breakerStates = {
+  closed: BreakerState.CLOSED,
+  open: BreakerState.OPEN,
+  half_open: BreakerState.HALF_OPEN,
+} as const;
+
+function toProfile(profile: TeacherProfileSettings): TeacherProfile {
+  return {
+    name: profile.name,
+    provider: profile.provider,
+    model: profile.model,
+    description: profile.description,
+    promptMicroUsdPerMillionTokens: profile.prices.prompt_micro_usd_per_million_tokens,
+    completionMicroUsdPerMillionTokens: profile.prices.completion_micro_usd_per_million_tokens,
+    scoresLabels: scoresLabels(profile),
+    promptForm: profile.prompt_form,
+    terms: profile.terms,
+    fallback: (profile.provider === "embedded" ? undefined : profile.fallback) ?? "",
+  };
+}
+
+function toWait(waiting: StoredWait | null | undefined): TeacherWait | undefined {
+  if (waiting === null || waiting === undefined) return undefined;
+  return { ...waiting, since: new Date(waiting.since), until: new Date(waiting.until) };
 }

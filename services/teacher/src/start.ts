@@ -18,6 +18,7 @@ import { teacherService } from "./service.js";
 import { connectSlot } from "./slot.js";
 import { Store } from "./store.js";
 import { Teachers } from "./teachers.js";
+import { WeatherStore } from "./weatherstore.js";
 import type { GenerationRequest, GenerationState } from "./work.js";
 
 const repository = fileURLToPath(new URL("../../../", import.meta.url));
@@ -57,7 +58,9 @@ export async function start(
     },
   );
   const store = new Store(database);
-  const teachers = new Teachers(profiles, { home: config.TUTELAGE_HOME, python: config.TUTELAGE_PYTHON }, log);
+  const weather = new WeatherStore(database);
+  const place = { home: config.TUTELAGE_HOME, python: config.TUTELAGE_PYTHON };
+  const teachers = new Teachers(profiles, place, weather, log);
   const slotClient = config.STUDENT_ADDRESS === undefined ? undefined : connectSlot(config.STUDENT_ADDRESS);
   const stopping = new AbortController();
   return await startRunService({
@@ -65,7 +68,7 @@ export async function start(
     listen: config.TEACHER_LISTEN,
     served: served(
       TeacherServiceDefinition,
-      teacherService({ runs, store, ledger: new Ledger(database, store), teachers, database }),
+      teacherService({ runs, store, ledger: new Ledger(database, store), teachers, weather, database }),
     ),
     runs,
     handler: (lease) => generate(lease, { database, store, teachers, log, slotClient, shutdown: stopping.signal }),

@@ -4,9 +4,9 @@ import { inBatches } from "@tutelage/platform/batch";
 import { type Database, isDatabaseAway, sqlState, type Transaction } from "@tutelage/platform/database";
 import type { Lease } from "@tutelage/platform/runs";
 import type { Call, Result, Usage } from "@tutelage/proto/teacher/v1/teacher";
-import { and, asc, eq, gt, or, sql } from "drizzle-orm";
+import { and, asc, eq, getTableColumns, gt, ne, or, sql } from "drizzle-orm";
 import type { Outcome } from "./outcome.js";
-import { inFlightAtCrash, lockLedger } from "./reservations.js";
+import { afterCrash, inFlightAtCrash, lockLedger } from "./reservations.js";
 import { calls, ledger, reservations, results } from "./tables.js";
 import type { Reply } from "./teacher.js";
 import type { GenerationRequest, GenerationState } from "./work.js";
@@ -34,14 +34,35 @@ export class Store {
   constructor(private readonly database: Database) {}
 
   /** The reply that this call already got, whoever made it; the first where two were made at once. */
-  async answered(projectId: string, requestDigest: string): Promise<{ callId: string; reply: Reply } | undefined> {
+  async answered(
+    projectId: string,
+    requestDigest: string,
+  ): Promise<{ callId: string; runId: string; reply: Reply } | undefined> {
     const [row] = await this.database.drizzle
-      .select({ callId: calls.id, reply: calls.reply })
+      .select({ callId: calls.id, runId: calls.runId, reply: calls.reply })
       .from(calls)
       .where(and(eq(calls.projectId, projectId), eq(calls.requestDigest, requestDigest), eq(calls.status, "answered")))
       .orderBy(asc(calls.sequence))
       .limit(1);
-    return row === undefined ? undefined : { callId: row.callId, reply: row.reply as Reply };
+    return row === undefined ? undefined : { ...row, reply: row.reply as Reply };
+  }
+
+  /** How often a provider answered a call of this run, but with an error. */
+  async refusals(projectId: string, runId: string, requestDigest: string): Promise<number> {
+    const [row] = await this.database.drizzle
+      .select({ count: sql<number>`count(*)::int` })
+      .from(calls)
+      .where(
+        and(
+          eq(calls.projectId, projectId),
+          eq(calls.runId, runId),
+          eq(calls.requestDigest, requestDigest),
+          eq(calls.status, "failed"),
+          ne(calls.errorCode, "teacher_rate_limited"),
+          ne(calls.rawReply, ""),
+        ),
+      );
+    return row?.count ?? 0;
   }
 
   /** Stores a call that was made, in place of what was set aside for it. While the database is away it is tried again: the reply exists nowhere else. */
@@ -147,8 +168,9 @@ export class Store {
            sum(cost_micro_usd) as cost
          from calls where project_id = $1 and run_id = $2),
        made as (
-         select count(*) as results, count(*) filter (where reused) as reused
-         from results where project_id = $1 and run_id = $2)
+         select count(*) as results, count(*) filter (where reused) as reused,
+           sum(c.cost_micro_usd) filter (where reused) as saved
+         from results s join calls c on c.id = s.call_id where s.project_id = $1 and s.run_id = $2)
        select sums.*, made.*,
          (select extract(epoch from sum(greatest(ended - greatest(began, before), interval '0'))) from ordered) as seconds
        from sums, made`,
@@ -164,6 +186,7 @@ export class Store {
         completionTokens: Number(row.completion ?? 0),
         costMicroUsd: Number(row.cost ?? 0),
         teacherSeconds: Number(row.seconds ?? 0),
+        savedMicroUsd: Number(row.saved ?? 0),
       },
     };
   }
@@ -173,8 +196,16 @@ export class Store {
     let after = { position: -1, attempt: -1 };
     for (;;) {
       const rows = await this.database.drizzle
-        .select()
+        .select({
+          position: results.position,
+          attempt: results.attempt,
+          rowId: results.rowId,
+          callId: results.callId,
+          outcome: results.outcome,
+          teacherProfile: calls.teacherProfile,
+        })
         .from(results)
+        .innerJoin(calls, eq(calls.id, results.callId))
         .where(
           and(
             eq(results.projectId, projectId),
@@ -190,7 +221,7 @@ export class Store {
       const last = rows.at(-1);
       if (last === undefined) return;
       yield* inBatches(
-        rows.map(({ rowId, callId, attempt, outcome }) => ({ rowId, callId, attempt, outcome })),
+        rows.map(({ position: _, ...result }) => result),
         ({ outcome }) => JSON.stringify(outcome).length,
         message,
       );
@@ -203,7 +234,7 @@ export class Store {
     let after = 0;
     for (;;) {
       const rows = await this.database.drizzle
-        .select()
+        .select({ ...getTableColumns(calls), afterCrash: sql<boolean>`${sql.raw(afterCrash("calls"))}` })
         .from(calls)
         .where(and(eq(calls.projectId, projectId), eq(calls.runId, runId), gt(calls.sequence, after)))
         .orderBy(sql`${calls.sequence}`)

@@ -151,6 +151,9 @@ test("requests: outputs must fit, and a base model is not asked for conversation
     task: booking,
     work: { $case: "write" as const, value: { orders: [bookings] } },
     replicateSeed: 0,
+    replyScope: "",
+    patienceSeconds: 0,
+    tryNow: false,
     budget: undefined,
     ...changes,
   });

@@ -2,10 +2,11 @@
 import { TutelageError } from "@tutelage/platform/errors";
 import type { Logger } from "@tutelage/platform/log";
 import type { ProfiledTeacher } from "./caller.js";
-import { Gate } from "./gate.js";
 import type { TeacherProfileSettings } from "./profile.js";
 import { EmbeddedTeacher } from "./providers/embedded.js";
 import { OpenAiTeacher } from "./providers/openai.js";
+import { Weather } from "./weather.js";
+import type { WeatherStore } from "./weatherstore.js";
 
 export class Teachers {
   private readonly made = new Map<string, ProfiledTeacher>();
@@ -13,6 +14,7 @@ export class Teachers {
   constructor(
     readonly profiles: ReadonlyMap<string, TeacherProfileSettings>,
     private readonly place: { home: string; python: string },
+    private readonly weather: WeatherStore,
     private readonly log: Logger,
   ) {}
 
@@ -37,11 +39,17 @@ export class Teachers {
         profile.provider === "embedded"
           ? new EmbeddedTeacher(profile, this.place, this.log)
           : new OpenAiTeacher(profile),
-      gate: new Gate(profile.max_concurrency),
+      weather: new Weather(profile, this.weather, this.log),
       underWay: new Map(),
     };
     this.made.set(name, teacher);
     return teacher;
+  }
+
+  /** Whom to ask while a profile's provider is away: one or none. */
+  fallbackOf(profile: TeacherProfileSettings): ProfiledTeacher[] {
+    if (profile.provider === "embedded" || profile.fallback === undefined) return [];
+    return [this.get(profile.fallback)];
   }
 
   async close(): Promise<void> {

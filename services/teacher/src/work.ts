@@ -16,6 +16,8 @@ export interface GenerationState {
   budgetExhausted: boolean;
   /** Orders or rows that the budget left short. */
   ordersLeft: number;
+  /** Set while it waits. */
+  waiting: StoredWait | null;
 }
 
 /** One order or row of a run. */
@@ -28,6 +30,15 @@ export interface Job {
   firstAttempt: number;
   /** The question of an attempt, and how its reply is read. */
   attempt(number: number): { ask: Ask; read(reply: Reply): Outcome };
+}
+
+/** Why a run waits for its teacher, and since when; times as ISO 8601, as it is stored. */
+export interface StoredWait {
+  profile: string;
+  code: string;
+  message: string;
+  since: string;
+  until: string;
 }
 
 /** The jobs of a request, in its order. */
@@ -55,14 +66,15 @@ export function jobsOf(request: GenerationRequest, profile: TeacherProfileSettin
       },
     }));
   }
-  const { rows, exampleRows } = work.value;
+  const { rows, exampleRows, attempt: firstAttempt } = work.value;
   const method = labelMethod(task, profile.provider, scoresLabels(profile));
   return rows.map((row, position) => ({
     position,
     rowId: row.id,
     count: 1,
     maxAttempts: 1,
-    firstAttempt: 0,
+    // An earlier release stored none.
+    firstAttempt: firstAttempt ?? 0,
     attempt: () => {
       const examples = labelExamples(task, row, exampleRows, seed);
       const references = method === "score" ? labelReferences(examples, exampleRows, seed) : [];
