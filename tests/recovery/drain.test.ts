@@ -9,8 +9,12 @@ import { RunStatus } from "@tutelage/proto/run/v1/run";
 import { Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import { StartGenerationRunRequest, TeacherServiceDefinition } from "@tutelage/proto/teacher/v1/teacher";
 import { StartTrainingRunRequest, TrainingServiceDefinition } from "@tutelage/proto/training/v1/training";
+import { startOf } from "@tutelage/standalone/homelock";
 import pg from "pg";
+import request from "supertest";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { slow, startCampaignFixture } from "../integration/campaign-fixture.js";
+import { startCampaign } from "../support/campaignstart.js";
 import { testDatabaseUrl } from "../support/database.js";
 import { type ServiceProcess, startServiceProcess } from "../support/serviceprocess.js";
 import { startTeacherServer } from "../support/teacher-server.js";
@@ -82,8 +86,8 @@ test("training: the other replica has the run as soon as the first has gone", { 
   const environment = { STUDENT_ADDRESS: student.address };
   const first = await startProcess("training", environment);
   const client = connect(TrainingServiceDefinition, first.address);
-  const request = { projectId, studentProfile: "smollm2-135m", rows, task };
-  const id = (await client.startTrainingRun(StartTrainingRunRequest.fromPartial(request))).run?.id ?? "";
+  const asked = { projectId, studentProfile: "smollm2-135m", rows, task };
+  const id = (await client.startTrainingRun(StartTrainingRunRequest.fromPartial(asked))).run?.id ?? "";
   await until(() => student.trained.length === 1);
   const second = await startProcess("training", environment);
   const watch = await begun(client.watchTrainingRun({ projectId, id }, { deadline: watchDeadlineMs }));
@@ -111,8 +115,8 @@ test("evaluation hands over, too, also a run that waits for the student", { time
   const client = connect(EvaluationServiceDefinition, first.address);
   const line = '{"id":"a","input":"one","output":"1"}\n';
   const { uri, sha256 } = await new FileArtifactStore(join(home, "artifacts")).put(`${projectId}/rows.jsonl`, [line]);
-  const request = { projectId, model: "file:/model", rows: { uri, sha256 }, task };
-  const id = (await client.startEvaluationRun(StartEvaluationRunRequest.fromPartial(request))).run?.id ?? "";
+  const asked = { projectId, model: "file:/model", rows: { uri, sha256 }, task };
+  const id = (await client.startEvaluationRun(StartEvaluationRunRequest.fromPartial(asked))).run?.id ?? "";
   await until(() => student.predicted.length > 0);
   const watch = await begun(client.watchEvaluationRun({ projectId, id }, { deadline: watchDeadlineMs }));
   const { code, ms } = await first.end("SIGTERM");
@@ -138,7 +142,7 @@ test("teacher: calls under way end before the run is handed over, so that none i
   const first = await startProcess("teacher", environment);
   const client = connect(TeacherServiceDefinition, first.address);
   const seedRow = (index: number) => ({ id: `k${index}`, input: `seat ${index} to Pisa`, output: "book_flight" });
-  const request = StartGenerationRunRequest.fromPartial({
+  const asked = StartGenerationRunRequest.fromPartial({
     projectId,
     teacherProfile: "chat",
     task: {
@@ -159,7 +163,7 @@ test("teacher: calls under way end before the run is handed over, so that none i
       },
     },
   });
-  const id = (await client.startGenerationRun(request)).run?.id ?? "";
+  const id = (await client.startGenerationRun(asked)).run?.id ?? "";
   await until(() => server.calls.length === 2);
   const second = await startProcess("teacher", environment);
   const { code, ms } = await first.end("SIGTERM");
@@ -177,3 +181,48 @@ test("teacher: calls under way end before the run is handed over, so that none i
   await second.end("SIGTERM");
   await server.stop();
 });
+
+test("each process of a stack, told to stop in the middle of a campaign, has gone in time; the campaign is handed over and goes on", {
+  timeout: slow,
+}, async () => {
+  const fixture = await startCampaignFixture();
+  const { stack } = fixture;
+  try {
+    // A campaign lasts as long as its teacher takes.
+    fixture.teacher.options.delayMs = 400;
+    const id = await startCampaign(fixture);
+    const api = request(stack.url);
+    const campaign = async () => (await api.get(`/v1/campaigns/${id}`)).body;
+    await until(async () => ((await campaign()).phase ?? "") !== "", 60_000);
+    for (const name of ["campaigns", "teacher", "training", "evaluation", "datasets", "student", "gateway"] as const) {
+      const pid = stack.pidOf(name) ?? 0;
+      const began = Date.now();
+      process.kill(pid, "SIGTERM");
+      await until(async () => (await startOf(pid)) === undefined, stopLimitMs);
+      expect(Date.now() - began, name).toBeLessThan(stopLimitMs);
+      await until(async () => (await api.get("/ready").catch(() => undefined))?.status === 200, 60_000);
+    }
+    await until(
+      async () => ["succeeded", "failed"].includes((await campaign().catch(() => undefined))?.run?.status),
+      120_000,
+    );
+    expect((await campaign()).run).toMatchObject({ status: "succeeded" });
+    const events = await storedEvents(fixture.databaseUrl, id);
+    expect(events).toContain("campaign.handed_back");
+    expect(events).toContain("campaign.continued");
+    expect(events).not.toContain("campaign.taken_over");
+  } finally {
+    await fixture.stop();
+  }
+});
+
+async function storedEvents(url: string, campaignId: string): Promise<string[]> {
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  const { rows: stored } = await client.query(
+    "select type from campaigns.events where campaign_id = $1 order by sequence",
+    [campaignId],
+  );
+  await client.end();
+  return stored.map(({ type }) => type);
+}

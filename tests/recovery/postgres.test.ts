@@ -7,15 +7,8 @@ import { work } from "@tutelage/platform/worker";
 import pg from "pg";
 import request from "supertest";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import {
-  type CampaignFixture,
-  profiles,
-  quick,
-  rows,
-  slow,
-  startCampaignFixture,
-  task,
-} from "../integration/campaign-fixture.js";
+import { type CampaignFixture, slow, startCampaignFixture } from "../integration/campaign-fixture.js";
+import { startCampaign } from "../support/campaignstart.js";
 import { type OwnCluster, startOwnCluster } from "../support/owncluster.js";
 import { startServiceProcess } from "../support/serviceprocess.js";
 import { gate, until } from "../support/waiting.js";
@@ -182,23 +175,6 @@ async function notReady({ stack }: CampaignFixture, status: 200 | 503): Promise<
     const named = answer.body.errors.map(({ field }: { field: string }) => field);
     return ["campaigns", "datasets", "evaluation", "teacher", "training"].every((name) => named.includes(name));
   }, 60_000);
-}
-
-async function startCampaign({ stack }: CampaignFixture): Promise<string> {
-  const api = request(stack.url);
-  const dataset = (await api.post("/v1/datasets").send({ name: "storm" }).expect(201)).body.id;
-  const lines = rows.map((row) => JSON.stringify(row)).join("\n");
-  const path = `/v1/datasets/${dataset}/import?split_column=split&strict=true`;
-  await api.post(path).set("content-type", "application/x-ndjson").send(lines).expect(201);
-  const body = {
-    name: "storm",
-    dataset,
-    task,
-    settings: quick,
-    student_profile: profiles.studentProfile,
-    teacher_profile: profiles.teacherProfile,
-  };
-  return (await api.post("/v1/campaigns").send(body).expect(201)).body.run.id;
 }
 
 async function phaseOf({ stack }: CampaignFixture, id: string): Promise<string> {
