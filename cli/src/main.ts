@@ -2,6 +2,7 @@
 import { Command, CommanderError, Option } from "commander";
 import { Api } from "./api.js";
 import { addCampaignCommands } from "./campaigns.js";
+import { addColdCopyCommands } from "./coldcopy.js";
 import type { CommandContext } from "./context.js";
 import { addDatasetCommands } from "./datasets.js";
 import { addDoctorCommand } from "./doctor.js";
@@ -9,6 +10,7 @@ import { exitCodes, problemOf, Stop } from "./exit.js";
 import { addExportCommand } from "./export.js";
 import { follow } from "./follow.js";
 import { init } from "./init.js";
+import { addMaintenanceCommands } from "./maintenance.js";
 import { addPredictCommand } from "./predict.js";
 import { addProfileCommands } from "./profiles.js";
 import { addReportCommand } from "./report.js";
@@ -175,6 +177,8 @@ program
     print(schema, () => JSON.stringify(schema, undefined, 2));
   });
 
+addMaintenanceCommands(program, context);
+addColdCopyCommands(program, context);
 addDoctorCommand(program, context);
 
 /** Says how it ended, and gives the exit code. */

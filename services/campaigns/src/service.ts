@@ -22,6 +22,7 @@ import { abandon, rowsOf, type Services, suspend } from "./clients.js";
 import { deleteCampaign } from "./deletion.js";
 import type { DeletionStore } from "./deletionstore.js";
 import { type ForecastBasis, forecast } from "./forecast.js";
+import { collectGarbage } from "./garbage.js";
 import { startHeld } from "./holds.js";
 import { ledgerPage, purposeOf, runKeyPrefix } from "./ledger.js";
 import type { NamedTasks } from "./namedtasks.js";
@@ -40,7 +41,7 @@ export function campaignsService(deps: {
   tasks: NamedTasks;
   services: Services;
   deletions: DeletionStore;
-  artifacts: Pick<ArtifactStore, "uri" | "remove">;
+  artifacts: ArtifactStore;
   /** Aborts when the service stops. */
   stopping: AbortSignal;
 }): CampaignsServiceImplementation {
@@ -152,6 +153,10 @@ export function campaignsService(deps: {
       if (!isUuid(id)) throw notFound("campaign", id);
       // Goes on when the client leaves: what is hidden is not left lying.
       return await deleteCampaign(deps, { projectId, campaignId: id }, deps.stopping);
+    },
+
+    async collectGarbage(request, { signal }) {
+      return await collectGarbage(deps, request, signal);
     },
 
     async listIterations({ projectId, id }) {

@@ -333,6 +333,25 @@ export class CampaignStore {
     return { maxTeacherCalls, maxCostMicroUsd };
   }
 
+  /** Whether a campaign may still write: it is not over, or it is being deleted and its deletion removes its files. */
+  async isAtWork({ projectId, campaignId }: CampaignKey): Promise<boolean> {
+    const { rowCount } = await this.database.pool.query(
+      `select 1 from runs where project_id = $1 and id = $2
+         and (status not in ('SUCCEEDED', 'FAILED', 'CANCELLED') or deleting_at is not null)`,
+      [projectId, campaignId],
+    );
+    return rowCount !== 0;
+  }
+
+  /** Whether a step of any campaign of the project names a file. */
+  async isNamedByAStep(projectId: string, uri: string): Promise<boolean> {
+    const { rowCount } = await this.database.pool.query(
+      "select 1 from steps where project_id = $1 and position($2 in output::text) > 0 limit 1",
+      [projectId, uri],
+    );
+    return rowCount !== 0;
+  }
+
   /** The project's newest campaign that succeeded with these profiles. */
   async newestLike(projectId: string, studentProfile: string, teacherProfile: string): Promise<string | undefined> {
     const { rows } = await this.database.pool.query(

@@ -13,6 +13,7 @@ import { comparisonPage } from "./comparison.js";
 import { type DeletionDependencies, deleteDataset, holdVersion, requireHolder } from "./deletion.js";
 import { type Dependencies, wholeVersion } from "./draft.js";
 import { checkRowFilter, requireName, requireRowId, requireUuid } from "./fields.js";
+import { collectGarbage } from "./garbage.js";
 import { importRows } from "./imports.js";
 import { lineageOf } from "./lineage.js";
 import type { NoveltyMeter } from "./novelty.js";
@@ -157,6 +158,10 @@ export function datasetsService(
 
     async releaseHolds({ projectId, holder }) {
       return { released: await deletions.release(requireProject(projectId), requireHolder(holder)) };
+    },
+
+    async collectGarbage(request, { signal }) {
+      return await collectGarbage(dependencies, request, signal);
     },
 
     deleteDataset: (request) => deleteDataset(dependencies, request),

@@ -266,6 +266,16 @@ export class DatasetStore {
     }
   }
 
+  /** Whether a version of the project has these rows. */
+  async hasVersion({ projectId, digest }: { projectId: string; digest: string }): Promise<boolean> {
+    const found = await this.db
+      .select({ id: versions.id })
+      .from(versions)
+      .where(and(eq(versions.projectId, projectId), eq(versions.digest, digest)))
+      .limit(1);
+    return found.length > 0;
+  }
+
   /** Removes an artifact that was written for a version which was not committed, unless a version has it. */
   async discardArtifact(which: { projectId: string; digest: string }, remove: () => Promise<unknown>): Promise<void> {
     await this.db.transaction(async (transaction) => {

@@ -18,6 +18,7 @@ import { guard } from "./guard.js";
 import { healthRoutes } from "./health.js";
 import { importRoutes } from "./imports.js";
 import { parseJsonBody } from "./jsonbody.js";
+import { maintenanceRoutes } from "./maintenance.js";
 import { openApi } from "./openapi.js";
 import { checkContentType, handleError, handleNotFound } from "./problem.js";
 import { profileTestRoutes } from "./profile-tests.js";
@@ -118,6 +119,7 @@ export async function buildApp(context: Omit<RouteContext, "shutdown"> & { log: 
           campaignStudentRoutes,
           deletionRoutes,
           usageRoutes,
+          maintenanceRoutes,
           campaignExportRoutes,
           webhookRoutes,
         ]) {

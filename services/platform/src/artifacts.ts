@@ -1,15 +1,24 @@
 /** Immutable files behind one interface: dataset versions, candidates, checkpoints. */
 import { createHash, randomUUID } from "node:crypto";
-import { access, lstat, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
+import { access, type FileHandle, lstat, mkdir, open, readdir, rename, rm, rmdir, stat } from "node:fs/promises";
 import { dirname, join, relative, resolve, sep } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { TutelageError } from "./errors.js";
+
+const mostPrunes = 3;
 
 export interface Artifact {
   uri: string;
   /** SHA-256 of the bytes, hexadecimal. */
   sha256: string;
   sizeBytes: number;
+}
+
+/** A file or folder in a folder. */
+export interface Entry {
+  name: string;
+  uri: string;
+  isFolder: boolean;
 }
 
 /** Where artifacts are kept. Paths are relative, e.g. "default/versions/<digest>.jsonl". */
@@ -26,6 +35,14 @@ export interface ArtifactStore {
   /** Names and sizes of the files in a directory, by name. */
   list(uri: string): Promise<{ name: string; uri: string; sizeBytes: number }[]>;
   exists(uri: string): Promise<boolean>;
+  /** What lies in a folder, by name; nothing where there is no such folder. */
+  entries(uri: string): Promise<Entry[]>;
+  /** When a file, or anything in a folder, was last written; undefined where nothing is there. */
+  lastWritten(uri: string): Promise<Date | undefined>;
+  /** Bytes of a file, or of all files in a folder; 0 where nothing is there. */
+  size(uri: string): Promise<number>;
+  /** Removes a folder if nothing is in it. */
+  prune(uri: string): Promise<void>;
   /** Removes a file or directory; no error when nothing is there. Gives the bytes of the files that went. */
   remove(uri: string): Promise<number>;
 }
@@ -43,11 +60,10 @@ export class FileArtifactStore implements ArtifactStore {
     chunks: AsyncIterable<Uint8Array | string> | Iterable<Uint8Array | string>,
   ): Promise<Artifact> {
     const target = this.below(join(this.root, path), path);
-    await makeDirectory(dirname(target));
     const temporary = `${target}.${randomUUID()}.tmp`;
     const hash = createHash("sha256");
     let sizeBytes = 0;
-    const file = await open(temporary, "wx", 0o600);
+    const file = await createIn(dirname(target), temporary);
     try {
       for await (const chunk of chunks) {
         const bytes = typeof chunk === "string" ? Buffer.from(chunk) : chunk;
@@ -103,6 +119,32 @@ export class FileArtifactStore implements ArtifactStore {
     );
   }
 
+  async entries(uri: string): Promise<Entry[]> {
+    const folder = this.path(uri);
+    const entries = (await readdir(folder, { withFileTypes: true }).catch(orGone)) ?? [];
+    return entries
+      .map((entry) => ({
+        name: entry.name,
+        uri: pathToFileURL(join(folder, entry.name)).href,
+        isFolder: entry.isDirectory(),
+      }))
+      .sort((a, b) => (a.name < b.name ? -1 : 1));
+  }
+
+  async lastWritten(uri: string): Promise<Date | undefined> {
+    return await newest(this.path(uri));
+  }
+
+  async size(uri: string): Promise<number> {
+    return await filesBytes(this.path(uri));
+  }
+
+  async prune(uri: string): Promise<void> {
+    await rmdir(this.path(uri)).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== "ENOTEMPTY" && error.code !== "ENOENT") throw error;
+    });
+  }
+
   async exists(uri: string): Promise<boolean> {
     return await access(this.path(uri)).then(
       () => true,
@@ -138,19 +180,45 @@ export class FileArtifactStore implements ArtifactStore {
   }
 }
 
+/** Undefined where something has gone: a removal may be at it. */
+function orGone(error: NodeJS.ErrnoException): undefined {
+  if (error.code === "ENOENT") return undefined;
+  throw error;
+}
+
+/** When a file, or anything in a folder, was last written. */
+async function newest(path: string): Promise<Date | undefined> {
+  const status = await lstat(path).catch(orGone);
+  if (status === undefined) return undefined;
+  let last = status.mtime;
+  if (!status.isDirectory()) return last;
+  for (const name of (await readdir(path).catch(orGone)) ?? []) {
+    const written = await newest(join(path, name));
+    if (written !== undefined && written > last) last = written;
+  }
+  return last;
+}
+
 /** Bytes of a file, or of all files in a directory; 0 when nothing is there. */
 async function filesBytes(path: string): Promise<number> {
-  // Another removal may be at it.
-  const orGone = (error: NodeJS.ErrnoException) => {
-    if (error.code === "ENOENT") return undefined;
-    throw error;
-  };
   const status = await lstat(path).catch(orGone);
   if (status === undefined) return 0;
   if (!status.isDirectory()) return status.size;
   let bytes = 0;
   for (const name of (await readdir(path).catch(orGone)) ?? []) bytes += await filesBytes(join(path, name));
   return bytes;
+}
+
+/** Opens a new file in a directory that is made first, and again should it be pruned in that moment. */
+async function createIn(directory: string, path: string): Promise<FileHandle> {
+  for (let tries = 0; ; tries += 1) {
+    await makeDirectory(directory);
+    try {
+      return await open(path, "wx", 0o600);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT" || tries === mostPrunes) throw error;
+    }
+  }
 }
 
 /** Makes a directory and what is missing above it; all of them are there after a power cut, too. */

@@ -219,6 +219,16 @@ export async function createDatabase(adminUrl: string, name: string, template?: 
   }
 }
 
+/** Where the cluster of a home lies, as `directory`, and its binaries. */
+export async function clusterPlace(home: string): Promise<{ directory: string; binaries: string }> {
+  return await choosePlace(home, process.getuid?.() === 0);
+}
+
+/** Whose the cluster's files must be; undefined where they are simply ours. */
+export function postgresOwner(): typeof unprivileged | undefined {
+  return process.getuid?.() === 0 ? unprivileged : undefined;
+}
+
 /**
  * Where cluster and binaries lie. Normally in `home` and node_modules; where
  * root's unprivileged account cannot reach those (a home below /root, say),

@@ -9,6 +9,7 @@ import type { StudentProfile, TrainingServiceImplementation } from "@tutelage/pr
 import { deleteTrainingRuns } from "./deletion.js";
 import type { CheckedExport, ExportState } from "./exportrun.js";
 import { exportHandlers } from "./exportservice.js";
+import { collectGarbage } from "./garbage.js";
 import { listSteps } from "./store.js";
 import { type CheckedRequest, checkRequest, type TrainingState, toTrainingRun } from "./trainingrun.js";
 
@@ -17,7 +18,7 @@ interface Dependencies {
   runs: Runs<CheckedRequest, TrainingState>;
   exports: Runs<CheckedExport, ExportState>;
   profiles: ReadonlyMap<string, StudentProfile>;
-  artifacts: Pick<ArtifactStore, "exists" | "remove" | "uri">;
+  artifacts: ArtifactStore;
 }
 
 export function trainingService(dependencies: Dependencies): TrainingServiceImplementation {
@@ -60,6 +61,10 @@ export function trainingService(dependencies: Dependencies): TrainingServiceImpl
     async deleteTrainingRuns(request, { signal }) {
       requireProject(request.projectId);
       return await deleteTrainingRuns({ database, exports: dependencies.exports, artifacts }, request, signal);
+    },
+
+    async collectGarbage(request, { signal }) {
+      return await collectGarbage({ database, exports: dependencies.exports, artifacts }, request, signal);
     },
 
     async *listTrainingSteps({ projectId, id }) {

@@ -57,6 +57,25 @@ export async function mark(
   );
 }
 
+/** What a run, of training or of an export, says of its files. */
+export interface RunFiles {
+  isFinal: boolean;
+  checkpointRemoved: boolean;
+  /** Its state as JSON: the URIs in it are in use. */
+  state: string;
+}
+
+/** Undefined where there is no such run. One that is being deleted is not over: its deletion removes its files. */
+export async function runFiles(database: Database, projectId: string, id: string): Promise<RunFiles | undefined> {
+  const { rows } = await database.pool.query(
+    `select status in ('SUCCEEDED', 'FAILED', 'CANCELLED') and deleting_at is null as "isFinal",
+       coalesce((state->>'checkpointRemoved')::boolean, false) as "checkpointRemoved", state::text as state
+     from runs where project_id = $1 and id = $2`,
+    [projectId, id],
+  );
+  return rows[0];
+}
+
 /** Forgets the exports of the checkpoints in a folder. Gives how many. */
 export async function deleteExports(exports: Database, projectId: string, folderUri: string): Promise<number> {
   const { rowCount } = await exports.pool.query(
