@@ -179,7 +179,8 @@ function errorMiddleware(log: Logger) {
     try {
       return yield* call.next(call.request, context);
     } catch (thrown) {
-      if (context.signal.aborted) throw thrown;
+      // Nobody is there to be told, whatever it was.
+      context.signal.throwIfAborted();
       // A Postgres that restarts is a reason to come back, not a fault: callers try again on "unavailable".
       const error = isDatabaseAway(thrown)
         ? new TutelageError("unavailable", "The database does not answer now; try again.", {
