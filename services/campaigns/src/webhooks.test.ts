@@ -342,6 +342,16 @@ test("a receiver that takes longer than a claim holds is not sent to twice", asy
   expect(secondsUntil((await listed(id))[0]?.dueAt)).toBeGreaterThan(2);
 });
 
+test("a try that was settled while its claim was renewed keeps the time of the next one", async () => {
+  const { id } = await create();
+  await queue();
+  const claimed = await fixture.deliveries.claim(6_000, 2);
+  if (claimed === undefined) throw new Error("nothing was due");
+  await fixture.deliveries.failed(claimed, { httpStatus: 500, error: "HTTP 500", retryMs: 100_000 });
+  await fixture.deliveries.renew([claimed], 6_000);
+  expect(secondsUntil((await listed(id))[0]?.dueAt)).toBeGreaterThan(90);
+});
+
 test("what waits a day for a disabled webhook is given up, and what is past its time is removed", async () => {
   const { id } = await create();
   await fixture.webhooks.updateWebhook({ projectId, id, enabled: false });
