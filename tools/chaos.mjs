@@ -2,7 +2,7 @@
  * npm run chaos -- [--campaigns 40] [--iterations 2] [--kills 200] [--stops 20] [--cuts 20] [--seed 1] [--gap-ms 1500] [--json]
  * Campaigns while processes die: tests/recovery/chaos.test.ts at any size. With --json the last line is the report.
  */
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -41,6 +41,7 @@ const test = ["run", "tests/recovery/chaos.test.ts"];
 process.exitCode = await run(process.execPath, [join(root, "node_modules/vitest/vitest.mjs"), ...test], {
   env: { CHAOS: JSON.stringify(options), CHAOS_REPORT: reportFile },
 });
+if (!existsSync(reportFile)) process.exit(1); // The test has said why.
 const report = JSON.parse(readFileSync(reportFile, "utf8"));
 if (json) process.stdout.write(`${JSON.stringify(report)}\n`);
 else

@@ -48,3 +48,20 @@ test("in flight is what is open, or answered too lately to be stored, of the rep
   expect(account.inFlightCount).toBe(3);
   await Promise.all(open);
 });
+
+test("a campaign is billed for each call that was answered, by what it used", async () => {
+  server.options = { behave: () => ({ kind: "reply", text: "the same" }) };
+  await ask("teacher-1", "a");
+  const once = account.billedMicroUsd().get("c001") ?? 0;
+  expect(once).toBeGreaterThan(0);
+  await ask("teacher-1", "a");
+  await ask("teacher-1", "b", "c002 train 1");
+  server.options = { behave: () => ({ kind: "status", status: 429 }) };
+  await ask("teacher-1", "c");
+  expect(account.billedMicroUsd()).toEqual(
+    new Map([
+      ["c001", 2 * once],
+      ["c002", once],
+    ]),
+  );
+});
