@@ -21,12 +21,21 @@ export interface RealStudent {
   address: string;
   /** SIGKILL, as the kernel does when memory runs out. */
   kill(): Promise<void>;
+  /** SIGSTOP: alive for whoever looks from outside, but nothing goes on. */
+  freeze(): void;
   /** SIGTERM; gives the exit code. */
   stop(): Promise<number | null>;
 }
 
-/** Starts a student process on a free port, or on the given one. Its artifacts are below home. */
-export async function startRealStudent(home: string, listen = "127.0.0.1:0"): Promise<RealStudent> {
+/**
+ * Starts a student process on a free port, or on the given one. Its artifacts are below home.
+ * @param settings more variables, e.g. STUDENT_RESUME_STEPS
+ */
+export async function startRealStudent(
+  home: string,
+  listen = "127.0.0.1:0",
+  settings: NodeJS.ProcessEnv = {},
+): Promise<RealStudent> {
   await mkdir(join(home, "artifacts"), { recursive: true });
   const child = spawn(python, ["-m", "tutelage_student"], {
     cwd: studentFolder,
@@ -37,6 +46,7 @@ export async function startRealStudent(home: string, listen = "127.0.0.1:0"): Pr
       STUDENT_THREADS: "1",
       STUDENT_DEVICE: "cpu",
       OMP_WAIT_POLICY: "passive",
+      ...settings,
     },
     stdio: ["ignore", "ignore", "pipe"],
   });
@@ -58,6 +68,7 @@ export async function startRealStudent(home: string, listen = "127.0.0.1:0"): Pr
     kill: async () => {
       await end("SIGKILL");
     },
+    freeze: () => child.kill("SIGSTOP"),
     stop: () => end("SIGTERM"),
   };
 }

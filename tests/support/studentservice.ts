@@ -4,7 +4,6 @@ import { connect } from "@tutelage/platform/grpc";
 import type { RunningService } from "@tutelage/platform/process";
 import type { CompatServiceDefinition } from "nice-grpc";
 import { config } from "./config.js";
-import type { TestStudent } from "./teststudent.js";
 
 type Shape = Parameters<typeof parseConfig>[0];
 
@@ -22,7 +21,8 @@ export async function startOnStudent<Settings extends Shape, Definition extends 
   { settings, start, definition, listen }: StudentService<Settings, Definition>,
   url: string,
   home: string,
-  student: TestStudent,
+  student: { address: string },
+  more: NodeJS.ProcessEnv = {},
 ): Promise<{ service: RunningService; client: ReturnType<typeof connect<Definition>> }> {
   const environment = {
     DATABASE_URL: url,
@@ -30,6 +30,7 @@ export async function startOnStudent<Settings extends Shape, Definition extends 
     LOG_LEVEL: "fatal",
     STUDENT_ADDRESS: student.address,
     [listen]: "127.0.0.1:0",
+    ...more,
   };
   const service = await start(config(settings, environment));
   return { service, client: connect(definition, service.address) };

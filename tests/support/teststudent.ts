@@ -16,6 +16,7 @@ import {
   type PredictRequest,
   StudentServiceDefinition,
   type StudentServiceImplementation,
+  type TrainIncident,
   type TrainRequest,
 } from "@tutelage/proto/student/v1/student";
 
@@ -32,6 +33,8 @@ export interface TestStudent {
   /** What an export comes to. */
   exportOf: (request: ExportCheckpointRequest) => Partial<ExportedStudent>;
   steps: number;
+  /** What a training lives through before a step. */
+  incident: (step: number) => TrainIncident | undefined;
   /** The loss of a step. */
   loss: (step: number) => number;
   /** Holds the slot as another job would. */
@@ -76,6 +79,8 @@ export async function startTestStudent(listen = "127.0.0.1:0"): Promise<TestStud
         };
         for (let step = 1; step <= student.steps; step++) {
           await student.onStep(step, signal);
+          const incident = student.incident(step);
+          if (incident !== undefined) yield { event: { $case: "incident", value: incident } };
           yield {
             event: {
               $case: "step",
@@ -141,6 +146,7 @@ export async function startTestStudent(listen = "127.0.0.1:0"): Promise<TestStud
     onStep: async () => {},
     answer: (rowId) => ({ text: rowId }),
     steps: 3,
+    incident: () => undefined,
     loss: (step) => 1 / step,
     busy: false,
     nextEnd: async () => (await once(events, "end"))[0],

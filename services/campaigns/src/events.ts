@@ -24,6 +24,7 @@ export const eventTypes = [
   "iteration.started",
   "phase.started",
   "iteration.finished",
+  "training.incident",
   "teacher.waiting",
   "teacher.answered",
   "teacher.given_up",

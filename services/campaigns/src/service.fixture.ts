@@ -11,7 +11,7 @@ import { CampaignsServiceDefinition, Settings, StartCampaignRequest } from "@tut
 import { WebhooksServiceDefinition } from "@tutelage/proto/campaigns/v1/webhooks";
 import { testDatabaseUrl } from "../../../tests/support/database.js";
 import { Campaign, type CampaignState, type ResolvedRequest } from "./campaign.js";
-import { connectServices } from "./clients.js";
+import { connectServices, type Services } from "./clients.js";
 import { DeletionStore } from "./deletionstore.js";
 import { DeliveryStore } from "./deliverystore.js";
 import { type DispatchTiming, defaultDispatchTiming, dispatch } from "./dispatcher.js";
@@ -93,10 +93,10 @@ export async function startFixture() {
       return (await runs.start(resolved.projectId, "", resolved, { state })).id;
     },
     /** Claims a campaign as a worker does, and gives what its loop works with; the holder before it has lost it. */
-    hold: async (id: string) => {
+    hold: async (id: string, others: Partial<Services> = {}) => {
       await database.pool.query("update runs set status = 'RUNNING', fence = fence + 1 where id = $1", [id]);
       const lease = openLease(database, await runs.get(projectId, id), new AbortController().signal);
-      return new Campaign(lease, services, new FileArtifactStore("/nowhere"), store);
+      return new Campaign(lease, { ...services, ...others }, new FileArtifactStore("/nowhere"), store);
     },
     end: async (id: string, status: string) => {
       await database.pool.query("update runs set status = $2, finished_at = now() where id = $1", [id, status]);

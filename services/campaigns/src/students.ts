@@ -4,7 +4,7 @@ import { proportion } from "@tutelage/platform/interval";
 import { type Iteration, StartFrom } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { Version } from "@tutelage/proto/datasets/v1/datasets";
 import type { GradedPrediction, Proportion } from "@tutelage/proto/evaluation/v1/evaluation";
-import type { Checkpoint, Recipe } from "@tutelage/proto/student/v1/student";
+import type { Checkpoint, Recipe, TrainIncident } from "@tutelage/proto/student/v1/student";
 import { type Row, type RowSource, Split } from "@tutelage/proto/task/v1/task";
 import { type Campaign, rowSource, type SeedData } from "./campaign.js";
 import { evaluate, predictionsOf, train } from "./clients.js";
@@ -25,7 +25,8 @@ export async function trainStudent(
   name: string,
   options: { rows: RowSource; seed: number; recipe?: Partial<Recipe>; startFrom?: Checkpoint | undefined },
 ): Promise<Student> {
-  return await campaign.step(name, async () => {
+  let incidents: TrainIncident[] = [];
+  const work = async () => {
     const { studentProfile, settings } = campaign.request;
     const run = await train(
       campaign.services,
@@ -42,12 +43,24 @@ export async function trainStudent(
       campaign.waitingFor(name),
     );
     if (run.checkpoint === undefined) throw new Error("A training run succeeded without a checkpoint.");
+    incidents = run.incidents;
     return {
       trainingRunId: run.run?.id ?? "",
       checkpoint: run.checkpoint,
       rows: run.rows,
       steps: run.lastStep?.totalSteps ?? 0,
     };
+  };
+  return await campaign.step(name, work, async (transaction, { trainingRunId }) => {
+    for (const { kind, step, message } of incidents) {
+      await campaign.store.putEvent(transaction, campaign.key, "training.incident", {
+        step: name,
+        training_run_id: trainingRunId,
+        kind: kind.replace("TRAIN_INCIDENT_KIND_", "").toLowerCase(),
+        training_step: step,
+        message,
+      });
+    }
   });
 }
 

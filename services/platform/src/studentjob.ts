@@ -1,4 +1,5 @@
 /** A job on the student's one slot: which of its errors mean "wait", and which end the run. */
+import { setTimeout as sleep } from "node:timers/promises";
 import { TutelageError } from "./errors.js";
 import { type Lease, LeaseLost, TryLater } from "./runs.js";
 
@@ -6,8 +7,28 @@ import { type Lease, LeaseLost, TryLater } from "./runs.js";
 export interface StudentWait {
   /** Since when the student could not be reached, ISO 8601; null while it answers. */
   unreachableSince?: string | null;
-  /** Times that the student went away in the middle of this run. */
+  /** Times that the student went away in the middle of this run since it last kept something. */
   studentLosses?: number;
+}
+
+/** How a job is followed. */
+export interface StudentJobOptions<State> {
+  /**
+   * Longest silence once the student has begun: it is left then, and the run queued again. Its process is not ours to
+   * end: the student ends itself when its work hangs, and its supervisor ends one that does not answer.
+   */
+  silenceMs?: number;
+  /** Whether something was kept since the claim that the next attempt goes on from. */
+  hasKept?: () => boolean;
+  /** More to store where the student was lost or fell silent. */
+  onLost?: (lost: { kind: "went_away" | "stalled"; message: string }) => Partial<State>;
+}
+
+/** The student said nothing for longer than its work can take. */
+export class StudentStalled extends TutelageError {
+  constructor(silenceMs: number) {
+    super("unavailable", `The student made no progress for ${silenceMs / 1_000} s.`, { reason: "student_stalled" });
+  }
 }
 
 /** Another job holds the slot; asking costs the student nothing. */
@@ -18,63 +39,105 @@ const unreachableRetryMs = 1_000;
 const unreachablePatienceMs = 20 * 60_000;
 /** A run that takes the student down this often (out of memory, most likely) is the cause itself. */
 const maxStudentLosses = 5;
+/** Loading a model, or downloading it, is silent. */
+const beginningPatienceMs = 20 * 60_000;
+/** What lies in the socket when this process wakes from being stopped is read before anybody is called silent. */
+const wakingMs = 1_000;
 
 /**
  * The events of a streaming call to the student. Ends the call when the lease's
  * signal aborts or the reader stops reading. Throws TryLater while the student
  * is busy or away, and a TutelageError with a stable reason when the run is over.
  */
-export async function* studentJob<Event>(
-  lease: Lease<unknown, StudentWait>,
+export async function* studentJob<Event, State extends StudentWait = StudentWait>(
+  lease: Lease<unknown, State>,
   open: (signal: AbortSignal) => AsyncIterable<Event>,
+  options: StudentJobOptions<State> = {},
 ): AsyncGenerator<Event> {
   const ended = new AbortController();
   let began = false;
+  const events = open(AbortSignal.any([lease.signal, ended.signal]))[Symbol.asyncIterator]();
   try {
-    for await (const event of open(AbortSignal.any([lease.signal, ended.signal]))) {
+    for (;;) {
+      const { silenceMs } = options;
+      const next = await (silenceMs === undefined
+        ? events.next()
+        : spoken(events.next(), began ? silenceMs : Math.max(silenceMs, beginningPatienceMs)));
+      if (next.done) return;
       began = true;
-      yield event;
+      yield next.value;
     }
   } catch (error) {
     if (lease.signal.aborted || !(error instanceof TutelageError)) throw error;
-    throw await afterError(lease, error, began);
+    throw await afterError(lease, error, began, options);
   } finally {
     ended.abort();
+    // Not waited for: a silent student says nothing to that either.
+    events.return?.().catch(() => {});
   }
 }
 
-async function afterError(
-  lease: Lease<unknown, StudentWait>,
+/** What is said within the limit. Throws StudentStalled. */
+async function spoken<Said>(said: Promise<Said>, silenceMs: number): Promise<Said> {
+  const heard = new AbortController();
+  const silence = async () => {
+    await sleep(silenceMs, undefined, { signal: heard.signal });
+    await sleep(wakingMs, undefined, { signal: heard.signal });
+    throw new StudentStalled(silenceMs);
+  };
+  try {
+    return await Promise.race([said, silence()]);
+  } finally {
+    heard.abort();
+    // Whoever left is not waiting for how it ends.
+    said.catch(() => {});
+  }
+}
+
+async function afterError<State extends StudentWait>(
+  lease: Lease<unknown, State>,
   error: TutelageError,
   began: boolean,
+  { hasKept = () => false, onLost = () => ({}) }: StudentJobOptions<State>,
 ): Promise<TutelageError | TryLater> {
-  const { unreachableSince, studentLosses = 0 } = lease.run.state;
-  if (error.code === "resource_exhausted" && !began && error.reason !== "out_of_memory") {
-    await lease.report({ message: "waiting for the student: another job holds it" }, { unreachableSince: null });
+  const { unreachableSince } = lease.run.state;
+  const studentLosses = hasKept() ? 0 : (lease.run.state.studentLosses ?? 0);
+  const report = (message: string, wait: StudentWait, more: Partial<State> = {}) =>
+    lease.report({ message }, { ...more, ...wait } as Partial<State>);
+  // Whoever tries the run again has the same patience anew.
+  const giveUp = async (message: string, reason: string) => {
+    await lease.report({}, { studentLosses: 0, unreachableSince: null } as Partial<State>);
+    return new TutelageError("unavailable", message, { reason, cause: error });
+  };
+  if (error.code === "resource_exhausted" && !began && namedStudentError(error).reason !== "out_of_memory") {
+    await report("waiting for the student: another job holds it", { unreachableSince: null });
     return new TryLater(busyRetryMs, "the student is busy");
   }
   if (isStudentAway(error)) {
-    if (began && studentLosses + 1 >= maxStudentLosses) {
-      return new TutelageError(
-        "unavailable",
-        `The student went away ${maxStudentLosses} times in the middle of this run. It may be out of memory: lower recipe.micro_batch_tokens, or see its log.`,
-        { reason: "student_died_too_often", cause: error },
+    const stalled = error instanceof StudentStalled;
+    if (stalled && studentLosses + 1 >= maxStudentLosses) {
+      return await giveUp(
+        `The student stopped making progress ${maxStudentLosses} times in this run; its log says in what.`,
+        error.reason,
       );
     }
-    const since = began ? undefined : unreachableSince;
-    if (since && Date.now() - Date.parse(since) > unreachablePatienceMs) {
-      return new TutelageError("unavailable", `The student was unreachable since ${since}. Is it running?`, {
-        reason: "student_unavailable",
-        cause: error,
-      });
+    if (began && studentLosses + 1 >= maxStudentLosses) {
+      return await giveUp(
+        `The student went away ${maxStudentLosses} times in the middle of this run. It may be out of memory: lower recipe.micro_batch_tokens, or see its log.`,
+        "student_died_too_often",
+      );
     }
-    await lease.report(
-      { message: began ? "the student went away; starting again" : "waiting for the student: it does not answer" },
-      {
-        unreachableSince: since ?? new Date().toISOString(),
-        ...(began ? { studentLosses: studentLosses + 1 } : {}),
-      },
-    );
+    const lost = began || stalled;
+    const since = lost ? undefined : unreachableSince;
+    if (since && Date.now() - Date.parse(since) > unreachablePatienceMs) {
+      return await giveUp(`The student was unreachable since ${since}. Is it running?`, "student_unavailable");
+    }
+    const wait = { unreachableSince: since ?? new Date().toISOString() };
+    if (lost) {
+      const message = stalled ? error.message : "The student went away.";
+      const more = onLost({ kind: stalled ? "stalled" : "went_away", message });
+      await report(`${message} It is waited for.`, { ...wait, studentLosses: studentLosses + 1 }, more);
+    } else await report("waiting for the student: it does not answer", wait);
     return new TryLater(unreachableRetryMs, "the student cannot be reached");
   }
   // The student saw a higher fence: somebody else holds the run.

@@ -1,7 +1,8 @@
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { Child, type ChildEvent, tail } from "./child.js";
 import { choosePorts, isFree } from "./ports.js";
@@ -46,6 +47,27 @@ test("a child that keeps dying is started ever more rarely", async () => {
   const waits = events.flatMap((event) => (event.type === "exited" ? event.restartInMs : []));
   expect(waits.slice(0, 4)).toEqual([250, 500, 1_000, 2_000]);
 });
+
+test("a child that served and no longer answers is replaced, a slow starter is not", async () => {
+  const file = join(directory, "answers");
+  const isHealthy = async () => await readFile(file, "utf8").then(Boolean, () => false);
+  const running = await childOf("setInterval(() => {}, 1000)", { isHealthy, replaceAfterLooks: 3 });
+  const ended = new AbortController();
+  const watched = running.watchHealth(ended.signal);
+  const first = running.pid ?? 0;
+  await sleep(2_500);
+  expect(running.pid).toBe(first);
+  await writeFile(file, "yes");
+  await running.healthy(5_000, signal);
+  // As it is when a library hangs: alive, and deaf to SIGTERM.
+  process.kill(first, "SIGSTOP");
+  await rm(file);
+  await vi.waitFor(() => expect(running.pid).toSatisfy((pid) => pid !== undefined && pid !== first), 20_000);
+  expect(events.map(({ type }) => type)).toContain("replaced");
+  expect(events).toContainEqual(expect.objectContaining({ type: "exited", how: "signal SIGKILL" }));
+  ended.abort();
+  await watched;
+}, 30_000);
 
 test("whoever waits for a child that cannot start is told the end of its log", async () => {
   const running = await childOf('console.error("PORT is wrong"); process.exit(78)', { isHealthy: async () => false });

@@ -14,12 +14,18 @@ export interface ChildPlan {
   isHealthy: () => Promise<boolean>;
   /** How long it may take to stop before it is killed. */
   stopMs: number;
+  /**
+   * Looks in a row, 0.5 s apart, without health after which one that had been healthy is killed, to be started again.
+   * Without it a sick child is left alone: one that waits for a database is not helped by a kill.
+   */
+  replaceAfterLooks?: number;
 }
 
 export type ChildEvent =
   | { type: "started"; name: string; pid: number }
   | { type: "healthy"; name: string; seconds: number }
   | { type: "unhealthy"; name: string }
+  | { type: "replaced"; name: string }
   | { type: "exited"; name: string; how: string; restartInMs: number }
   | { type: "stopped"; name: string };
 
@@ -42,6 +48,9 @@ export class Child {
   private lastExit = "";
   private hopeless = false;
   private isHealthy = false;
+  /** Looks in a row that found a process ill that had been healthy. */
+  private looksSick = 0;
+  private hasServed = false;
   private wake: (() => void) | undefined;
 
   constructor(
@@ -69,6 +78,8 @@ export class Child {
         if (this.process !== child) return;
         this.process = undefined;
         this.isHealthy = false;
+        this.hasServed = false;
+        this.looksSick = 0;
         this.lastExit = how;
         this.hopeless = code === configurationError;
         this.failures = Date.now() - startedAt > steadyMs ? 0 : this.failures + 1;
@@ -94,18 +105,30 @@ export class Child {
       await sleep(100);
     }
     this.isHealthy = true;
+    this.hasServed = true;
     this.onEvent({ type: "healthy", name: this.plan.name, seconds: (Date.now() - began) / 1000 });
   }
 
-  /** Tells when its health changes, until the signal aborts. A sick child is not killed: it may hold hours of work. */
+  /** Tells when its health changes, until the signal aborts; ends a child that stays sick, where its plan says so. */
   async watchHealth(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       await sleep(this.isHealthy ? healthEveryMs : 500, undefined, { signal }).catch(() => {});
       if (signal.aborted || this.stopping || this.process === undefined) continue;
+      const looked = this.process;
       const now = await this.plan.isHealthy();
-      if (now === this.isHealthy || signal.aborted || this.stopping) continue;
+      if (signal.aborted || this.stopping || this.process !== looked) continue;
+      const { name, replaceAfterLooks = Number.POSITIVE_INFINITY } = this.plan;
+      this.hasServed ||= now;
+      this.looksSick = now || !this.hasServed ? 0 : this.looksSick + 1;
+      if (this.looksSick >= replaceAfterLooks) {
+        this.looksSick = 0;
+        this.onEvent({ type: "replaced", name });
+        // Nothing less ends a process that is stopped or hangs.
+        looked.kill("SIGKILL");
+        continue;
+      }
+      if (now === this.isHealthy) continue;
       this.isHealthy = now;
-      const { name } = this.plan;
       this.onEvent(now ? { type: "healthy", name, seconds: 0 } : { type: "unhealthy", name });
     }
   }

@@ -226,6 +226,8 @@ class RunningStack implements Stack {
         PYTHONPATH: path,
       },
       isHealthy: this.probe("student"),
+      // A minute: a look at a process that does not answer takes 2.5 s. Its trainings go on from their resume points.
+      replaceAfterLooks: 24,
     });
   }
 
@@ -309,6 +311,8 @@ function lineOf(event: StackEvent): string {
       return `${event.name} ready${event.seconds > 0 ? ` after ${event.seconds.toFixed(1)} s` : " again"}`;
     case "unhealthy":
       return `${event.name} does not answer`;
+    case "replaced":
+      return `${event.name} has not answered for long; it is ended, to be started again`;
     case "exited":
       return `${event.name} died (${event.how}); starting it again in ${event.restartInMs / 1000} s`;
     case "stopped":

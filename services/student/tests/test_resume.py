@@ -7,6 +7,7 @@ from conftest import make_rows
 from tutelage_student import resumepoint
 from tutelage_student.activations import ActivationCache
 from tutelage_student.errors import StudentError
+from tutelage_student.model import load
 from tutelage_student.predict import score_labels
 from tutelage_student.recipe import Recipe
 from tutelage_student.resumepoint import ResumePoint, Resumption
@@ -61,6 +62,16 @@ def test_goes_on_from_any_step_to_the_same_bits(model, task, recipe, tmp_path):
         assert torch.equal(resumed.weights.flat, plain.weights.flat)
         assert resumed.losses == plain.losses
         assert resumed.trained_tokens == plain.trained_tokens
+
+
+def test_goes_on_to_the_same_bits_in_bfloat16_too(model_folder, task, tmp_path):
+    model = load(f"file:{model_folder}", tmp_path / "home", device="cpu", dtype=torch.bfloat16)
+    for name in ("dropout and averaging", "one layer, kept activations"):
+        whole, points = points_of(model, task, RECIPES[name], tmp_path / name)
+        for point in points[1::2]:
+            torch.manual_seed(point.step)
+            resumed = train(model, task, RECIPES[name], Resumption(None, [point]))
+            assert torch.equal(resumed.weights.flat, whole.weights.flat)
 
 
 def test_a_killed_training_may_be_killed_again(model, task, tmp_path):
@@ -214,10 +225,14 @@ def test_a_refused_point_ends_the_training_and_leaves_no_file(model, task, tmp_p
 def test_a_disk_that_takes_no_point_is_told_and_the_training_goes_on(model, task, tmp_path):
     (tmp_path / "file").write_text("where a folder should be")
     failures = []
-    resumption = Resumption(tmp_path / "file/resume", every_steps=3, on_failure=failures.append)
+    resumption = Resumption(
+        tmp_path / "file/resume",
+        every_steps=3,
+        on_failure=lambda step, reason: failures.append((step, "Not a directory" in reason)),
+    )
     student = train(model, task, DROPOUT, resumption)
     assert torch.equal(student.weights.flat, train(model, task, DROPOUT).weights.flat)
-    assert [failure.split(":")[0] for failure in failures] == ["step 3", "step 6"]
+    assert failures == [(3, True), (6, True)]
 
 
 def test_predictions_between_steps_do_not_change_a_resumed_training(model, task, tmp_path):

@@ -9,6 +9,7 @@ from tutelage_student.contract import student_pb2, task_pb2
 from tutelage_student.errors import invalid
 from tutelage_student.predict import Decoding
 from tutelage_student.recipe import Recipe
+from tutelage_student.resumepoint import ResumePoint
 from tutelage_student.task import Message, Row, Task
 
 MOST_INLINE_ROWS = 256
@@ -65,6 +66,9 @@ class TrainJob:
     output: Path
     output_uri: str
     start: Path | None
+    resume: Path | None
+    resume_uri: str
+    resume_points: tuple[ResumePoint, ...]
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,17 @@ def train_job(request: student_pb2.TrainRequest, root: Path) -> TrainJob:
         local_path(request.start_checkpoint_uri, root, "start_checkpoint_uri")
         if request.start_checkpoint_uri
         else None,
+        local_path(request.resume_uri, root, "resume_uri") if request.resume_uri else None,
+        request.resume_uri,
+        tuple(
+            ResumePoint(
+                local_path(point.uri, root, f"resume_points[{index}].uri"),
+                point.sha256,
+                point.step,
+                point.size_bytes,
+            )
+            for index, point in enumerate(request.resume_points)
+        ),
     )
 
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from tutelage_student.examples import Example
-from tutelage_student.files import json_text, sync
+from tutelage_student.files import json_text, make_folder, sync
 from tutelage_student.model import Model
 from tutelage_student.recipe import Recipe
 from tutelage_student.reference import file_sha256
@@ -50,8 +50,8 @@ class Resumption:
     so that points cost 2 % at most.
     permitted: called before a point gets its name; an exception from it ends the training.
     stopping: whether the process is about to end, so that a point is due now.
-    on_point, on_failure: told of each point, and why one could not be written (the training goes
-    on: it is only less safe).
+    on_point, on_failure: told of each point, and at which step one could not be written and why;
+    the training goes on, only less safe.
     """
 
     folder: Path | None
@@ -61,7 +61,7 @@ class Resumption:
     permitted: Callable[[], None] = lambda: None
     stopping: Callable[[], bool] = lambda: False
     on_point: Callable[[ResumePoint], None] = lambda point: None
-    on_failure: Callable[[str], None] = lambda reason: None
+    on_failure: Callable[[int, str], None] = lambda step, reason: None
     clock: Callable[[], float] = time.perf_counter
     _training: str = field(default="", init=False)
     _waits_seconds: float = field(default=0.0, init=False)
@@ -92,7 +92,7 @@ class Resumption:
         try:
             point = _write(self.folder, state, self._training, self.permitted)
         except (OSError, SafetensorError) as error:
-            self.on_failure(f"step {state.step}: no resume point could be written ({error})")
+            self.on_failure(state.step, str(error))
         else:
             self.on_point(point)
         self._wait_after(self.clock() - began)
@@ -130,7 +130,7 @@ def identity(
 def _write(
     folder: Path, state: TrainingState, training: str, permitted: Callable[[], None]
 ) -> ResumePoint:
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path = folder / f"step-{state.step:08d}.safetensors"
     temporary = folder / f".{path.name}.{os.getpid()}.tmp"
     facts = {"format": FORMAT, "training": training, "numbers": json.dumps(state.numbers())}

@@ -17,6 +17,7 @@ from tutelage_student.errors import STOPPING, Code, StudentError, invalid
 from tutelage_student.fences import Fences
 from tutelage_student.files import disk_fault
 from tutelage_student.log import logger
+from tutelage_student.memory import is_out_of_memory, out_of_memory
 from tutelage_student.model import fastest_base_dtype
 from tutelage_student.requests import export_job, predict_job, train_job
 from tutelage_student.settings import Settings
@@ -176,6 +177,9 @@ async def _statuses(context: Any) -> AsyncIterator[None]:
         logger.exception("unexpected failure")
         if (fault := disk_fault(error)) is not None:
             await context.abort(grpc.StatusCode[fault.code.name], fault.message)
+        if is_out_of_memory(error):
+            exhausted = out_of_memory("model", "outside of a training step", "use a smaller one")
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, exhausted.message)
         await context.abort(grpc.StatusCode.INTERNAL, "unexpected failure; see the student's log")
 
 

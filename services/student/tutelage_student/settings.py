@@ -50,6 +50,15 @@ class Settings(BaseSettings):
     loaded_models: int = Field(2, ge=1, le=64, description="base models kept in memory, 1 to 64")
     checkpoint_cache_mb: int = Field(256, ge=0, description="memory for recent checkpoints, MB")
     activation_cache_mb: int = Field(1024, ge=0, description="memory for frozen layers' output, MB")
+    resume_seconds: float = Field(
+        60, ge=0, description="seconds between a training's resume points, 0 for none by time"
+    )
+    resume_steps: int = Field(
+        0, ge=0, description="steps between a training's resume points, 0 for none by steps"
+    )
+    stall_seconds: float = Field(
+        300, ge=0, description="seconds without progress after which the process ends, 0 for never"
+    )
     stop_with_stdin: bool = Field(
         False, description="true to stop when standard input closes, as it does with the parent"
     )

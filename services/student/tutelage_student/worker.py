@@ -1,23 +1,24 @@
 """What the device thread does for the service: models, checkpoints, training, prediction."""
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from tutelage_student import checkpoint
+from tutelage_student import checkpoint, messages
 from tutelage_student.activations import ActivationCache
 from tutelage_student.contract import student_pb2
 from tutelage_student.device import Device
 from tutelage_student.errors import STOPPING, Code, StudentError, invalid
-from tutelage_student.export import STAGES, Export, export
+from tutelage_student.export import STAGES, export
 from tutelage_student.exportcheck import sample
 from tutelage_student.fences import Fences
 from tutelage_student.log import info
 from tutelage_student.model import Model, load
-from tutelage_student.predict import Prediction, generate, score_labels
+from tutelage_student.predict import generate, score_labels
 from tutelage_student.requests import (
     MOST_INLINE_ROWS,
     ExportJob,
@@ -25,12 +26,16 @@ from tutelage_student.requests import (
     RowFile,
     TrainJob,
 )
+from tutelage_student.resumepoint import Resumption
 from tutelage_student.settings import Settings
-from tutelage_student.train import Start, Step, fine_tune
+from tutelage_student.train import SmallerMicroBatch, Start, fine_tune
+from tutelage_student.watchdog import Watchdog
 from tutelage_student.weights import Weights
 
 # Rows between two messages of a batch prediction.
 ROWS_PER_MESSAGE = 256
+# A training that says nothing for longer says that it is alive.
+ALIVE_SECONDS = 5.0
 
 
 class Worker:
@@ -41,6 +46,7 @@ class Worker:
         self.device = device
         self.fences = fences
         self.stopping = threading.Event()
+        self.watchdog = Watchdog(settings.stall_seconds)
         self._models: OrderedDict[str, Model] = OrderedDict()
         self._checkpoints: OrderedDict[tuple[str, str, str], Weights] = OrderedDict()
         self._activations = ActivationCache(settings.activation_cache_mb << 20)
@@ -55,13 +61,15 @@ class Worker:
         model = self._models.get(reference)
         if model is None:
             wanted = self.settings.base_dtype
-            model = load(
-                reference,
-                self.settings.home,
-                allow_hub=self.settings.allow_hub,
-                device=None if self.settings.device == "auto" else self.settings.device,
-                dtype=None if wanted == "auto" else getattr(torch, wanted),
-            )
+            # A first download takes as long as it takes.
+            with self.watchdog.watching(False):
+                model = load(
+                    reference,
+                    self.settings.home,
+                    allow_hub=self.settings.allow_hub,
+                    device=None if self.settings.device == "auto" else self.settings.device,
+                    dtype=None if wanted == "auto" else getattr(torch, wanted),
+                )
             self._models[reference] = model
             info("model loaded", model=reference, digest=model.source.digest)
             while len(self._models) > self.settings.loaded_models:
@@ -107,8 +115,8 @@ class Worker:
         return check
 
     def _stop_if(self, cancelled: threading.Event) -> None:
-        if cancelled.is_set():
-            raise StudentError(Code.CANCELLED, "the caller went; the work is stopped")
+        self.watchdog.beat()
+        _stop_if_cancelled(cancelled)
         if self.stopping.is_set():
             raise StudentError(Code.UNAVAILABLE, STOPPING)
 
@@ -118,29 +126,60 @@ class Worker:
         cancelled: threading.Event,
         emit: Callable[[student_pb2.TrainEvent], None],
     ) -> None:
-        """Fine-tunes and writes the checkpoint."""
+        """Fine-tunes, from the start or a resume point, and writes the checkpoint."""
+        claimed = self.fences.claimed(job.run_id, job.fence, job.output)
+        with self.watchdog.watching(), claimed:
+            self._train(job, cancelled, emit)
+
+    def _train(
+        self,
+        job: TrainJob,
+        cancelled: threading.Event,
+        emit: Callable[[student_pb2.TrainEvent], None],
+    ) -> None:
         pause = self.pause(job.run_id, job.fence, cancelled)
         pause()
         rows = job.rows.read()
         model = self.model(job.model)
         start = self.weights(model, job.start, "start_checkpoint_uri") if job.start else None
+        said_at = time.monotonic()
+
+        def say(event: student_pb2.TrainEvent) -> None:
+            nonlocal said_at
+            said_at = time.monotonic()
+            emit(event)
 
         def on_start(known: Start) -> None:
-            info("training started", run_id=job.run_id, rows=known.rows, steps=known.total_steps)
-            emit(
-                student_pb2.TrainEvent(
-                    started=student_pb2.TrainStarted(
-                        rows=known.rows,
-                        total_steps=known.total_steps,
-                        too_long_row_ids=known.too_long_row_ids,
-                        trainable_parameters=known.trainable_parameters,
-                    )
-                )
+            info(
+                "training started",
+                run_id=job.run_id,
+                rows=known.rows,
+                steps=known.total_steps,
+                resumed_step=known.resumed_step,
+                unusable_points=list(known.unusable_points),
             )
+            say(messages.started(known))
+            for reason in known.unusable_points:
+                say(messages.resume_point_unusable(known, reason))
 
-        def on_step(step: Step) -> None:
-            emit(student_pb2.TrainEvent(step=student_pb2.TrainStep(**vars(step))))
-            pause()
+        def on_smaller(smaller: SmallerMicroBatch) -> None:
+            info("out of memory; smaller micro-batches", run_id=job.run_id, **vars(smaller))
+            say(messages.smaller_micro_batch(smaller))
+
+        def on_failure(step: int, reason: str) -> None:
+            info("no resume point", run_id=job.run_id, step=step, reason=reason)
+            say(messages.resume_point_not_written(step, reason))
+
+        def permitted() -> None:
+            _stop_if_cancelled(cancelled)
+            self.fences.admit(job.run_id, job.fence, job.output)
+
+        def between() -> None:
+            # A process that is to stop ends the step first, and leaves a resume point after it.
+            self.watchdog.beat()
+            _stop_if_cancelled(cancelled)
+            if time.monotonic() - said_at >= ALIVE_SECONDS:
+                say(messages.alive())
 
         student = fine_tune(
             model,
@@ -150,8 +189,21 @@ class Worker:
             job.seed,
             start=start,
             activations=self._activations,
+            resumption=Resumption(
+                job.resume,
+                job.resume_points,
+                every_seconds=self.settings.resume_seconds,
+                every_steps=self.settings.resume_steps,
+                permitted=permitted,
+                stopping=self.stopping.is_set,
+                on_point=lambda point: say(messages.resume_point(job, point)),
+                on_failure=on_failure,
+            ),
             on_start=on_start,
-            on_step=on_step,
+            on_step=lambda step: say(messages.step(step)),
+            on_smaller=on_smaller,
+            pause=pause,
+            between=between,
         )
         origin = {"project_id": job.project_id, "run_id": job.run_id, "fence": job.fence}
         saved = checkpoint.save(
@@ -162,22 +214,10 @@ class Worker:
             job.task,
             job.seed,
             {**origin, "rows_sha256": job.rows.sha256, "rows": len(rows)},
-            pause,
+            permitted,
         )
         info("training done", run_id=job.run_id, seconds=round(student.seconds, 2))
-        emit(
-            student_pb2.TrainEvent(
-                checkpoint=student_pb2.Checkpoint(
-                    uri=job.output_uri,
-                    sha256=saved.sha256,
-                    model=job.model,
-                    model_digest=model.source.digest,
-                    size_bytes=saved.size_bytes,
-                    final_loss=student.final_loss,
-                    trained_tokens=student.trained_tokens,
-                )
-            )
-        )
+        emit(messages.checkpoint(job, model, student, saved))
 
     def predict(
         self,
@@ -186,6 +226,15 @@ class Worker:
         emit: Callable[[student_pb2.PredictResponse], None],
     ) -> None:
         """Answers all rows. A batch job lets others in between; an interactive one does not."""
+        with self.watchdog.watching():
+            self._predict(job, cancelled, emit)
+
+    def _predict(
+        self,
+        job: PredictJob,
+        cancelled: threading.Event,
+        emit: Callable[[student_pb2.PredictResponse], None],
+    ) -> None:
         batch_pause = self.pause(job.run_id, job.fence, cancelled)
 
         def pause() -> None:
@@ -212,7 +261,7 @@ class Worker:
                 predictions = generate(model, part, job.task, weights, job.decoding, pause=pause)
             emit(
                 student_pb2.PredictResponse(
-                    predictions=[_message(prediction) for prediction in predictions],
+                    predictions=[messages.prediction(prediction) for prediction in predictions],
                     total_rows=len(rows),
                 )
             )
@@ -251,40 +300,9 @@ class Worker:
             stage=stage,
         )
         info("export done", run_id=job.run_id, form=job.form, check_passed=result.check.passed)
-        emit(student_pb2.ExportCheckpointEvent(exported=_exported(job, model, result)))
+        emit(student_pb2.ExportCheckpointEvent(exported=messages.exported(job, model, result)))
 
 
-def _exported(job: ExportJob, model: Model, result: Export) -> student_pb2.ExportedStudent:
-    return student_pb2.ExportedStudent(
-        uri=job.output_uri,
-        sha256=result.sha256,
-        size_bytes=result.size_bytes,
-        files=[student_pb2.ExportedFile(**vars(file)) for file in result.files],
-        model=job.model,
-        model_digest=model.source.digest,
-        dtype=result.dtype,
-        includes_base=result.includes_base,
-        labels_end_with_eos=result.labels_end_with_eos,
-        measured_dtype=str(model.dtype).removeprefix("torch."),
-        check=student_pb2.ExportCheck(
-            passed=result.check.passed,
-            rows=result.check.rows,
-            comparisons=[
-                student_pb2.ExportComparison(**vars(comparison))
-                for comparison in result.check.comparisons
-            ],
-        ),
-    )
-
-
-def _message(prediction: Prediction) -> student_pb2.Prediction:
-    return student_pb2.Prediction(
-        row_id=prediction.row_id,
-        text=prediction.text,
-        log_probability=prediction.log_probability,
-        label_scores=[
-            student_pb2.LabelScore(label=label, log_probability=value)
-            for label, value in prediction.label_log_probabilities.items()
-        ],
-        too_long=prediction.too_long,
-    )
+def _stop_if_cancelled(cancelled: threading.Event) -> None:
+    if cancelled.is_set():
+        raise StudentError(Code.CANCELLED, "the caller went; the work is stopped")

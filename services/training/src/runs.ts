@@ -1,31 +1,36 @@
-/** The long work: one fine-tuning on the student, followed to its checkpoint. */
+/** The long work: one fine-tuning on the student, followed to its checkpoint, from where an earlier attempt came to. */
 import type { ArtifactStore } from "@tutelage/platform/artifacts";
 import { TutelageError } from "@tutelage/platform/errors";
 import { type connect, watchDeadlineMs } from "@tutelage/platform/grpc";
 import type { Lease } from "@tutelage/platform/runs";
 import { studentJob } from "@tutelage/platform/studentjob";
-import type { Checkpoint, StudentServiceDefinition, TrainStep } from "@tutelage/proto/student/v1/student";
-import { deleteSteps, insertSteps } from "./store.js";
+import {
+  type Checkpoint,
+  type StudentServiceDefinition,
+  TrainIncidentKind,
+  type TrainStep,
+} from "@tutelage/proto/student/v1/student";
+import { Attempt } from "./attempt.js";
 import type { CheckedRequest, TrainingState } from "./trainingrun.js";
-
-/** Steps come up to 100 a second from a tiny student; a person sees four a second. */
-const storeEveryMs = 250;
 
 interface Dependencies {
   student: Pick<ReturnType<typeof connect<StudentServiceDefinition>>, "train">;
   artifacts: Pick<ArtifactStore, "uri" | "remove">;
+  /** Longest silence of the student in a training. */
+  silenceMs: number;
 }
 
 /** Trains for one lease; the checkpoint becomes the run's with its final status. */
 export async function train(
   lease: Lease<CheckedRequest, TrainingState>,
-  { student, artifacts }: Dependencies,
+  { student, artifacts, silenceMs }: Dependencies,
 ): Promise<{ state: Partial<TrainingState> }> {
   const { id: runId, projectId, request, state } = lease.run;
-  const openedAt = performance.now();
   // Files of a lost attempt lie elsewhere: the fence is in the path.
   const folderOf = (fence: number) => artifacts.uri(`${projectId}/runs/${runId}/${fence}`);
-  const events = studentJob(lease, (signal) =>
+  const attempt = new Attempt(lease, artifacts);
+  let lastStep = state.lastStep?.step ?? 0;
+  const open = (signal: AbortSignal) =>
     student.train(
       {
         projectId,
@@ -38,50 +43,56 @@ export async function train(
         seed: request.seed,
         outputUri: `${folderOf(lease.fence)}/checkpoint`,
         startCheckpointUri: request.startCheckpointUri,
+        resumeUri: `${folderOf(lease.fence)}/resume`,
+        resumePoints: state.resumePoints ?? [],
       },
       { signal, deadline: watchDeadlineMs },
-    ),
-  );
-
-  const earlier = state.attempts ?? [];
-  let steps: TrainStep[] = [];
-  let storedAt = 0;
-  const storeSteps = async () => {
-    const batch = steps;
-    steps = [];
-    const last = batch.at(-1);
-    if (last === undefined) return;
-    await lease.write((transaction) => insertSteps(transaction, { projectId, runId }, batch));
-    await lease.report({ done: last.step, total: last.totalSteps, etaSeconds: last.etaSeconds }, { lastStep: last });
-    storedAt = performance.now();
-  };
+    );
+  const events = studentJob(lease, open, {
+    silenceMs,
+    hasKept: () => attempt.hasKept,
+    onLost: ({ kind, message }) => ({
+      trainSeconds: attempt.trainSeconds,
+      incidents: attempt.note({
+        kind: kind === "stalled" ? TrainIncidentKind.STALLED : TrainIncidentKind.STUDENT_LOST,
+        step: lastStep,
+        message,
+      }),
+    }),
+  });
 
   let checkpoint: Checkpoint | undefined;
-  for await (const { event } of events) {
-    if (event?.$case === "started") {
-      const { rows, totalSteps, tooLongRowIds } = event.value;
-      await lease.write((transaction) => deleteSteps(transaction, { projectId, runId }));
-      await lease.report(
-        { done: 0, total: totalSteps, unit: "steps", etaSeconds: 0, message: "training" },
-        { rows, tooLongRowIds, lastStep: null, unreachableSince: null, attempts: [...earlier, lease.fence] },
-      );
-    } else if (event?.$case === "step") {
-      requireFinite(event.value);
-      steps.push(event.value);
-      if (performance.now() - storedAt >= storeEveryMs) await storeSteps();
-    } else if (event?.$case === "checkpoint") {
-      checkpoint = event.value;
+  try {
+    for await (const { event } of events) {
+      if (event?.$case === "started") {
+        lastStep = event.value.resumedStep;
+        await attempt.started(event.value);
+      } else if (event?.$case === "step") {
+        requireFinite(event.value);
+        lastStep = event.value.step;
+        await attempt.step(event.value);
+      } else if (event?.$case === "resumePoint") await attempt.resumePoint(event.value);
+      else if (event?.$case === "incident") await attempt.incident(event.value);
+      else if (event?.$case === "checkpoint") checkpoint = event.value;
     }
+    await attempt.storeSteps();
+    if (checkpoint === undefined) {
+      throw new TutelageError("internal", "The student ended the training without a checkpoint; its log may say why.", {
+        reason: "student_failed",
+      });
+    }
+  } catch (error) {
+    // A failed run may be tried again, and goes on from there; a cancelled one never does. What a student still writes
+    // goes with the run.
+    if (!lease.cancelled.aborted) throw error;
+    const fences = [...(state.attempts ?? []), lease.fence];
+    for (const fence of fences) await artifacts.remove(`${folderOf(fence)}/resume`).catch(() => {});
+    throw error;
   }
-  await storeSteps();
-  if (checkpoint === undefined) {
-    throw new TutelageError("internal", "The student ended the training without a checkpoint; its log may say why.", {
-      reason: "student_failed",
-    });
-  }
-  // What lost attempts left is nobody's.
-  for (const fence of earlier) await artifacts.remove(folderOf(fence));
-  return { state: { checkpoint, trainSeconds: (performance.now() - openedAt) / 1_000 } };
+  // What lost attempts left is nobody's, and this one's resume points have served.
+  for (const fence of state.attempts ?? []) await artifacts.remove(folderOf(fence));
+  await artifacts.remove(`${folderOf(lease.fence)}/resume`);
+  return { state: { checkpoint, trainSeconds: attempt.trainSeconds, resumePoints: [] } };
 }
 
 /** Weights that overflowed never come back. */

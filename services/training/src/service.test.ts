@@ -7,7 +7,7 @@ import { invalidField, TutelageError } from "@tutelage/platform/errors";
 import { createLog } from "@tutelage/platform/log";
 import type { RunningService } from "@tutelage/platform/process";
 import { RunStatus } from "@tutelage/proto/run/v1/run";
-import { TuningMethod } from "@tutelage/proto/student/v1/student";
+import { TrainIncidentKind, TuningMethod } from "@tutelage/proto/student/v1/student";
 import { TaskKind } from "@tutelage/proto/task/v1/task";
 import type { StartTrainingRunRequest, TrainingRun } from "@tutelage/proto/training/v1/training";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
@@ -242,6 +242,32 @@ test("a student that dies in the middle is waited for and the run is trained aga
   const last = await untilFinal(id);
   expect(last.run?.status).toBe(RunStatus.SUCCEEDED);
   expect(student.trained).toHaveLength(1);
+});
+
+test("what a training lives through is kept in the run and shown in its progress", async () => {
+  const message = "out of memory in step 2: it is made again in micro-batches of 60 tokens instead of 128";
+  const kind = TrainIncidentKind.SMALLER_MICRO_BATCH;
+  student.incident = (step) => (step === 2 ? { kind, step, message, at: undefined } : undefined);
+  const last = await untilFinal(idOf(await client.startTrainingRun(request())));
+  expect(last.incidents).toEqual([{ kind, step: 2, message, at: expect.any(Date) }]);
+  expect(last.run?.progress?.message).toBe(`training; ${message}`);
+});
+
+test("a student that falls silent again and again ends the run with that reason", async () => {
+  client.close();
+  await service.stop();
+  ({ service, client } = await startService(url, home, student, { TRAINING_STALL_SECONDS: "0.2" }));
+  const { pass } = gate();
+  student.onStep = (step, signal) => (step === 2 ? pass(signal) : Promise.resolve());
+  const id = idOf(await client.startTrainingRun(request()));
+  const ended = student.nextEnd();
+  expect(await ended).toBe("cancelled");
+  // Four stalls lie behind it.
+  const more = `update runs set state = state || '{"studentLosses": 4}' where status = 'QUEUED'`;
+  await until(async () => (await database.pool.query(more)).rowCount === 1);
+  const failed = await untilFinal(id);
+  expect(failed.run).toMatchObject({ status: RunStatus.FAILED, failure: { code: "student_stalled" } });
+  expect(failed.incidents.map(({ kind }) => kind)).toContain(TrainIncidentKind.STALLED);
 });
 
 test("a loss that is not a number ends the run with a reason, and the student's work", async () => {

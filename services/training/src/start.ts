@@ -25,6 +25,8 @@ export const settings = {
   TRAINING_LISTEN: hostPort.default("127.0.0.1:50052"),
   STUDENT_ADDRESS: hostPort.default("127.0.0.1:50056"),
   ARTIFACT_ROOT: z.string().optional(),
+  /** A student that says nothing for longer is left; one on a slow machine speaks every few seconds. */
+  TRAINING_STALL_SECONDS: z.coerce.number().positive().default(600),
   STUDENT_PROFILES: z.string().default(fileURLToPath(new URL("../profiles.yaml", import.meta.url))),
 };
 
@@ -56,7 +58,7 @@ export async function start(config: Readonly<Config>): Promise<RunningService> {
     listen: config.TRAINING_LISTEN,
     served: served(TrainingServiceDefinition, service),
     runs,
-    handler: (lease) => train(lease, { student, artifacts }),
+    handler: (lease) => train(lease, { student, artifacts, silenceMs: config.TRAINING_STALL_SECONDS * 1_000 }),
     worker: { concurrency },
     stopping,
     close: async () => {

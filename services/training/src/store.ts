@@ -12,11 +12,17 @@ interface OfRun {
   runId: string;
 }
 
-/** Forgets a run's steps, e.g. those of an earlier attempt. Gives how many. */
-export async function deleteSteps(transaction: Transaction, run: OfRun): Promise<number> {
+/** Forgets a run's steps after one, e.g. those that an earlier attempt made in vain. Gives how many. */
+export async function deleteSteps(transaction: Transaction, run: OfRun, afterStep = 0): Promise<number> {
   const { rowCount } = await transaction
     .delete(trainingSteps)
-    .where(and(eq(trainingSteps.projectId, run.projectId), eq(trainingSteps.runId, run.runId)));
+    .where(
+      and(
+        eq(trainingSteps.projectId, run.projectId),
+        eq(trainingSteps.runId, run.runId),
+        gt(trainingSteps.step, afterStep),
+      ),
+    );
   return rowCount ?? 0;
 }
 

@@ -6,7 +6,7 @@ import { toRunMessage } from "@tutelage/platform/runmessage";
 import type { RunRow } from "@tutelage/platform/runs";
 import type { StudentWait } from "@tutelage/platform/studentjob";
 import { requireTask } from "@tutelage/platform/task";
-import type { Checkpoint, Recipe, TrainStep } from "@tutelage/proto/student/v1/student";
+import type { Checkpoint, Recipe, ResumePoint, TrainIncident, TrainStep } from "@tutelage/proto/student/v1/student";
 import type { RowSource, Task } from "@tutelage/proto/task/v1/task";
 import type { StartTrainingRunRequest, StudentProfile, TrainingRun } from "@tutelage/proto/training/v1/training";
 
@@ -28,7 +28,14 @@ export interface TrainingState extends StudentWait {
   trainSeconds?: number;
   /** Fences of the attempts that wrote files. */
   attempts?: number[];
+  /** What the next attempt may go on from, newest first. */
+  resumePoints?: ResumePoint[];
+  /** What the run lived through, oldest first. */
+  incidents?: StoredIncident[];
 }
+
+/** An incident as the run's state holds it: JSON knows no dates. */
+export type StoredIncident = Omit<TrainIncident, "at"> & { at: string };
 
 export type StoredTrainingRun = RunRow<CheckedRequest, TrainingState>;
 
@@ -62,7 +69,7 @@ export function checkRequest(
 /** A stored run as its message. */
 export function toTrainingRun(run: StoredTrainingRun): TrainingRun {
   const { lastStep, checkpoint, checkpointRemoved = false } = run.state;
-  const { rows = 0, tooLongRowIds = [], trainSeconds = 0 } = run.state;
+  const { rows = 0, tooLongRowIds = [], trainSeconds = 0, incidents = [] } = run.state;
   return {
     run: toRunMessage(run),
     request: run.request,
@@ -72,5 +79,6 @@ export function toTrainingRun(run: StoredTrainingRun): TrainingRun {
     tooLongRowIds,
     trainSeconds,
     checkpointRemoved,
+    incidents: incidents.map((incident) => ({ ...incident, at: new Date(incident.at) })),
   };
 }
