@@ -38,11 +38,12 @@ afterAll(async () => {
 
 const api = () => request(stack.url);
 
-/** Rows of every table of every service. */
+/** Rows of every table of every service, but for what is known of a teacher's endpoint: that is no project's. */
 async function rowsPerTable(): Promise<Record<string, number>> {
   const { rows } = await admin.query<{ name: string }>(
     `select table_schema || '.' || table_name as name from information_schema.tables
-     where table_schema in ('campaigns', 'datasets', 'training', 'evaluation', 'teacher') order by 1`,
+     where table_schema in ('campaigns', 'datasets', 'training', 'evaluation', 'teacher')
+       and not (table_schema = 'teacher' and table_name in ('breakers', 'senders')) order by 1`,
   );
   const counts: Record<string, number> = {};
   for (const { name } of rows) counts[name] = (await admin.query(`select count(*)::int as n from ${name}`)).rows[0].n;
@@ -235,7 +236,8 @@ test(
     const left = await rowsPerTable();
     expect(left).toEqual({ ...empty.tables, "teacher.ledger": paid.calls });
     expect(await artifacts()).toEqual(empty.files);
-    const { reusedCalls: _, ...account } = await usage();
+    // What was reused is counted in the results, which are gone.
+    const { reusedCalls: _, savedMicroUsd: __, ...account } = await usage();
     expect(paid).toMatchObject(account);
     const { body: paidInAll } = await api().get("/v1/usage").expect(200);
     expect(paidInAll).toMatchObject({ calls: paid.calls, cost_micro_usd: paid.costMicroUsd });
