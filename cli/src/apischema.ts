@@ -40,10 +40,25 @@ export const apiSchema: Record<string, SchemaNode> = {
         description: "Stop after this many iterations without gain; 0 for never",
       },
       max_teacher_calls: { type: "integer", minimum: 0, description: "Most teacher calls in all; 0 for no cap" },
+      max_teacher_tokens: {
+        type: "integer",
+        minimum: 0,
+        description: "Most teacher tokens in all, sent and received; 0 for no cap",
+      },
       max_cost_micro_usd: {
         type: "integer",
         minimum: 0,
         description: "Most money for the teacher, in micro-USD; 0 for no cap",
+      },
+      max_training_seconds: {
+        type: "integer",
+        minimum: 0,
+        description: "Most seconds of training in all; 0 for no cap",
+      },
+      finish_at_budget: {
+        type: "boolean",
+        description:
+          "At a cap of the teacher, end with what there is; else stop whole (budget_exhausted), and go on when it is raised",
       },
       preflight_min_parse_rate: { type: "number", description: "Smallest share of pre-flight replies that parse" },
       preflight_min_agreement_over_chance: {

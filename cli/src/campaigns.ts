@@ -1,13 +1,15 @@
 /** tutelage campaigns …: which there are, what one did, and what it is called. */
-import { type Command, InvalidArgumentError, Option } from "commander";
+import { type Command, Option } from "commander";
 import type { Campaign, Iteration } from "./api.js";
 import { type CommandContext, query } from "./context.js";
 import { addControlCommands } from "./control.js";
 import { type Row, saidIn } from "./datasets.js";
 import { removalText, remove } from "./deletion.js";
 import { exitCodes, Stop } from "./exit.js";
+import { addForkCommand } from "./fork.js";
 import { listed } from "./listing.js";
 import { duration, money, percent, table } from "./show.js";
+import { wholeNumber } from "./wholenumber.js";
 
 interface Candidate {
   number: number;
@@ -57,7 +59,7 @@ export function addCampaignCommands(program: Command, { api, print, note }: Comm
   const campaigns = program
     .command("campaigns")
     .description(
-      "list, show, change, pause, resume, cancel, retry, delete; their iterations, seed rows, candidates, ledger, dataset",
+      "list, show, change, pause, resume, cancel, retry, fork, delete; their iterations, seed rows, candidates, ledger, dataset",
     );
   campaigns
     .command("list")
@@ -91,6 +93,7 @@ export function addCampaignCommands(program: Command, { api, print, note }: Comm
     print(campaign, () => JSON.stringify(campaign, undefined, 2));
   });
   addControlCommands(campaigns, { api, print });
+  addForkCommand(campaigns, { api, print });
   campaigns
     .command("delete <id>")
     .description("remove a campaign that has ended, with its dataset, students, predictions and teacher replies")
@@ -122,23 +125,35 @@ export function addCampaignCommands(program: Command, { api, print, note }: Comm
 
   campaigns
     .command("update <id>")
-    .description("rename or annotate a campaign, or raise a cap of a running one; what is left out stays")
+    .description(
+      "rename or annotate a campaign, or raise a cap, which resumes one that it stopped; what is left out stays",
+    )
     .option("--name <name>", "a name for people")
     .option("--note <text>", "whatever is worth remembering; empty removes it")
     .option("--tag <tag...>", "instead of the tags it has")
-    .option("--max-teacher-calls <count>", "a higher cap, from the next iteration on; 0 for none", wholeNumber)
-    .option("--max-cost-micro-usd <amount>", "a higher cap, from the next iteration on; 0 for none", wholeNumber)
+    .option("--max-teacher-calls <count>", "a higher cap; 0 for none", wholeNumber)
+    .option("--max-teacher-tokens <count>", "a higher cap; 0 for none", wholeNumber)
+    .option("--max-cost-micro-usd <amount>", "a higher cap; 0 for none", wholeNumber)
+    .option("--max-training-seconds <seconds>", "a higher cap; 0 for none", wholeNumber)
     .action(
       async (
         id: string,
-        given: { name?: string; note?: string; tag?: string[]; maxTeacherCalls?: number; maxCostMicroUsd?: number },
+        given: Partial<
+          Record<"maxTeacherCalls" | "maxTeacherTokens" | "maxCostMicroUsd" | "maxTrainingSeconds", number>
+        > & {
+          name?: string;
+          note?: string;
+          tag?: string[];
+        },
       ) => {
         const change = {
           name: given.name,
           note: given.note,
           tags: given.tag,
           max_teacher_calls: given.maxTeacherCalls,
+          max_teacher_tokens: given.maxTeacherTokens,
           max_cost_micro_usd: given.maxCostMicroUsd,
+          max_training_seconds: given.maxTrainingSeconds,
         };
         if (Object.values(change).every((value) => value === undefined)) {
           throw new Stop("Say what to change: --name, --note, --tag, or a cap; see --help.", exitCodes.usage);
@@ -287,11 +302,4 @@ function totalsTable(totals: readonly LedgerTotal[]): string {
       duration(one.teacher_seconds),
     ]),
   );
-}
-
-function wholeNumber(text: string): number {
-  const value = Number(text);
-  if (!Number.isSafeInteger(value) || value < 0)
-    throw new InvalidArgumentError("It must be a whole number, 0 or more.");
-  return value;
 }

@@ -15,6 +15,13 @@ export async function follow(id: string, screen: Screen, { api, print, note, jso
     return;
   }
   if (json()) print({ ...campaign, iterations }, () => "");
+  if (status === "budget_exhausted") {
+    note(
+      `The budget is exhausted. ${campaign.run.rest?.message ?? ""} "tutelage campaigns update ${id}" raises a cap.`,
+    );
+    process.exitCode = exitCodes.failed;
+    return;
+  }
   note(
     status === "failed" ? `The campaign failed (${failure?.code}): ${failure?.message}` : "The campaign was cancelled.",
   );

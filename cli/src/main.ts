@@ -1,6 +1,7 @@
 /** The `tutelage` command: a client of the REST API, and `up` for a server of one's own. */
 import { Command, CommanderError, Option } from "commander";
 import { Api } from "./api.js";
+import { addBudgetCommand } from "./budget.js";
 import { addCampaignCommands } from "./campaigns.js";
 import { addColdCopyCommands } from "./coldcopy.js";
 import type { CommandContext } from "./context.js";
@@ -43,7 +44,7 @@ Begin:
   tutelage init data.csv         write a commented campaign.yaml
   tutelage run campaign.yaml     import, start, watch
 
-Exit codes: 0 done; 1 the campaign failed or was cancelled, a check (doctor, profiles test) found something wrong, or an
+Exit codes: 0 done; 1 the campaign failed, was cancelled or its budget is exhausted, a check (doctor, profiles test) found something wrong, or an
 import left rows out; 64 wrong usage; 65 refused, the message says why; 66 a file cannot be read or written; 69 nobody
 answers, not in time, or not to the end; 130 interrupted (a campaign goes on).
 
@@ -168,6 +169,8 @@ program
         `${usage.prompt_tokens} + ${usage.completion_tokens} tokens, ${money(usage.cost_micro_usd)}`,
     );
   });
+
+addBudgetCommand(program, context);
 
 program
   .command("schema")

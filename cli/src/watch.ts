@@ -31,7 +31,8 @@ export async function watch(
     for (const one of iterations.slice(told)) line(iterationLine(one));
     told = iterations.length;
     const { status } = campaign.run;
-    if (status === "succeeded" || status === "failed" || status === "cancelled") {
+    // Nobody may be there to raise a cap: a script that waits must hear of it.
+    if (["succeeded", "failed", "cancelled", "budget_exhausted"].includes(status)) {
       if (screen.isTerminal) screen.write("\r\x1b[2K");
       return { campaign, iterations };
     }

@@ -6,7 +6,7 @@ import { type CampaignView, call } from "@tutelage/standalone/trial";
 import pg from "pg";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { until } from "../support/waiting.js";
-import { type CampaignFixture, labelOf, slow, startCampaignFixture } from "./campaign-fixture.js";
+import { type CampaignFixture, labelOf, longRecipe, slow, startCampaignFixture } from "./campaign-fixture.js";
 
 let fixture: CampaignFixture;
 let student: ReturnType<typeof connect<StudentServiceDefinition>>;
@@ -30,14 +30,7 @@ interface Ledger {
 const get = (id: string) => call<CampaignView>(fixture.stack, "GET", `/v1/campaigns/${id}`);
 const ask = (id: string, action: string) => call<CampaignView>(fixture.stack, "POST", `/v1/campaigns/${id}/${action}`);
 const slotHolder = async () => (await student.getDevice({})).slotHolder;
-const untilStatus = async (id: string, ...statuses: string[]): Promise<CampaignView> => {
-  let now = await get(id);
-  await until(async () => {
-    now = await get(id);
-    return statuses.includes(now.run.status);
-  }, slow);
-  return now;
-};
+const untilStatus = (id: string, ...statuses: string[]) => fixture.untilStatus(id, ...statuses);
 
 /** A campaign's first training runs, with the number of times that each was claimed. */
 async function trainings(id: string, limit: number): Promise<object[]> {
@@ -60,20 +53,6 @@ async function eventTypes(id: string): Promise<string[]> {
     .map(([, type]) => type ?? "")
     .filter((type) => !["campaign.snapshot", "campaign.progress"].includes(type));
 }
-
-/** Hours of training, for a test that ends it before. */
-const longRecipe = {
-  method: "lora",
-  lora_rank: 8,
-  lora_alpha: 16,
-  trained_layers: 1,
-  epochs: 1,
-  exact_steps: 500_000,
-  batch_rows: 8,
-  micro_batch_tokens: 2048,
-  learning_rate: 0.001,
-  max_grad_norm: 1,
-};
 
 test(
   "a pause lets the calls under way settle and begins no other; the campaign goes on and pays for nothing twice",

@@ -7,11 +7,19 @@ import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Stack, startStack } from "@tutelage/standalone/stack";
-import { type LabelledRow, runTrial, startTrial, type Trial } from "@tutelage/standalone/trial";
+import {
+  type CampaignView,
+  call,
+  type LabelledRow,
+  runTrial,
+  startTrial,
+  type Trial,
+} from "@tutelage/standalone/trial";
 import { testDatabaseUrl } from "../support/database.js";
 import { writeTinyModel } from "../support/realstudent.js";
 import { noteRoutes } from "../support/routes.js";
 import { startTeacherServer, type TeacherServer } from "../support/teacher-server.js";
+import { until } from "../support/waiting.js";
 
 export const slow = 240_000;
 export const teacherKey = "canary-of-the-teachers-key";
@@ -60,6 +68,20 @@ async function withoutTemplate(home: string): Promise<string> {
   return `file:${folder}`;
 }
 
+/** Hours of training, for a test that ends it before. */
+export const longRecipe = {
+  method: "lora",
+  lora_rank: 8,
+  lora_alpha: 16,
+  trained_layers: 1,
+  epochs: 1,
+  exact_steps: 500_000,
+  batch_rows: 8,
+  micro_batch_tokens: 2048,
+  learning_rate: 0.001,
+  max_grad_norm: 1,
+};
+
 export interface CampaignFixture {
   home: string;
   databaseUrl: string;
@@ -69,6 +91,8 @@ export interface CampaignFixture {
   trial(name: string, settings: object, use?: LabelledRow[]): Promise<Trial>;
   /** Starts one, and gives its id. */
   begin(name: string, settings: object): Promise<string>;
+  /** Waits until a campaign has one of these statuses. */
+  untilStatus(id: string, ...statuses: string[]): Promise<CampaignView>;
   stop(): Promise<void>;
 }
 
@@ -142,6 +166,14 @@ ${teachers
       runTrial(stack, { name, rows: use, task, settings: { ...quick, ...settings }, ...profiles }, () => {}),
     begin: (name, settings) =>
       startTrial(stack, { name, rows, task, settings: { ...quick, ...settings }, ...profiles }),
+    untilStatus: async (id, ...statuses) => {
+      let now: CampaignView | undefined;
+      await until(async () => {
+        now = await call<CampaignView>(stack, "GET", `/v1/campaigns/${id}`);
+        return statuses.includes(now.run.status);
+      }, slow);
+      return now as CampaignView;
+    },
     stop: async () => {
       await stack.stop();
       await noteRoutes(join(stack.logDirectory, "gateway.log"));

@@ -217,7 +217,7 @@ test(
       task: "stored",
       student_profile: "tiny",
       teacher_profile: "scripted",
-      settings: { ...quick, seed: 77, iterations: 1, max_teacher_calls: preflightCalls },
+      settings: { ...quick, seed: 77, iterations: 1, max_teacher_calls: preflightCalls, finish_at_budget: true },
     };
     const started = (await api().post("/v1/campaigns").send(body).expect(201)).body;
     expect(started.request).toMatchObject({ name: "stored", task: own });
@@ -340,7 +340,12 @@ test(
   "without a raise the same cap stops the campaign",
   async () => {
     teacher.options = { labelOf };
-    const { outcome, campaign } = await fixture.trial("capped", { seed: 78, iterations: 1, max_teacher_calls: 24 });
+    const { outcome, campaign } = await fixture.trial("capped", {
+      seed: 78,
+      iterations: 1,
+      max_teacher_calls: 24,
+      finish_at_budget: true,
+    });
     expect(outcome.stop_reason).toBe("budget");
     expect(campaign.usage?.calls).toBeLessThanOrEqual(24);
   },

@@ -200,6 +200,18 @@ test(
     expect((await tutelage("campaigns", "pause", resting)).stdout).toBe(`${resting}: is paused. Somebody paused it.\n`);
     expect((await tutelage("campaigns", "resume", resting)).stdout).toBe(`${resting}: is queued\n`);
     expect((await tutelage("campaigns", "retry", failed)).stdout).toBe(`${failed}: is queued\n`);
+    const exhausted = putCampaign(RunStatus.BUDGET_EXHAUSTED, {
+      rest: { code: "campaign_budget", message: "Raise it." },
+    });
+    const stopped = await tutelage("watch", exhausted);
+    expect([stopped.code, stopped.stderr]).toEqual([1, expect.stringContaining("The budget is exhausted. Raise it.")]);
+    const forked = await json("campaigns", "fork", failed, "--iteration", "2", "--settings", '{"folds": 4}');
+    expect(forked.value.forked_from).toMatchObject({ campaign_id: failed, iteration: 2 });
+    expect(fixture.campaigns.forked.at(-1)?.settings?.folds).toBe(4);
+    expect((await tutelage("campaigns", "fork", failed, "--iteration", "1", "--settings", "{")).code).toBe(64);
+    const budget = await json("budget", "--training-seconds", "90");
+    expect(budget.value.lines).toContainEqual({ name: "training_seconds", used: 0, cap: 90 });
+    expect((await tutelage("budget")).stdout).toMatch(/training_seconds +0 +90/);
   },
   slowMs,
 );

@@ -234,7 +234,9 @@ test(
     expect(deleted.stdout).toMatch(/dataset versions +1\nrows +44\n/);
 
     const left = await rowsPerTable();
-    expect(left).toEqual({ ...empty.tables, "teacher.ledger": paid.calls });
+    // Calls, tokens and money, and seconds of training: what the project used this month.
+    const accounts = { "teacher.ledger": paid.calls, "teacher.month_spending": 3, "training.month_spending": 1 };
+    expect(left).toEqual({ ...empty.tables, ...accounts });
     expect(await artifacts()).toEqual(empty.files);
     // What was reused is counted in the results, which are gone.
     const { reusedCalls: _, savedMicroUsd: __, ...account } = await usage();

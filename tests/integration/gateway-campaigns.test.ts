@@ -112,6 +112,46 @@ test("campaigns are listed, read, cancelled; another's or none is not found", as
   await api().get(`/v1/campaigns/${crypto.randomUUID()}/events`).expect(404);
 });
 
+test("a fork takes the settings of its campaign, but for those that are given; 0 takes one away", async () => {
+  const settings = { max_teacher_calls: 500, folds: 5 };
+  const { body } = await api()
+    .post("/v1/campaigns")
+    .send({ ...campaignBody, dataset: "seed", settings })
+    .expect(201);
+  const path = `/v1/campaigns/${body.run.id}/fork`;
+  const change = { iterations: 4, max_teacher_calls: 0 };
+  const made = await api().post(path).set("idempotency-key", "f").send({ iteration: 2, settings: change }).expect(201);
+  expect(made.headers.location).toBe(`/v1/campaigns/${made.body.run.id}`);
+  expect(made.body.forked_from).toMatchObject({ campaign_id: body.run.id, iteration: 2 });
+  expect(fixture.campaigns.forked.at(-1)).toMatchObject({
+    id: body.run.id,
+    iteration: 2,
+    idempotencyKey: "f",
+    settings: { iterations: 4, maxTeacherCalls: 0, folds: 5 },
+  });
+  const refused = await api()
+    .post(path)
+    .send({ iteration: 0, settings: { fold: 3 } })
+    .expect(400);
+  expect(refused.body.errors.map(({ field }: { field: string }) => field)).toEqual(["iteration", "settings.fold"]);
+  await api().post(`/v1/campaigns/${crypto.randomUUID()}/fork`).send({ iteration: 1 }).expect(404);
+});
+
+test("the project's month is read and changed, each cap by the service that counts it", async () => {
+  const lines = async () => (await api().get("/v1/allowance").expect(200)).body.lines;
+  expect(await lines()).toHaveLength(4);
+  const changed = await api()
+    .patch("/v1/allowance")
+    .send({ cost_micro_usd: 5_000_000, training_seconds: 60 })
+    .expect(200);
+  expect(changed.body.month).toBe("2026-11");
+  expect(changed.body.lines).toContainEqual({ name: "training_seconds", used: 0, cap: 60 });
+  await api().patch("/v1/allowance").send({ cost_micro_usd: 0 }).expect(200);
+  expect(await lines()).toContainEqual({ name: "cost_micro_usd", used: 0, cap: 0 });
+  const refused = await api().patch("/v1/allowance").send({ hours: 1, teacher_calls: -1 }).expect(400);
+  expect(refused.body.errors.map(({ field }: { field: string }) => field).sort()).toEqual(["hours", "teacher_calls"]);
+});
+
 test("events come as they happen, silence is bridged, and the stream ends with the campaign", async () => {
   const campaign = runningCampaign();
   const stream = openEvents(campaign.run?.id ?? "");

@@ -13,13 +13,18 @@ import {
   type CampaignEvent,
   CampaignsServiceDefinition,
   type CampaignsServiceImplementation,
+  type ForkCampaignRequest,
   type ListCandidatesRequest,
   type StartCampaignRequest,
 } from "@tutelage/proto/campaigns/v1/campaigns";
 import { EvaluationServiceDefinition, type PredictRequest } from "@tutelage/proto/evaluation/v1/evaluation";
 import { RunStatus } from "@tutelage/proto/run/v1/run";
 import { TuningMethod } from "@tutelage/proto/student/v1/student";
-import { TeacherProfile, TeacherServiceDefinition } from "@tutelage/proto/teacher/v1/teacher";
+import {
+  type SetMonthBudgetRequest,
+  TeacherProfile,
+  TeacherServiceDefinition,
+} from "@tutelage/proto/teacher/v1/teacher";
 import { StudentProfile, TrainingServiceDefinition } from "@tutelage/proto/training/v1/training";
 import type { CompatServiceDefinition } from "nice-grpc";
 import { config } from "../support/config.js";
@@ -31,6 +36,7 @@ export const log = createLog("test", "fatal");
 /** Campaigns in memory: what was asked of the service, and what a test makes of it. */
 export class StandInCampaigns {
   readonly started: StartCampaignRequest[] = [];
+  readonly forked: ForkCampaignRequest[] = [];
   readonly campaigns = new Map<string, Campaign>();
   readonly events: CampaignEvent[] = [];
   readonly candidateRequests: ListCandidatesRequest[] = [];
@@ -74,6 +80,15 @@ export class StandInCampaigns {
       return campaign;
     },
     resumeCampaign: async ({ id }) => this.queue(id),
+    resumeExhaustedCampaigns: async () => ({ resumed: 0 }),
+    forkCampaign: async (request) => {
+      this.forked.push(request);
+      const run = { id: crypto.randomUUID(), status: RunStatus.QUEUED, createdAt: new Date() };
+      const forkedFrom = { campaignId: request.id, iteration: request.iteration };
+      const campaign = Campaign.fromPartial({ run, request: this.find(request.id).request, forkedFrom });
+      this.put(campaign);
+      return campaign;
+    },
     retryCampaign: async ({ id }) => this.queue(id),
     listIterations: async () => ({ iterations: [] }),
     listCandidates: async (request) => {
@@ -141,6 +156,20 @@ export const teacherProfile = TeacherProfile.fromPartial({
   scoresLabels: true,
 });
 
+/** A month's budget in memory, of which nothing is used. */
+function monthBudget(...names: string[]) {
+  const caps = new Map(names.map((name) => [name, 0]));
+  const getMonthBudget = async () => ({
+    month: "2026-11",
+    lines: [...caps].map(([name, cap]) => ({ name, used: 0, cap })),
+  });
+  const setMonthBudget = async (request: SetMonthBudgetRequest) => {
+    for (const { name, cap } of request.caps) caps.set(name, cap);
+    return await getMonthBudget();
+  };
+  return { getMonthBudget, setMonthBudget };
+}
+
 export async function startFixture(environment: NodeJS.ProcessEnv = {}) {
   const home = await mkdtemp(join(tmpdir(), "tutelage-gateway-"));
   const databaseUrl = await testDatabaseUrl();
@@ -167,8 +196,14 @@ export async function startFixture(environment: NodeJS.ProcessEnv = {}) {
           };
         },
       }),
-      standIn(TrainingServiceDefinition, { listStudentProfiles: async () => ({ profiles: [studentProfile] }) }),
-      standIn(TeacherServiceDefinition, { listTeacherProfiles: async () => ({ profiles: [teacherProfile] }) }),
+      standIn(TrainingServiceDefinition, {
+        listStudentProfiles: async () => ({ profiles: [studentProfile] }),
+        ...monthBudget("training_seconds"),
+      }),
+      standIn(TeacherServiceDefinition, {
+        listTeacherProfiles: async () => ({ profiles: [teacherProfile] }),
+        ...monthBudget("teacher_calls", "teacher_tokens", "cost_micro_usd"),
+      }),
     ].map((service) => serve({ listen: "127.0.0.1:0", services: [service], log })),
   );
   const [campaignsServer, evaluation, training, teacher] = standIns;

@@ -51,7 +51,7 @@ export async function concludeCampaign(
     (plain.devAccuracy !== undefined && score !== undefined && score.value < plain.devAccuracy.value) ||
     (plain.devAccuracy === undefined && !standsOut(chosen, rounds[0]));
   const final: Try = plainReturned ? plain : { student, devAccuracy: chosen.iteration.devAccuracy };
-  const wallSeconds = campaign.secondsOf("");
+  const { wallSeconds } = campaign;
 
   const otherArms = await trainOtherArms(campaign, seed, final.student);
   const measured = await measure(campaign, seed, rounds, plainTries, plain, final, otherArms);

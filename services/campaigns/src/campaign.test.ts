@@ -1,3 +1,4 @@
+import { Switch } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { GenerationBudget } from "@tutelage/proto/teacher/v1/teacher";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { budgetBeside, halfOf } from "./campaign.js";
@@ -9,7 +10,9 @@ beforeAll(async () => {
 });
 afterAll(() => fixture.stop());
 
-test.each<[GenerationBudget, GenerationBudget, GenerationBudget]>([
+type Limits = Partial<GenerationBudget>;
+
+test.each<[Limits, Limits, Limits]>([
   [{}, {}, { calls: undefined, costMicroUsd: undefined }],
   [{ calls: 7 }, { calls: 4 }, { calls: 3, costMicroUsd: undefined }],
   [
@@ -18,17 +21,20 @@ test.each<[GenerationBudget, GenerationBudget, GenerationBudget]>([
     { calls: 0, costMicroUsd: 5 },
   ],
   [{ costMicroUsd: 10 }, {}, { calls: undefined, costMicroUsd: 10 }],
+  [{ tokens: 9 }, { tokens: 10 }, { tokens: 0 }],
 ])("of %j, when %j is kept, %j may be used", (left, kept, used) => {
-  expect(budgetBeside(left, kept)).toEqual(used);
+  expect(budgetBeside({ rests: true, ...left }, kept)).toEqual({ rests: true, ...used });
 });
 
 test("half of a budget is rounded up, so that what is beside it is never more", () => {
-  expect(halfOf({ calls: 7, costMicroUsd: 1 })).toEqual({ calls: 4, costMicroUsd: 1 });
-  expect(halfOf({})).toEqual({ calls: undefined, costMicroUsd: undefined });
+  expect(halfOf({ calls: 7, costMicroUsd: 1, rests: false })).toEqual({ calls: 4, costMicroUsd: 1, rests: false });
+  expect(halfOf({ rests: true })).toEqual({ rests: true });
 });
 
 test("who met the wall orders nothing more until a cap is raised, however often the loop passes there", async () => {
-  const id = await fixture.put({ settings: { maxTeacherCalls: 100, maxCostMicroUsd: 1_000 } as never });
+  const id = await fixture.put({
+    settings: { maxTeacherCalls: 100, maxCostMicroUsd: 1_000, finishAtBudget: Switch.ON } as never,
+  });
   const usage = {
     calls: 40,
     reusedCalls: 9,
@@ -42,7 +48,7 @@ test("who met the wall orders nothing more until a cap is raised, however often 
   await first.fixCaps("iteration/0/caps");
   await first.addUsage("preflight/write", usage);
   await first.addUsage("preflight/write", usage);
-  expect(first.budgetLeft).toEqual({ calls: 60, costMicroUsd: 10 });
+  expect(first.budgetLeft).toEqual({ calls: 60, costMicroUsd: 10, rests: false });
   expect(first.callsLeft).toBe(60);
   first.meetWall();
   expect(first.callsLeft).toBe(0);
@@ -63,4 +69,38 @@ test("who met the wall orders nothing more until a cap is raised, however often 
   expect(second.callsLeft).toBe(0);
   await second.fixCaps("iteration/2/caps");
   expect(second.callsLeft).toBe(60);
+});
+
+test("a campaign that a cap stops whole orders as if there were none, and its runs rest at what is left", async () => {
+  const id = await fixture.put({ settings: { maxTeacherTokens: 100, maxTrainingSeconds: 60 } as never });
+  const campaign = await fixture.hold(id);
+  await campaign.fixCaps("iteration/0/caps");
+  expect(campaign.callsLeft).toBe(Number.MAX_SAFE_INTEGER);
+  const usage = {
+    calls: 1,
+    reusedCalls: 0,
+    promptTokens: 50,
+    completionTokens: 40,
+    costMicroUsd: 0,
+    teacherSeconds: 1,
+    savedMicroUsd: 0,
+  };
+  await campaign.addUsage("preflight/write", usage);
+  await campaign.addTraining("plain/0/train", 50);
+  await campaign.addTraining("plain/0/train", 50);
+  expect(await campaign.budgetNow()).toEqual({ tokens: 10, rests: true });
+  expect(await campaign.trainingSecondsLeft()).toBe(10);
+  await fixture.client.updateCampaign({ projectId, id, maxTeacherTokens: 0, maxTrainingSeconds: 0 });
+  // No step holds the former caps.
+  expect(await campaign.budgetNow()).toEqual({ rests: true });
+  expect(await campaign.trainingSecondsLeft()).toBe(Number.MAX_SAFE_INTEGER);
+  const told = (await fixture.store.events({ projectId, campaignId: id }, 0, 100)).filter(
+    ({ type }) => type === "budget.threshold",
+  );
+  expect(told.map(({ payloadJson }) => JSON.parse(payloadJson)).map(({ name, percent }) => [name, percent])).toEqual([
+    ["teacher_tokens", 50],
+    ["teacher_tokens", 80],
+    ["training_seconds", 50],
+    ["training_seconds", 80],
+  ]);
 });

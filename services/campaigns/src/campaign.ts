@@ -2,13 +2,22 @@
 import type { ArtifactStore } from "@tutelage/platform/artifacts";
 import type { Transaction } from "@tutelage/platform/database";
 import type { Lease } from "@tutelage/platform/runs";
-import { type Outcome, type Settings, type StartCampaignRequest, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
+import {
+  type Outcome,
+  type Settings,
+  type Shortfall,
+  type StartCampaignRequest,
+  Switch,
+} from "@tutelage/proto/campaigns/v1/campaigns";
 import type { Version } from "@tutelage/proto/datasets/v1/datasets";
+import type { BudgetNotice } from "@tutelage/proto/run/v1/budget";
 import type { Recipe } from "@tutelage/proto/student/v1/student";
 import { type Row, type RowSource, Split, Task } from "@tutelage/proto/task/v1/task";
 import type { GenerationBudget, Usage } from "@tutelage/proto/teacher/v1/teacher";
 import type { ChildRun, Services, Waiting } from "./clients.js";
 import type { EventType } from "./events.js";
+import { type Fork, settingsAt } from "./fork.js";
+import { passedMarks, type Used } from "./shortfall.js";
 import type { CampaignKey, CampaignStore } from "./store.js";
 import { type StoredTeacherWait, TeacherAbsence } from "./teacherabsence.js";
 
@@ -18,6 +27,13 @@ export interface CampaignState {
   phase: string;
   usage: Usage;
   datasetId: string;
+  /** Seconds that students were trained, of finished steps. */
+  trainingSeconds: number;
+  /** What a fork's parent paid for what they share. */
+  sharedUsage: Usage;
+  sharedTrainingSeconds: number;
+  /** What its budget lacked when it last rested for want of it. */
+  shortfalls: Shortfall[];
   outcome: Outcome;
   /** The run of another service that it waits for, or waited for last. */
   child: ChildRun;
@@ -36,13 +52,15 @@ export interface CampaignState {
   teacherWait: StoredTeacherWait | null;
 }
 
-/** What the teacher may be asked for in all; 0 for no cap. */
-export type Caps = Pick<Settings, "maxTeacherCalls" | "maxCostMicroUsd">;
+/** What may be used in all; 0 for no cap. */
+export type Caps = Pick<Settings, "maxTeacherCalls" | "maxTeacherTokens" | "maxCostMicroUsd" | "maxTrainingSeconds">;
 
 /** A request whose task and settings are resolved, the recipe too. */
 export interface ResolvedRequest extends StartCampaignRequest {
   task: Task;
   settings: Settings & { recipe: Recipe };
+  /** Of a campaign that goes on from another one. */
+  fork?: Fork;
 }
 
 export type CampaignLease = Lease<ResolvedRequest, CampaignState>;
@@ -65,15 +83,22 @@ const noUsage: Usage = {
 export class Campaign {
   readonly key: CampaignKey;
   readonly task: Task;
-  readonly settings: ResolvedRequest["settings"];
   usage: Usage = noUsage;
+  /** What a fork's parent paid for what they share. */
+  private sharedUsage: Usage = noUsage;
+  private sharedTrainingSeconds = 0;
   /** The dataset that holds this campaign's versions. */
   datasetId = "";
-  private caps: Caps;
+  trainingSeconds = 0;
+  private running: Running = {};
+  caps: Caps;
   /** A generation run met the wall: what is left does not pay for another call, though it may not be nothing. */
   private walled = false;
   private readonly secondsByStep = new Map<string, number>();
+  private readonly sharedSteps = new Set<string>();
   private readonly countedSteps = new Set<string>();
+  private current = 0;
+  private readonly toldMarks = new Set<string>();
   private lastReportAt = 0;
   /** What comes of it when the teacher does not answer. */
   readonly teacherAbsence: TeacherAbsence;
@@ -87,9 +112,24 @@ export class Campaign {
     this.key = { projectId: lease.run.projectId, campaignId: lease.run.id };
     // A run that an earlier release stored lacks the fields that the contract gained since.
     this.task = Task.fromPartial(lease.run.request.task);
-    this.settings = lease.run.request.settings;
-    this.caps = this.settings;
+    const { maxTeacherCalls, maxTeacherTokens = 0, maxCostMicroUsd, maxTrainingSeconds = 0 } = this.settings;
+    this.caps = { maxTeacherCalls, maxTeacherTokens, maxCostMicroUsd, maxTrainingSeconds };
     this.teacherAbsence = new TeacherAbsence(lease, services, store);
+  }
+
+  /** Those of the iteration that the loop is in: what a fork shares was done under its parent's. */
+  get settings(): ResolvedRequest["settings"] {
+    return settingsAt(this.request, this.current);
+  }
+
+  /** The settings with which the campaign began. */
+  get firstSettings(): ResolvedRequest["settings"] {
+    return settingsAt(this.request, 0);
+  }
+
+  /** Says in which iteration the loop is. */
+  at(iteration: number): void {
+    this.current = iteration;
   }
 
   get request(): ResolvedRequest {
@@ -98,7 +138,7 @@ export class Campaign {
 
   /** Times that it was tried again after a failure. */
   get retries(): number {
-    return this.lease.run.state.retries ?? 0;
+    return (this.request.fork?.retries ?? 0) + (this.lease.run.state.retries ?? 0);
   }
 
   get signal(): AbortSignal {
@@ -126,6 +166,7 @@ export class Campaign {
     const done = await this.store.step(this.key, name);
     if (done !== undefined) {
       this.secondsByStep.set(name, done.seconds);
+      if (done.shared) this.sharedSteps.add(name);
       return done.output as Output;
     }
     const startedAt = performance.now();
@@ -137,6 +178,13 @@ export class Campaign {
     });
     this.secondsByStep.set(name, seconds);
     return output;
+  }
+
+  /** Seconds of all steps that are its own. */
+  get wallSeconds(): number {
+    let seconds = 0;
+    for (const [name, own] of this.secondsByStep) if (!this.sharedSteps.has(name)) seconds += own;
+    return seconds;
   }
 
   /** Seconds of all steps whose name begins so. */
@@ -186,11 +234,11 @@ export class Campaign {
 
   /** Which stored replies the campaign may use: those of the whole project, or its own. */
   get replyScope(): string {
-    return this.settings.reuseReplies === Switch.OFF ? this.key.campaignId : "";
+    return this.settings.reuseReplies === Switch.OFF ? (this.request.fork?.root ?? this.key.campaignId) : "";
   }
 
   /** Waits for a child run: passes its progress on, at most twice a second, and remembers it for a cancel. */
-  waitingFor(what: string): Waiting {
+  waitingFor(what: string): Waiting<never> {
     return {
       signal: this.signal,
       onStarted: async (child) => await this.lease.report({}, { child }),
@@ -210,33 +258,83 @@ export class Campaign {
   async addUsage(step: string, usage: Usage | undefined): Promise<void> {
     if (usage === undefined || this.countedSteps.has(step)) return;
     this.countedSteps.add(step);
-    const sum = { ...this.usage };
-    for (const name of Object.keys(noUsage) as (keyof Usage)[]) sum[name] += usage[name] ?? 0;
-    this.usage = sum;
-    await this.lease.report({}, { usage: sum });
+    if (this.sharedSteps.has(step)) {
+      this.sharedUsage = sumOf(this.sharedUsage, usage);
+      await this.lease.report({}, { sharedUsage: this.sharedUsage });
+      return;
+    }
+    this.usage = sumOf(this.usage, usage);
+    await this.lease.report({}, { usage: this.usage });
+    await this.noteRunning({});
+  }
+
+  /** Adds the seconds that a training took, once, as with usage. */
+  async addTraining(step: string, seconds: number): Promise<void> {
+    if (this.countedSteps.has(step)) return;
+    this.countedSteps.add(step);
+    if (this.sharedSteps.has(step)) {
+      this.sharedTrainingSeconds += seconds;
+      await this.lease.report({}, { sharedTrainingSeconds: this.sharedTrainingSeconds });
+      return;
+    }
+    this.trainingSeconds += seconds;
+    await this.lease.report({}, { trainingSeconds: this.trainingSeconds });
+    await this.noteRunning({});
+  }
+
+  /** At a cap it ends with what it has, instead of stopping whole. Campaigns of earlier releases did. */
+  get finishesAtBudget(): boolean {
+    return this.settings.finishAtBudget !== Switch.OFF;
   }
 
   /**
    * Reads the caps, which may be raised while the campaign runs, and keeps to
-   * them until the next call. A step: what is ordered depends on them, and
-   * must come out the same when the loop runs again.
+   * them until the next call. A step where it orders only what they pay for:
+   * what is ordered then depends on them, and must come out the same when the
+   * loop runs again.
    */
   async fixCaps(name: string): Promise<void> {
-    const { maxTeacherCalls, maxCostMicroUsd } = this.caps;
-    this.caps = await this.step(name, () => this.store.caps(this.key));
-    if (this.caps.maxTeacherCalls !== maxTeacherCalls || this.caps.maxCostMicroUsd !== maxCostMicroUsd) {
-      this.walled = false;
+    if (!this.finishesAtBudget) {
+      await this.readCaps();
+      return;
     }
+    const before = JSON.stringify(this.caps);
+    // A step of an earlier release has not all of them.
+    this.caps = { ...noCaps, ...(await this.step(name, () => this.store.caps(this.key))) };
+    if (JSON.stringify(this.caps) !== before) this.walled = false;
+  }
+
+  /** The caps as they are now. */
+  async readCaps(): Promise<void> {
+    this.caps = await this.store.caps(this.key);
   }
 
   /** What a generation run may use at most; no bound where there is no cap. */
   get budgetLeft(): GenerationBudget {
-    const { maxTeacherCalls, maxCostMicroUsd } = this.caps;
-    const left = (cap: number, used: number) => (cap === 0 ? undefined : Math.max(0, cap - used));
+    const { maxTeacherCalls, maxTeacherTokens, maxCostMicroUsd } = this.caps;
+    // What is shared was ordered by what its parent had left.
+    const isShared = this.current < (this.request.fork?.iteration ?? 0);
+    const used = isShared ? sumOf(this.usage, this.sharedUsage) : this.usage;
     return {
-      calls: left(maxTeacherCalls, this.usage.calls),
-      costMicroUsd: left(maxCostMicroUsd, this.usage.costMicroUsd),
+      calls: leftOf(maxTeacherCalls, used.calls),
+      tokens: leftOf(maxTeacherTokens, used.promptTokens + used.completionTokens),
+      costMicroUsd: leftOf(maxCostMicroUsd, used.costMicroUsd),
+      rests: !this.finishesAtBudget,
     };
+  }
+
+  /** The same as it is now, for a run that goes on. Undefined where the caps are fixed for the iteration. */
+  async budgetNow(): Promise<GenerationBudget | undefined> {
+    if (this.finishesAtBudget) return undefined;
+    await this.readCaps();
+    return this.budgetLeft;
+  }
+
+  /** Seconds that a training may take. */
+  async trainingSecondsLeft(): Promise<number | undefined> {
+    const { maxTrainingSeconds } = await this.store.caps(this.key);
+    // Unset would leave a run that goes on the bound that it had.
+    return leftOf(maxTrainingSeconds, this.trainingSeconds) ?? Number.MAX_SAFE_INTEGER;
   }
 
   /** A run that might use all that was left could not pay for another call. Nothing more is ordered, unless a cap is raised. */
@@ -244,25 +342,85 @@ export class Campaign {
     this.walled = true;
   }
 
-  /** Teacher calls that may still be made. */
+  /** Teacher calls that may be ordered: where a cap stops the campaign whole, it does not shape what is ordered. */
   get callsLeft(): number {
-    const { calls, costMicroUsd } = this.budgetLeft;
-    if (this.walled || costMicroUsd === 0) return 0;
+    if (!this.finishesAtBudget) return Number.MAX_SAFE_INTEGER;
+    const { calls, tokens, costMicroUsd } = this.budgetLeft;
+    if (this.walled || costMicroUsd === 0 || tokens === 0) return 0;
     return calls ?? Number.MAX_SAFE_INTEGER;
+  }
+
+  /** What it has used, with what the run that it waits for has, by the names of the caps. */
+  get used(): Used {
+    const { running } = this;
+    const { calls, promptTokens, completionTokens, costMicroUsd } = this.usage;
+    return {
+      teacher_calls: calls + (running.calls ?? 0),
+      teacher_tokens: promptTokens + completionTokens + (running.promptTokens ?? 0) + (running.completionTokens ?? 0),
+      cost_micro_usd: costMicroUsd + (running.costMicroUsd ?? 0),
+      training_seconds: this.trainingSeconds + (running.trainingSeconds ?? 0),
+    };
+  }
+
+  /** Notes what the run has used that it waits for. */
+  async noteRunning(running: Running): Promise<void> {
+    this.running = running;
+    await this.tellMarks();
+  }
+
+  /** Tells, once for each cap, that half, four fifths, or nearly all of it are used. */
+  private async tellMarks(): Promise<void> {
+    for (const mark of passedMarks(this.caps, this.used)) {
+      await this.tellMark({ scope: "campaign", ...mark }, `${mark.name}/${mark.percent}/${mark.cap}`);
+    }
+  }
+
+  /** The same of the project's month: the run that passed the mark knows. */
+  async tellNotices(notices: readonly BudgetNotice[]): Promise<void> {
+    for (const { name, month, percent, used, cap } of notices) {
+      const key = `project/${month}/${name}/${percent}/${cap}`;
+      await this.tellMark({ scope: "project", name, month, percent, used, cap }, key);
+    }
+  }
+
+  private async tellMark(payload: object, key: string): Promise<void> {
+    if (this.toldMarks.has(key)) return;
+    this.toldMarks.add(key);
+    await this.emit("budget.threshold", payload, `/${key}`);
   }
 }
 
+/** What a run under way has used so far. */
+type Running = Partial<Usage> & { trainingSeconds?: number };
+
+const noCaps: Caps = { maxTeacherCalls: 0, maxTeacherTokens: 0, maxCostMicroUsd: 0, maxTrainingSeconds: 0 };
+
+function sumOf(a: Usage, b: Usage): Usage {
+  const sum = { ...a };
+  for (const name of Object.keys(noUsage) as (keyof Usage)[]) sum[name] += b[name] ?? 0;
+  return sum;
+}
+
+function leftOf(cap: number, used: number): number | undefined {
+  return cap === 0 ? undefined : Math.max(0, cap - used);
+}
+
 /** What a run may use when so much of what is left is kept for another. */
-export function budgetBeside(left: GenerationBudget, kept: GenerationBudget): GenerationBudget {
+export function budgetBeside(left: GenerationBudget, kept: Partial<GenerationBudget>): GenerationBudget {
   const beside = (all: number | undefined, part: number | undefined) =>
     all === undefined ? undefined : Math.max(0, all - (part ?? 0));
-  return { calls: beside(left.calls, kept.calls), costMicroUsd: beside(left.costMicroUsd, kept.costMicroUsd) };
+  return {
+    calls: beside(left.calls, kept.calls),
+    tokens: beside(left.tokens, kept.tokens),
+    costMicroUsd: beside(left.costMicroUsd, kept.costMicroUsd),
+    rests: left.rests,
+  };
 }
 
 /** Half of it, rounded up. */
-export function halfOf({ calls, costMicroUsd }: GenerationBudget): GenerationBudget {
+export function halfOf({ calls, tokens, costMicroUsd, rests }: GenerationBudget): GenerationBudget {
   const half = (all: number | undefined) => (all === undefined ? undefined : Math.ceil(all / 2));
-  return { calls: half(calls), costMicroUsd: half(costMicroUsd) };
+  return { calls: half(calls), tokens: half(tokens), costMicroUsd: half(costMicroUsd), rests };
 }
 
 /** Name of the dataset that holds a campaign's versions. */

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { textLength } from "@tutelage/platform/conversation";
 import { TutelageError } from "@tutelage/platform/errors";
 import { connect, watchDeadlineMs } from "@tutelage/platform/grpc";
+import { pausedCode, Rest } from "@tutelage/platform/rest";
 import { DatasetsServiceDefinition } from "@tutelage/proto/datasets/v1/datasets";
 import {
   type EvaluationRun,
@@ -13,6 +14,7 @@ import {
 import { type Run, RunStatus } from "@tutelage/proto/run/v1/run";
 import type { Row, Split } from "@tutelage/proto/task/v1/task";
 import {
+  type GenerationBudget,
   type GenerationRun,
   type Result,
   type StartGenerationRunRequest,
@@ -60,7 +62,7 @@ export interface ChildRun extends Which {
 }
 
 /** How a campaign waits for a child run. */
-export interface Waiting {
+export interface Waiting<Kind = unknown> {
   signal: AbortSignal;
   /** Called once it is known and not final, before it is waited for. */
   onStarted(child: ChildRun): Promise<void>;
@@ -68,6 +70,8 @@ export interface Waiting {
   onProgress(run: Run): Promise<void>;
   /** Called when its teacher does not answer, again while that lasts, and when it is over: answered, or given up. */
   onTeacherWait(wait: TeacherWait | "answered" | "given_up"): Promise<void>;
+  /** Called with what it is, before it is waited for, whenever it moved, and at its end. */
+  onChange?(child: Kind): Promise<void>;
 }
 
 /** What any run may be told. */
@@ -136,16 +140,20 @@ export async function retryChild(services: Services, child: ChildRun, signal: Ab
   await whileAway(signal, () => childCalls(services, service).resume(which));
 }
 
-/** Starts a training run, or finds the one that the key already made, and waits for its end. */
+/**
+ * Starts a training run, or finds the one that the key already made, and waits for its end.
+ * @param maxSeconds how long one that rests may train in all when it goes on
+ */
 export async function train(
   services: Services,
   request: StartTrainingRunRequest,
-  waiting: Waiting,
+  waiting: Waiting<TrainingRun>,
+  maxSeconds: () => Promise<number | undefined>,
 ): Promise<TrainingRun> {
   const { training } = services;
   return await complete<TrainingRun>("training", waiting, {
     start: () => training.startTrainingRun(request),
-    resume: (which) => training.resumeTrainingRun(which),
+    resume: async (which) => training.resumeTrainingRun({ ...which, maxSeconds: await maxSeconds() }),
     watch: (which, signal) => training.watchTrainingRun(which, { signal, deadline: watchDeadlineMs }),
   });
 }
@@ -154,7 +162,7 @@ export async function train(
 export async function evaluate(
   services: Services,
   request: StartEvaluationRunRequest,
-  waiting: Waiting,
+  waiting: Waiting<EvaluationRun>,
 ): Promise<EvaluationRun> {
   const { evaluation } = services;
   return await complete<EvaluationRun>("evaluation", waiting, {
@@ -164,16 +172,20 @@ export async function evaluate(
   });
 }
 
-/** The same for a generation run. */
+/**
+ * The same for a generation run.
+ * @param budget what one that rests may use in all when it goes on
+ */
 export async function generate(
   services: Services,
   request: StartGenerationRunRequest,
-  waiting: Waiting,
+  waiting: Waiting<GenerationRun>,
+  budget: () => Promise<GenerationBudget | undefined>,
 ): Promise<GenerationRun> {
   const { teacher } = services;
   return await complete<GenerationRun>("teacher", waiting, {
     start: () => teacher.startGenerationRun(request),
-    resume: (which) => teacher.resumeGenerationRun(which),
+    resume: async (which) => teacher.resumeGenerationRun({ ...which, budget: await budget() }),
     watch: (which, signal) => teacher.watchGenerationRun(which, { signal, deadline: watchDeadlineMs }),
     onMove: async ({ run, waiting: wait }) =>
       await waiting.onTeacherWait(hasEndedBadly(run) ? "given_up" : (wait ?? "answered")),
@@ -185,11 +197,12 @@ export async function generate(
  * restarts in between costs a reconnect and nothing else. Throws the run's
  * failure. When the signal aborts the child goes on: the campaign's next
  * holder finds it, a pause stays it (suspend), and a cancel ends it (abandon).
- * One that rests goes on: its campaign does.
+ * One that rests goes on: its campaign does. What lays it to rest again, but
+ * for somebody's pause, does so to its campaign: throws a Rest.
  */
 async function complete<Kind extends { run?: Run | undefined }>(
   service: ChildRun["service"],
-  { signal, onStarted, onProgress }: Waiting,
+  { signal, onStarted, onProgress, onChange = async () => {} }: Waiting<Kind>,
   calls: {
     start(): Promise<Kind>;
     resume(which: Which): Promise<Kind>;
@@ -207,12 +220,19 @@ async function complete<Kind extends { run?: Run | undefined }>(
       if (!isFinal(child.run)) {
         for await (const now of calls.watch(which, signal)) {
           child = now;
+          await onChange(now);
           // A former holder that hung may have passed on a pause that is over.
           if (isResting(now.run)) break;
           if (now.run !== undefined) await onProgress(now.run);
           await calls.onMove?.(now);
         }
       } else await calls.onMove?.(child);
+      const { rest } = child.run ?? {};
+      if (isResting(child.run) && rest !== undefined && rest.code !== pausedCode) {
+        // What keeps it from going on keeps its campaign, too.
+        const status = child.run?.status === RunStatus.PAUSED ? "PAUSED" : "BUDGET_EXHAUSTED";
+        throw new Rest(status, rest.code, rest.message, rest.until);
+      }
       if (child.run?.status === RunStatus.SUCCEEDED) return child;
       if (child.run?.status === RunStatus.FAILED) {
         const failure = child.run.failure;

@@ -12,6 +12,7 @@ import type { Removal } from "@tutelage/proto/run/v1/removal";
 import { datasetName } from "./campaign.js";
 import type { Services } from "./clients.js";
 import type { DeletionStore } from "./deletionstore.js";
+import { hasForks } from "./fork.js";
 import { holderOf } from "./holds.js";
 import type { CampaignKey } from "./store.js";
 
@@ -24,7 +25,7 @@ export interface DeletionDependencies {
 /** A service may remove millions of rows and gigabytes of files, and wait for runs that stop. */
 const childDeadlineMs = 600_000;
 
-/** Throws not_found, and failed_precondition "campaign_running" or "dataset_in_use". */
+/** Throws not_found, and failed_precondition "campaign_running", "campaign_has_forks" or "dataset_in_use". */
 export async function deleteCampaign(
   { services, deletions, artifacts }: DeletionDependencies,
   key: CampaignKey,
@@ -41,10 +42,18 @@ export async function deleteCampaign(
         { reason: "campaign_running" },
       );
     }
+    const forks = await deletions.forks(key);
+    if (forks.length > 0) throw hasForks(forks);
     // Looked at before anything is hidden, so that a refused campaign is visible all the time.
     await deleteDataset(services, key, { checkOnly: true, signal });
   }
   const mark = await deletions.hide(key);
+  // One that was stored since the look found it visible, and will take over what it made.
+  const late = await deletions.forks(key);
+  if (late.length > 0) {
+    await deletions.unhide(key, mark);
+    throw hasForks(late);
+  }
 
   const count = new RemovalCount();
   try {

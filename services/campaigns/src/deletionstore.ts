@@ -5,6 +5,7 @@ import type { RunStatus } from "@tutelage/platform/runs";
 import type { Outcome } from "@tutelage/proto/campaigns/v1/campaigns";
 import { sql } from "drizzle-orm";
 import type { CampaignState } from "./campaign.js";
+import { forksOf } from "./forkstore.js";
 import type { CampaignKey } from "./store.js";
 
 /** A look of the sweeper gives at most this many. */
@@ -31,6 +32,11 @@ export class DeletionStore {
       [projectId, campaignId],
     );
     return rows[0];
+  }
+
+  /** The campaigns that were made of it and are there. */
+  async forks(key: CampaignKey): Promise<string[]> {
+    return await forksOf(this.database, key);
   }
 
   /** Hides a final campaign, or says anew that its deletion is under way. Gives the mark of this deletion. */

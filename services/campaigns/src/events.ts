@@ -19,6 +19,8 @@ export const eventTypes = [
   "campaign.cancelled",
   "campaign.finished",
   "campaign.failed",
+  "campaign.forked",
+  "budget.threshold",
   "preflight.finished",
   "rows.too_long",
   "iteration.started",

@@ -32,7 +32,7 @@ interface Dependencies {
 export async function startHeld(
   deps: Dependencies,
   resolved: ResolvedRequest,
-  asked: StartCampaignRequest,
+  asked: Pick<StartCampaignRequest, "idempotencyKey">,
 ): Promise<RunRow<ResolvedRequest, CampaignState>> {
   const { runs, services } = deps;
   const { projectId, datasetVersionId: versionId } = resolved;

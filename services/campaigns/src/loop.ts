@@ -17,11 +17,13 @@ import {
 } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { Version } from "@tutelage/proto/datasets/v1/datasets";
 import { type Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
+import type { GenerationBudget } from "@tutelage/proto/teacher/v1/teacher";
 import { concludeCampaign } from "./arms.js";
 import { type Campaign, datasetName, halfOf, rowSource, type SeedData } from "./campaign.js";
 import { checkLabels, checkNovelty } from "./checks.js";
 import { stopReason } from "./choosing.js";
 import { rowsOf, whileAway } from "./clients.js";
+import { takeOver } from "./forkstore.js";
 import { holderOf } from "./holds.js";
 import { decide } from "./judging.js";
 import { type MinedRow, mine } from "./mining.js";
@@ -43,7 +45,7 @@ const rowsPerMessage = { mostItems: 1_000, mostSize: 8_000_000 };
 
 /** Runs a campaign to its end and gives what came of it. */
 export async function runCampaign(campaign: Campaign): Promise<Outcome> {
-  const { settings } = campaign;
+  await shareParent(campaign);
   const seed = await openSeed(campaign);
   await campaign.fixCaps("caps");
   await preflight(campaign, seed);
@@ -58,6 +60,8 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
 
   while (reason === undefined) {
     const number = rounds.length;
+    campaign.at(number);
+    const { settings } = campaign;
     await campaign.fixCaps(`iteration/${number}/caps`);
     await campaign.emit("iteration.started", { iteration: number, train_rows: trainRows.length });
 
@@ -95,7 +99,8 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
       );
       const wants = wantedRows(mined, settings);
       // A row that is written must be paid for a second time where it is checked.
-      const keptForChecks = settings.checkTeacher === Switch.ON ? halfOf(campaign.budgetLeft) : {};
+      const keptForChecks: Partial<GenerationBudget> =
+        settings.checkTeacher === Switch.ON && campaign.finishesAtBudget ? halfOf(campaign.budgetLeft) : {};
       const callsForWriting = Math.max(0, campaign.callsLeft - (keptForChecks.calls ?? 0));
       const orders = writeOrders(wants, seed.seedRows, settings, number, attempts, callsForWriting, fit?.foldOf);
       round.iteration.mined = true;
@@ -134,6 +139,21 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
     await closeRound(campaign, round);
   }
   return await concludeCampaign(campaign, seed, rounds, reason);
+}
+
+/** A fork takes over what its parent did before the iteration at which they part. */
+async function shareParent(campaign: Campaign): Promise<void> {
+  const { fork } = campaign.request;
+  if (fork === undefined) return;
+  await campaign.step(
+    "fork",
+    async () => null,
+    async (transaction) => {
+      await takeOver(transaction, campaign.key, fork);
+      const payload = { campaign_id: fork.campaignId, iteration: fork.iteration };
+      await campaign.store.putEvent(transaction, campaign.key, "campaign.forked", payload);
+    },
+  );
 }
 
 /** Reads the user's rows and makes the dataset that will hold the campaign's versions. */

@@ -15,9 +15,10 @@ const maxTagLength = 50;
 /**
  * The request and the part of the state that the change gives. Every setting
  * but the caps is what steps so far rest on, and stays. The caps may be raised
- * while the campaign runs: the loop reads them in a step of each iteration
- * (Campaign.fixCaps), so a loop that runs again finds the caps under which it
- * ordered. They are not lowered, as what is under way was ordered under the
+ * while the campaign runs, and one that stopped for want of them goes on. Where
+ * it orders only what its caps pay for, the loop reads them in a step of each
+ * iteration (Campaign.fixCaps), so a loop that runs again finds the caps under
+ * which it ordered. They are not lowered, as what is under way was ordered under the
  * higher ones, and not changed once the campaign has ended, as it would not
  * go on.
  */
@@ -25,7 +26,7 @@ export function patched(
   run: CampaignRow,
   change: Omit<UpdateCampaignRequest, "projectId" | "id">,
 ): { request: ResolvedRequest; state: Pick<Partial<CampaignState>, "note" | "tags"> } {
-  const { name, note, tags, maxTeacherCalls, maxCostMicroUsd } = change;
+  const { name, note, tags } = change;
   if (name !== undefined) {
     requireText("name", name, maxNameLength);
     if (name.trim() === "") throw invalidField("name", "is empty; give the campaign a name, or leave it out.");
@@ -33,8 +34,9 @@ export function patched(
   if (note !== undefined) requireText("note", note, maxNoteLength);
   if (tags !== undefined) checkTags(tags.values);
   const settings = { ...run.request.settings };
-  for (const [setting, asked] of Object.entries({ maxTeacherCalls, maxCostMicroUsd })) {
-    if (asked !== undefined) raise(run, setting as Cap, asked, settings);
+  for (const cap of caps) {
+    const asked = change[cap];
+    if (asked !== undefined) raise(run, cap, asked, settings);
   }
   return {
     request: { ...run.request, settings, ...(name === undefined ? {} : { name }) },
@@ -42,11 +44,23 @@ export function patched(
   };
 }
 
-type Cap = "maxTeacherCalls" | "maxCostMicroUsd";
-const fieldOf = { maxTeacherCalls: "max_teacher_calls", maxCostMicroUsd: "max_cost_micro_usd" } as const;
+const fieldOf = {
+  maxTeacherCalls: "max_teacher_calls",
+  maxTeacherTokens: "max_teacher_tokens",
+  maxCostMicroUsd: "max_cost_micro_usd",
+  maxTrainingSeconds: "max_training_seconds",
+} as const;
+type Cap = keyof typeof fieldOf;
+const caps = Object.keys(fieldOf) as Cap[];
+
+/** Whether a change names a cap: a campaign that rests for want of it may go on. */
+export function raisesCap(change: Omit<UpdateCampaignRequest, "projectId" | "id">): boolean {
+  return caps.some((cap) => change[cap] !== undefined);
+}
 
 function raise(run: CampaignRow, cap: Cap, asked: number, settings: ResolvedRequest["settings"]): void {
-  const now = settings[cap];
+  // A campaign of an earlier release has not all of them.
+  const now = settings[cap] ?? 0;
   const field = fieldOf[cap];
   const [, highest] = bounds[cap];
   if (!Number.isSafeInteger(asked) || asked < 0 || asked > highest) {

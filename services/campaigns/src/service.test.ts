@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { nextCursor } from "@tutelage/platform/page";
-import { type Candidate, Candidate as CandidateMessage } from "@tutelage/proto/campaigns/v1/campaigns";
+import { type Candidate, Candidate as CandidateMessage, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
 import { RunStatus } from "@tutelage/proto/run/v1/run";
 import { Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -120,7 +120,7 @@ describe("changing", () => {
     const which = { projectId, id };
     const raised = await fixture.client.updateCampaign({ ...which, maxTeacherCalls: 200, maxCostMicroUsd: 0 });
     expect(raised.request?.settings).toMatchObject({ maxTeacherCalls: 200, maxCostMicroUsd: 0, folds: 3 });
-    const caps = { maxTeacherCalls: 200, maxCostMicroUsd: 0 };
+    const caps = { maxTeacherCalls: 200, maxTeacherTokens: 0, maxCostMicroUsd: 0, maxTrainingSeconds: 0 };
     expect(await fixture.store.caps({ projectId, campaignId: id })).toEqual(caps);
     for (const [lower, field] of [
       [{ maxTeacherCalls: 199 }, "max_teacher_calls"],
@@ -140,8 +140,32 @@ describe("changing", () => {
     });
   });
 
+  test("a raised cap lets a campaign go on that it stopped, and no other change does; a paused one stays paused", async () => {
+    const put = () => fixture.put({ settings: { maxTeacherCalls: 10 } as never });
+    const statusOf = async (id: string) => (await fixture.client.getCampaign({ projectId, id })).run?.status;
+    const id = await put();
+    await fixture.end(id, "BUDGET_EXHAUSTED");
+    await fixture.client.updateCampaign({ projectId, id, note: "no more money" });
+    expect(await statusOf(id)).toBe(RunStatus.BUDGET_EXHAUSTED);
+    const raised = await fixture.client.updateCampaign({ projectId, id, maxTeacherCalls: 20 });
+    expect(raised.run?.status).toBe(RunStatus.QUEUED);
+
+    const paused = await put();
+    await fixture.client.pauseCampaign({ projectId, id: paused });
+    await fixture.client.updateCampaign({ projectId, id: paused, maxTeacherCalls: 20 });
+    expect(await statusOf(paused)).toBe(RunStatus.PAUSED);
+
+    const others = { projectId: "exhausted" };
+    const other = await fixture.put(others);
+    await fixture.end(other, "BUDGET_EXHAUSTED");
+    await fixture.end(id, "BUDGET_EXHAUSTED");
+    expect((await fixture.client.resumeExhaustedCampaigns(others)).resumed).toBe(1);
+    expect((await fixture.client.getCampaign({ ...others, id: other })).run?.status).toBe(RunStatus.QUEUED);
+    expect(await statusOf(id)).toBe(RunStatus.BUDGET_EXHAUSTED);
+  });
+
   test("a loop that runs again finds the caps that it ordered under, and reads raised ones at its next iteration", async () => {
-    const id = await fixture.put({ settings: { maxTeacherCalls: 100 } as never });
+    const id = await fixture.put({ settings: { maxTeacherCalls: 100, finishAtBudget: Switch.ON } as never });
     const first = await fixture.hold(id);
     await first.fixCaps("iteration/0/caps");
     expect(first.callsLeft).toBe(100);

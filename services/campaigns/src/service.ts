@@ -3,7 +3,7 @@ import type { ArtifactStore } from "@tutelage/platform/artifacts";
 import { invalidField, notFound, TutelageError } from "@tutelage/platform/errors";
 import { isNumber, nextCursor, readCursor, requirePageSize } from "@tutelage/platform/page";
 import { requireProject } from "@tutelage/platform/project";
-import { pauseRun, resumeRun, retryRun } from "@tutelage/platform/runcontrol";
+import { pauseRun, resumeRun, retryRun, wakeExhaustedRun } from "@tutelage/platform/runcontrol";
 import { toRunMessage } from "@tutelage/platform/runmessage";
 import { isFinal, isUuid, type RunRow, type Runs } from "@tutelage/platform/runs";
 import { requireStorable } from "@tutelage/platform/text";
@@ -13,20 +13,21 @@ import {
   StartCampaignRequest,
   type WatchCampaignResponse,
 } from "@tutelage/proto/campaigns/v1/campaigns";
-import { Split } from "@tutelage/proto/task/v1/task";
 import { type TeacherWait, Usage } from "@tutelage/proto/teacher/v1/teacher";
 import type { CampaignState, ResolvedRequest } from "./campaign.js";
 import { checkedFilter } from "./campaignfilter.js";
 import { isCampaignPlace } from "./campaignplace.js";
-import { abandon, rowsOf, type Services, suspend } from "./clients.js";
+import { abandon, type Services, suspend } from "./clients.js";
 import { deleteCampaign } from "./deletion.js";
 import type { DeletionStore } from "./deletionstore.js";
-import { type ForecastBasis, forecast } from "./forecast.js";
+import { forecast } from "./forecast.js";
+import { forecastBasis } from "./forecastbasis.js";
+import { forked } from "./fork.js";
 import { collectGarbage } from "./garbage.js";
 import { startHeld } from "./holds.js";
 import { ledgerPage, purposeOf, runKeyPrefix } from "./ledger.js";
 import type { NamedTasks } from "./namedtasks.js";
-import { patched } from "./patch.js";
+import { patched, raisesCap } from "./patch.js";
 import { gatherReport } from "./report.js";
 import { resolveRequest } from "./request.js";
 import { seedRowsPage } from "./seedrows.js";
@@ -79,7 +80,9 @@ export function campaignsService(deps: {
 
     async updateCampaign({ projectId, id, ...change }) {
       await get(projectId, id);
-      return toCampaign(await store.update({ projectId, campaignId: id }, (run) => patched(run, change)));
+      const changed = await store.update({ projectId, campaignId: id }, (run) => patched(run, change));
+      if (!raisesCap(change)) return toCampaign(changed);
+      return toCampaign(await wakeExhaustedRun(runs, projectId, id));
     },
 
     async listCampaigns({ projectId, pageSize, cursor, ...filter }) {
@@ -146,6 +149,29 @@ export function campaignsService(deps: {
       const run = await retryRun(runs, projectId, id, (transaction) => store.noteRetry(transaction, key));
       requireGoing(run, "tried again");
       return toCampaign(run);
+    },
+
+    async forkCampaign(request) {
+      requireStorable(request, "");
+      const { projectId, id, idempotencyKey } = request;
+      const parent = await get(projectId, id);
+      const before = idempotencyKey === "" ? undefined : await runs.startedBy(projectId, idempotencyKey, request);
+      if (before !== undefined) return toCampaign(before);
+      const resolved = forked(parent, request, await store.finishedIterations({ projectId, campaignId: id }));
+      const fork = await startHeld(deps, resolved, request);
+      // A parent whose deletion began meanwhile did not see the fork.
+      await get(projectId, id).catch(async (error: unknown) => {
+        await runs.cancel(projectId, fork.id);
+        throw error;
+      });
+      return toCampaign(fork);
+    },
+
+    async resumeExhaustedCampaigns({ projectId }) {
+      const found = await store.exhausted(requireProject(projectId));
+      // One at work may be about to rest for what it knew before.
+      for (const { id } of found) await wakeExhaustedRun(runs, projectId, id);
+      return { resumed: found.filter(({ rests }) => rests).length };
     },
 
     async deleteCampaign({ projectId, id }) {
@@ -251,39 +277,6 @@ function requireGoing(run: RunRow<ResolvedRequest, CampaignState>, what: string)
   });
 }
 
-/** Looks up what a forecast rests on. */
-async function forecastBasis(
-  { runs, store, services }: Pick<Parameters<typeof campaignsService>[0], "runs" | "store" | "services">,
-  resolved: ResolvedRequest,
-  signal: AbortSignal,
-): Promise<ForecastBasis> {
-  const { projectId, datasetVersionId, studentProfile, teacherProfile, task, settings } = resolved;
-  const [version, seedRows, { profiles }, earlierId] = await Promise.all([
-    services.datasets.getVersion({ projectId, id: datasetVersionId }, { signal }),
-    rowsOf(services, projectId, datasetVersionId, Split.TRAIN, signal),
-    services.teacher.listTeacherProfiles({ projectId }, { signal }),
-    store.newestLike(projectId, studentProfile, teacherProfile),
-  ]);
-  const teacher = profiles.find(({ name }) => name === teacherProfile);
-  if (teacher === undefined) throw notFound("teacher profile", teacherProfile);
-  const basis = { settings, task, seedRows, devRows: version.splits?.dev ?? 0, teacher };
-  if (earlierId === undefined) return { ...basis, earlier: undefined };
-  const earlier = await runs.get(projectId, earlierId);
-  const iterations = await store.iterations({ projectId, campaignId: earlierId });
-  return {
-    ...basis,
-    earlier: {
-      id: earlierId,
-      settings: earlier.request.settings,
-      trainRows: iterations.map((iteration) => iteration.trainRows),
-      devRows: iterations[0]?.devAccuracy?.n ?? 0,
-      wallSeconds: earlier.state.outcome?.wallSeconds ?? 0,
-      teacherSeconds: earlier.state.usage?.teacherSeconds ?? 0,
-      teacherCalls: earlier.state.usage?.calls ?? 0,
-    },
-  };
-}
-
 function toCampaign(run: RunRow<ResolvedRequest, CampaignState>): Campaign {
   return {
     run: toRunMessage(run),
@@ -297,6 +290,14 @@ function toCampaign(run: RunRow<ResolvedRequest, CampaignState>): Campaign {
     note: run.state.note ?? "",
     tags: run.state.tags ?? [],
     teacherWait: run.status === "QUEUED" || run.status === "RUNNING" ? toWait(run.state.teacherWait) : undefined,
+    trainingSeconds: run.state.trainingSeconds ?? 0,
+    forkedFrom: run.request.fork && {
+      campaignId: run.request.fork.campaignId,
+      iteration: run.request.fork.iteration,
+      sharedUsage: run.state.sharedUsage,
+      sharedTrainingSeconds: run.state.sharedTrainingSeconds ?? 0,
+    },
+    shortfalls: run.status === "BUDGET_EXHAUSTED" ? (run.state.shortfalls ?? []) : [],
   };
 }
 

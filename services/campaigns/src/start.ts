@@ -6,6 +6,7 @@ import { openDatabase } from "@tutelage/platform/database";
 import { served } from "@tutelage/platform/grpc";
 import { createLog } from "@tutelage/platform/log";
 import type { RunningService } from "@tutelage/platform/process";
+import { Rest } from "@tutelage/platform/rest";
 import { defaultLeaseTiming, Runs } from "@tutelage/platform/runs";
 import { startRunService } from "@tutelage/platform/runservice";
 import { CampaignsServiceDefinition } from "@tutelage/proto/campaigns/v1/campaigns";
@@ -17,6 +18,7 @@ import { DeletionStore } from "./deletionstore.js";
 import { DeliveryStore } from "./deliverystore.js";
 import { type DispatchTiming, defaultDispatchTiming, dispatch } from "./dispatcher.js";
 import { recordChanges } from "./events.js";
+import { exhausted } from "./exhausted.js";
 import { runCampaign } from "./loop.js";
 import { NamedTasks } from "./namedtasks.js";
 import { campaignsService } from "./service.js";
@@ -103,7 +105,10 @@ export async function start(
         await lease.report({}, { retryOf: null });
       }
       await campaign.teacherAbsence.stopIfLasting();
-      const outcome = await runCampaign(campaign);
+      const outcome = await runCampaign(campaign).catch(async (error: unknown) => {
+        if (error instanceof Rest && error.status === "BUDGET_EXHAUSTED") throw await exhausted(campaign, runs, error);
+        throw error;
+      });
       return { state: { outcome, phase: "done" } };
     },
     worker: {

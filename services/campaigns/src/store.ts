@@ -12,6 +12,7 @@ import type { CampaignFilter } from "./campaignfilter.js";
 import type { CampaignPlace } from "./campaignplace.js";
 import { putDeliveries } from "./deliverystore.js";
 import type { EventType } from "./events.js";
+import { finishedIterations } from "./forkstore.js";
 import type { MinedRow } from "./mining.js";
 import { candidates, events, iterations, seedGrades, steps } from "./tables.js";
 
@@ -28,9 +29,12 @@ export class CampaignStore {
   constructor(private readonly database: Database) {}
 
   /** A finished step, or undefined. */
-  async step(key: CampaignKey, name: string): Promise<{ output: unknown; seconds: number } | undefined> {
+  async step(
+    key: CampaignKey,
+    name: string,
+  ): Promise<{ output: unknown; seconds: number; shared: boolean } | undefined> {
     const [row] = await this.database.drizzle
-      .select({ output: steps.output, seconds: steps.seconds })
+      .select({ output: steps.output, seconds: steps.seconds, shared: steps.shared })
       .from(steps)
       .where(and(eq(steps.projectId, key.projectId), eq(steps.campaignId, key.campaignId), eq(steps.name, name)));
     return row;
@@ -324,13 +328,29 @@ export class CampaignStore {
 
   /** The caps as they now are. */
   async caps(key: CampaignKey): Promise<Caps> {
-    const { rows } = await this.database.pool.query<{ settings: Caps }>(
+    const { rows } = await this.database.pool.query<{ settings: Partial<Caps> }>(
       "select request->'settings' as settings from runs where project_id = $1 and id = $2",
       [key.projectId, key.campaignId],
     );
     if (rows[0] === undefined) throw notFound("campaign", key.campaignId);
-    const { maxTeacherCalls, maxCostMicroUsd } = rows[0].settings;
-    return { maxTeacherCalls, maxCostMicroUsd };
+    // A campaign of an earlier release has not all of them.
+    const { maxTeacherCalls = 0, maxTeacherTokens = 0, maxCostMicroUsd = 0, maxTrainingSeconds = 0 } = rows[0].settings;
+    return { maxTeacherCalls, maxTeacherTokens, maxCostMicroUsd, maxTrainingSeconds };
+  }
+
+  /** How many iterations of a campaign have made a version, in a row from 0. */
+  async finishedIterations(key: CampaignKey): Promise<number> {
+    return await finishedIterations(this.database, key);
+  }
+
+  /** The project's campaigns that rest for want of a budget, or may be about to. */
+  async exhausted(projectId: string): Promise<{ id: string; rests: boolean }[]> {
+    const { rows } = await this.database.pool.query(
+      `select id, status = 'BUDGET_EXHAUSTED' as rests from runs
+       where project_id = $1 and status in ('RUNNING', 'BUDGET_EXHAUSTED') and deleting_at is null order by created_at`,
+      [projectId],
+    );
+    return rows;
   }
 
   /** Whether a campaign may still write: it is not over, or it is being deleted and its deletion removes its files. */

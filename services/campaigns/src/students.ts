@@ -17,6 +17,8 @@ export interface Student {
   checkpoint: Checkpoint;
   rows: number;
   steps: number;
+  /** Of the student's time, lost attempts included. */
+  seconds: number;
 }
 
 /** Trains one student as the step `name`. */
@@ -27,7 +29,8 @@ export async function trainStudent(
 ): Promise<Student> {
   let incidents: TrainIncident[] = [];
   const work = async () => {
-    const { studentProfile, settings } = campaign.request;
+    const { studentProfile } = campaign.request;
+    const { settings } = campaign;
     const run = await train(
       campaign.services,
       {
@@ -39,8 +42,16 @@ export async function trainStudent(
         task: campaign.task,
         seed: options.seed,
         startCheckpointUri: options.startFrom?.uri ?? "",
+        maxSeconds: await campaign.trainingSecondsLeft(),
       },
-      campaign.waitingFor(name),
+      {
+        ...campaign.waitingFor(name),
+        onChange: async ({ chargedSeconds, budgetNotices }) => {
+          await campaign.noteRunning({ trainingSeconds: chargedSeconds });
+          await campaign.tellNotices(budgetNotices);
+        },
+      },
+      () => campaign.trainingSecondsLeft(),
     );
     if (run.checkpoint === undefined) throw new Error("A training run succeeded without a checkpoint.");
     incidents = run.incidents;
@@ -49,9 +60,10 @@ export async function trainStudent(
       checkpoint: run.checkpoint,
       rows: run.rows,
       steps: run.lastStep?.totalSteps ?? 0,
+      seconds: run.chargedSeconds,
     };
   };
-  return await campaign.step(name, work, async (transaction, { trainingRunId }) => {
+  const trained = await campaign.step(name, work, async (transaction, { trainingRunId }) => {
     for (const { kind, step, message } of incidents) {
       await campaign.store.putEvent(transaction, campaign.key, "training.incident", {
         step: name,
@@ -62,6 +74,9 @@ export async function trainStudent(
       });
     }
   });
+  // A step of an earlier release does not know.
+  await campaign.addTraining(name, trained.seconds ?? 0);
+  return trained;
 }
 
 /** A round of the loop as the later code needs it. */

@@ -26,6 +26,8 @@ export const steps = schema.table(
     output: jsonb(),
     seconds: doublePrecision().notNull(),
     finishedAt: timestamp("finished_at", { withTimezone: true }).notNull().defaultNow(),
+    /** Taken over by a fork from its parent. */
+    shared: boolean().notNull().default(false),
   },
   (table) => [primaryKey({ columns: [table.campaignId, table.name] })],
 );

@@ -51,9 +51,10 @@ async function ask(
   campaign: Campaign,
   name: string,
   work: NonNullable<StartGenerationRunRequest["work"]>,
-  kept: GenerationBudget = {},
+  kept: Partial<GenerationBudget> = {},
 ): Promise<{ results: Result[]; cut: boolean }> {
   const done = await campaign.step(name, async () => {
+    await campaign.budgetNow();
     const run = await generate(
       campaign.services,
       {
@@ -69,13 +70,20 @@ async function ask(
         patienceSeconds: campaign.settings.teacherPatienceSeconds ?? 0,
         tryNow: false,
       },
-      campaign.waitingFor(name),
+      {
+        ...campaign.waitingFor(name),
+        onChange: async ({ usage, budgetNotices }) => {
+          await campaign.noteRunning(usage ?? {});
+          await campaign.tellNotices(budgetNotices);
+        },
+      },
+      () => campaign.budgetNow(),
     );
     return { generationRunId: run.run?.id ?? "", usage: run.usage, cut: run.budgetExhausted };
   });
   await campaign.addUsage(name, done.usage as Usage | undefined);
   const cut = done.cut === true;
-  if (cut && kept.calls === undefined && kept.costMicroUsd === undefined) campaign.meetWall();
+  if (cut && Object.keys(kept).length === 0) campaign.meetWall();
   const results = await resultsOf(campaign.services, campaign.projectId, done.generationRunId, campaign.signal);
   return { results, cut };
 }
@@ -117,7 +125,7 @@ export async function writeCandidates(
   orders: WriteOrder[],
   iteration: number,
   firstNumber: number,
-  kept: GenerationBudget = {},
+  kept: Partial<GenerationBudget> = {},
 ): Promise<{ candidates: Candidate[]; cut: boolean }> {
   const results: Result[] = [];
   let cut = false;
@@ -150,7 +158,7 @@ export async function writeCandidates(
 
 /** The seed rows that a teacher is measured on and shown: all of them, or a label-blind random part of many. */
 export function goldSample(campaign: Campaign, seed: SeedData): Row[] {
-  return shuffled(seed.seedRows, (row) => row.id, campaign.settings.seed, "gold").slice(0, goldRows);
+  return shuffled(seed.seedRows, (row) => row.id, campaign.firstSettings.seed, "gold").slice(0, goldRows);
 }
 
 /**

@@ -5,6 +5,7 @@ import swaggerUi from "@fastify/swagger-ui";
 import type { Logger } from "@tutelage/platform/log";
 import Fastify, { type FastifyBaseLogger, LogController } from "fastify";
 import { serializerCompiler, validatorCompiler, type ZodTypeProvider } from "fastify-type-provider-zod";
+import { allowanceRoutes } from "./allowance.js";
 import { campaignDatasetRoutes } from "./campaign-dataset.js";
 import { campaignEventRoutes } from "./campaign-events.js";
 import { campaignExportRoutes } from "./campaign-exports.js";
@@ -120,6 +121,7 @@ export async function buildApp(context: Omit<RouteContext, "shutdown"> & { log: 
           deletionRoutes,
           usageRoutes,
           maintenanceRoutes,
+          allowanceRoutes,
           campaignExportRoutes,
           webhookRoutes,
         ]) {

@@ -41,7 +41,12 @@ export const settingsSchema = z
     target_accuracy: z.number().describe("Stop when accuracy reaches this; 0 for never"),
     patience: count.describe("Stop after this many iterations without gain; 0 for never"),
     max_teacher_calls: count.describe("Most teacher calls in all; 0 for no cap"),
+    max_teacher_tokens: count.describe("Most teacher tokens in all, sent and received; 0 for no cap"),
     max_cost_micro_usd: count.describe("Most money for the teacher, in micro-USD; 0 for no cap"),
+    max_training_seconds: count.describe("Most seconds of training in all; 0 for no cap"),
+    finish_at_budget: switchFlag.describe(
+      "At a cap of the teacher, end with what there is; else stop whole (budget_exhausted), and go on when it is raised",
+    ),
     preflight_min_parse_rate: z.number().describe("Smallest share of pre-flight replies that parse"),
     preflight_min_agreement_over_chance: z.number().describe("Smallest agreement on gold labels, in units of chance"),
     preflight: switchFlag.describe("Try the teacher on a few seed rows first"),
@@ -96,6 +101,12 @@ export const startCampaignBody = z
     error: "give either dataset or dataset_version_id",
     path: ["dataset"],
   });
+
+export const forkBody = z.strictObject({
+  iteration: z.number().int().min(1).describe("The first that is the fork's own; those before are shared"),
+  name: z.string().max(200).optional().describe("A name for people; the other's, marked as a fork, when left out"),
+  settings: askedSettings.default({}).describe("What changes from that iteration on; what is left out stays"),
+});
 
 const checkpoint = z.object({
   uri: z.string(),
@@ -156,20 +167,22 @@ const resolvedRequest = z
   })
   .describe("What was asked, with every default resolved");
 
+const forecastSchema = z.object({
+  name: z
+    .string()
+    .describe(
+      "teacher_calls, prompt_tokens, completion_tokens, cost_micro_usd, optimizer_steps, wall_seconds, or missing",
+    ),
+  low: z.number(),
+  likely: z.number(),
+  high: z.number(),
+  basis: z.string().describe("What the numbers rest on"),
+});
+
 export const campaignEstimate = z
   .object({
     request: resolvedRequest.optional(),
-    forecasts: z.array(
-      z.object({
-        name: z
-          .string()
-          .describe("teacher_calls, prompt_tokens, completion_tokens, cost_micro_usd, optimizer_steps or wall_seconds"),
-        low: z.number(),
-        likely: z.number(),
-        high: z.number(),
-        basis: z.string().describe("What the numbers rest on"),
-      }),
-    ),
+    forecasts: z.array(forecastSchema),
   })
   .meta({ id: "CampaignEstimate" });
 
@@ -181,6 +194,16 @@ const teacherWait = z.object({
   until: z.date().optional().describe("When the teacher is tried next"),
 });
 
+const usageSchema = z.object({
+  calls: z.number().int(),
+  reused_calls: z.number().int(),
+  prompt_tokens: z.number().int(),
+  completion_tokens: z.number().int(),
+  cost_micro_usd: z.number().int(),
+  teacher_seconds: z.number(),
+  saved_micro_usd: z.number().int().describe("What the replies had cost that were used again"),
+});
+
 export const campaignSchema = z
   .object({
     run: runSchema.optional(),
@@ -188,23 +211,34 @@ export const campaignSchema = z
     dataset_id: z.string().describe("The dataset that holds this campaign's versions"),
     iteration: z.number().int(),
     phase: z.string(),
-    usage: z
-      .object({
-        calls: z.number().int(),
-        reused_calls: z.number().int(),
-        prompt_tokens: z.number().int(),
-        completion_tokens: z.number().int(),
-        cost_micro_usd: z.number().int(),
-        teacher_seconds: z.number(),
-        saved_micro_usd: z.number().int().describe("What the replies had cost that were used again"),
-      })
-      .optional(),
+    usage: usageSchema.optional(),
     teacher_wait: teacherWait
       .optional()
       .describe("While the teacher does not answer: the campaign is queued, and goes on by itself"),
     outcome: outcome.optional().describe("What came of it, once it succeeded"),
     note: z.string(),
     tags: z.array(z.string()),
+    training_seconds: z.number().describe("Of training so far, lost attempts included"),
+    forked_from: z
+      .object({
+        campaign_id: z.string(),
+        iteration: z.number().int().describe("The first that is the fork's own"),
+        shared_usage: usageSchema.optional().describe("Paid by the campaign that it was made of, and not again"),
+        shared_training_seconds: z.number(),
+      })
+      .optional()
+      .describe("Where it comes from, when it is a fork"),
+    shortfalls: z
+      .array(
+        z.object({
+          name: z.string().describe("teacher_calls, teacher_tokens, cost_micro_usd or training_seconds"),
+          scope: z.string().describe("campaign or project: whose cap it is"),
+          used: z.number(),
+          cap: z.number(),
+          missing: forecastSchema.optional().describe("By how much the cap should be raised"),
+        }),
+      )
+      .describe("What its budget lacks, while it is exhausted"),
   })
   .meta({ id: "Campaign" });
 

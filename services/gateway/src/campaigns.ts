@@ -39,7 +39,9 @@ const campaignPatch = z.strictObject({
   note: z.string().max(10_000).optional().describe("Whatever is worth remembering; empty removes it"),
   tags: z.array(z.string().min(1).max(50)).max(20).optional().describe("Instead of the tags it has"),
   max_teacher_calls: z.number().int().min(0).optional().describe("A higher cap; 0 for none"),
+  max_teacher_tokens: z.number().int().min(0).optional().describe("A higher cap; 0 for none"),
   max_cost_micro_usd: z.number().int().min(0).optional().describe("A higher cap, in micro-USD; 0 for none"),
+  max_training_seconds: z.number().int().min(0).optional().describe("A higher cap; 0 for none"),
 });
 
 /** What may be asked of a campaign that is there; asking twice is asking once. */
@@ -134,8 +136,9 @@ export const campaignRoutes: Routes = (app, { backends }) => {
         tags,
         summary: "Rename or annotate a campaign, or raise a cap of a running one",
         description:
-          "What is left out stays. A cap counts from the next iteration; 0 means none. Other settings are what the " +
-          "campaign's steps rest on, and do not change.",
+          "What is left out stays. A raised cap counts at once, and resumes a campaign whose budget is exhausted; with " +
+          "finish_at_budget it counts from the next iteration. 0 means none. Other settings are what the campaign's steps " +
+          "rest on, and do not change.",
         params: campaignRef,
         body: campaignPatch,
         response: { 200: schema.campaignSchema, ...problems },
@@ -164,6 +167,33 @@ export const campaignRoutes: Routes = (app, { backends }) => {
       },
     },
     async ({ params }) => snake(await campaigns.getCampaign(campaignKey(params.campaign))),
+  );
+
+  app.post(
+    "/campaigns/:campaign/fork",
+    {
+      schema: {
+        tags,
+        summary: "Start a campaign that goes on from an iteration of this one with other settings",
+        description:
+          "It shares the dataset versions, checkpoints and paid answers before that iteration, and pays for none of them " +
+          "again. This campaign may be in any state, and is not deleted before its forks.",
+        params: campaignRef,
+        headers: idempotencyHeaders,
+        body: schema.forkBody,
+        response: { 201: schema.campaignSchema, ...problems },
+      },
+    },
+    async ({ params, body, headers }, reply) => {
+      const key = campaignKey(params.campaign);
+      const { request } = await campaigns.getCampaign(key);
+      // Of a setting that is given, 0 means "none" also where the other campaign has one.
+      const settings = Settings.fromPartial({ ...request?.settings, ...camel(body.settings) });
+      const { iteration, name = "" } = body;
+      const idempotencyKey = headers["idempotency-key"];
+      const fork = await campaigns.forkCampaign({ ...key, iteration, name, settings, idempotencyKey });
+      return reply.code(201).header("location", `/v1/campaigns/${fork.run?.id}`).send(snake(fork));
+    },
   );
 
   for (const [action, summary, description] of controls) {

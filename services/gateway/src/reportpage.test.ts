@@ -124,6 +124,22 @@ test("it says what came of the campaign, with intervals, reasons, costs and what
     expect(page).toContain(part);
 });
 
+test("a fork says what it shares, and that it was not paid again", () => {
+  expect(page).not.toContain("not paid");
+  const forkedFrom = {
+    campaignId: "c0",
+    iteration: 2,
+    sharedUsage: { calls: 640, costMicroUsd: 2_500_000 },
+    sharedTrainingSeconds: 125,
+  };
+  const fork = Report.fromPartial({ ...report, campaign: { ...report.campaign, forkedFrom } });
+  const shown = reportPage(fork, "http://127.0.0.1:8080").replaceAll("\n", " ");
+  expect(shown).toContain(
+    "A fork of campaign c0 at iteration 2. What came before is shared and was not paid again: 640",
+  );
+  expect(shown).toContain("$2.50, and 2 min 5 s of training.");
+});
+
 test("the hardest seed rows come first", () => {
   expect(page.indexOf("hard one")).toBeLessThan(page.indexOf("easy one"));
 });

@@ -2,6 +2,7 @@
 import { rowText } from "@tutelage/platform/conversation";
 import {
   type Candidate,
+  type ForkOrigin,
   type Iteration,
   Mining,
   type Report,
@@ -233,8 +234,19 @@ function costs({ campaign, iterations }: Report): Html {
 ${usage?.completionTokens ?? 0} completion tokens, ${money(usage?.costMicroUsd ?? 0)}; the teacher worked ${duration(
     usage?.teacherSeconds ?? 0,
   )} of ${duration(campaign?.outcome?.wallSeconds ?? 0)}.</p>
-<div class="scroll"><table><thead><tr><th>iteration</th>${phases.map((phase) => html`<th>${phase.replaceAll("_", "-")}</th>`)}<th>all</th></tr></thead>
+${shared(campaign?.forkedFrom)}<div class="scroll"><table><thead><tr><th>iteration</th>${phases.map((phase) => html`<th>${phase.replaceAll("_", "-")}</th>`)}<th>all</th></tr></thead>
 <tbody>${rows}</tbody></table></div>`;
+}
+
+/** What a fork did not pay for. */
+function shared(origin: ForkOrigin | undefined): Html {
+  if (origin === undefined) return html``;
+  const { campaignId, iteration, sharedUsage, sharedTrainingSeconds } = origin;
+  return html`<p>A fork of campaign ${campaignId} at iteration ${iteration}. What came before is shared and was not paid
+again: ${sharedUsage?.calls ?? 0} teacher calls, ${sharedUsage?.promptTokens ?? 0} prompt and
+${sharedUsage?.completionTokens ?? 0} completion tokens, ${money(sharedUsage?.costMicroUsd ?? 0)}, and
+${duration(sharedTrainingSeconds)} of training.</p>
+`;
 }
 
 function asked({ campaign }: Report): Html {

@@ -23,11 +23,12 @@ export async function pauseRun<Request, State extends object>(
   return await change(runs, projectId, id, update, ({ status }) => (status === "PAUSED" ? "paused" : "pausing"));
 }
 
-/** Lets a run go on that rests or was asked to. */
+/** Lets a run go on that rests or was asked to. `first` is done in the same transaction. */
 export async function resumeRun<Request, State extends object>(
   runs: Runs<Request, State>,
   projectId: string,
   id: string,
+  first?: (transaction: Transaction) => Promise<void>,
 ): Promise<RunRow<Request, State>> {
   const update = sql`
     with before as (
@@ -38,7 +39,8 @@ export async function resumeRun<Request, State extends object>(
       wake_at = null, status = case when status in ('PAUSED', 'BUDGET_EXHAUSTED') then 'QUEUED' else status end,
       not_before = case when was_to_rest then now() else not_before end
     from before where id = before_id returning ${returned}, was_to_rest as "wasToRest"`;
-  return await change(runs, projectId, id, update, (_, { wasToRest }) => (wasToRest === true ? "resumed" : undefined));
+  const kindOf = (_: unknown, { wasToRest }: Record<string, unknown>) => (wasToRest === true ? "resumed" : undefined);
+  return await change(runs, projectId, id, update, kindOf, first);
 }
 
 /**
@@ -59,14 +61,37 @@ export async function retryRun<Request, State extends object>(
   return await change(runs, projectId, id, update, () => "retried", first);
 }
 
+/**
+ * Says that a budget was raised: a run that rests for want of one goes on, and
+ * one that is about to rest looks again. One that somebody paused stays so.
+ */
+export async function wakeExhaustedRun<Request, State extends object>(
+  runs: Runs<Request, State>,
+  projectId: string,
+  id: string,
+): Promise<RunRow<Request, State>> {
+  const update = sql`
+    with before as (
+      select id as before_id, status = 'BUDGET_EXHAUSTED' as was_to_rest from runs
+      where project_id = ${projectId} and id = ${id} and deleting_at is null and not cancel_requested
+        and status in ('RUNNING', 'BUDGET_EXHAUSTED') for update)
+    update runs set resumes = resumes + 1, revision = revision + 1, rest = null, wake_at = null,
+      status = case when was_to_rest then 'QUEUED' else status end,
+      not_before = case when was_to_rest then now() else not_before end
+    from before where id = before_id returning ${returned}, was_to_rest as "wasToRest"`;
+  const kindOf = (_: unknown, { wasToRest }: Record<string, unknown>) => (wasToRest === true ? "resumed" : undefined);
+  return await change(runs, projectId, id, update, kindOf);
+}
+
 /** What a child run is told when its campaign goes on: it rests no more, and is tried again where it failed. */
 export async function resumeOrRetryRun<Request, State extends object>(
   runs: Runs<Request, State>,
   projectId: string,
   id: string,
+  first?: (transaction: Transaction) => Promise<void>,
 ): Promise<RunRow<Request, State>> {
-  const run = await resumeRun(runs, projectId, id);
-  return run.status === "FAILED" ? await retryRun(runs, projectId, id) : run;
+  const run = await resumeRun(runs, projectId, id, first);
+  return run.status === "FAILED" ? await retryRun(runs, projectId, id, first) : run;
 }
 
 async function change<Request, State extends object>(

@@ -18,6 +18,8 @@ export interface StudentJobOptions<State> {
    * end: the student ends itself when its work hangs, and its supervisor ends one that does not answer.
    */
   silenceMs?: number;
+  /** Ends the call; the reason is thrown. */
+  stop?: AbortSignal;
   /** Whether something was kept since the claim that the next attempt goes on from. */
   hasKept?: () => boolean;
   /** More to store where the student was lost or fell silent. */
@@ -56,7 +58,8 @@ export async function* studentJob<Event, State extends StudentWait = StudentWait
 ): AsyncGenerator<Event> {
   const ended = new AbortController();
   let began = false;
-  const events = open(AbortSignal.any([lease.signal, ended.signal]))[Symbol.asyncIterator]();
+  const { stop = new AbortController().signal } = options;
+  const events = open(AbortSignal.any([lease.signal, ended.signal, stop]))[Symbol.asyncIterator]();
   try {
     for (;;) {
       const { silenceMs } = options;
@@ -68,6 +71,7 @@ export async function* studentJob<Event, State extends StudentWait = StudentWait
       yield next.value;
     }
   } catch (error) {
+    if (stop.aborted) throw stop.reason;
     if (lease.signal.aborted || !(error instanceof TutelageError)) throw error;
     throw await afterError(lease, error, began, options);
   } finally {

@@ -49,12 +49,20 @@ export interface CampaignView {
     id: string;
     status: string;
     failure?: { code: string; message: string };
-    rest?: { code: string; message: string };
+    rest?: { code: string; message: string; until?: string };
     progress?: { message: string; eta_seconds: number };
   };
   iteration: number;
   phase: string;
   outcome?: Outcome;
+  training_seconds: number;
+  forked_from?: {
+    campaign_id: string;
+    iteration: number;
+    shared_usage?: { calls: number };
+    shared_training_seconds: number;
+  };
+  shortfalls: { name: string; scope: string; used: number; cap: number; missing?: { low: number; likely: number } }[];
   usage?: { calls: number; reused_calls: number; teacher_seconds: number; cost_micro_usd: number };
 }
 
@@ -115,10 +123,9 @@ export async function runTrial(
     if (campaign.outcome !== undefined && campaign.run.status === "succeeded") {
       return { campaign, iterations, outcome: campaign.outcome, correct: await correctness(where, campaign.outcome) };
     }
-    if (campaign.run.status === "failed" || campaign.run.status === "cancelled") {
-      throw new Error(
-        `The campaign ${campaign.run.status}: ${campaign.run.failure?.message ?? "somebody asked for it."}`,
-      );
+    const { status, failure, rest } = campaign.run;
+    if (status === "failed" || status === "cancelled" || status === "budget_exhausted") {
+      throw new Error(`The campaign ${status}: ${failure?.message ?? rest?.message ?? "somebody asked for it."}`);
     }
     await new Promise((resolve) => setTimeout(resolve, pollMs));
   }

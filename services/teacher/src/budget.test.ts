@@ -1,4 +1,5 @@
 import { RunStatus } from "@tutelage/proto/run/v1/run";
+import type { GenerationBudget } from "@tutelage/proto/teacher/v1/teacher";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import {
   startTeacherServer,
@@ -38,7 +39,8 @@ function orders(name: string, count: number) {
 }
 
 /** Runs orders under a budget and gives what the server saw. */
-async function run(profile: string, name: string, count: number, budget: { calls?: number; costMicroUsd?: number }) {
+async function run(profile: string, name: string, count: number, limits: Partial<GenerationBudget>) {
+  const budget = { rests: false, ...limits };
   const before = server.calls.length;
   const ended = await fixture.run({ ...writeRequest(profile, orders(name, count)), budget });
   return { ended, sent: server.calls.slice(before) };
@@ -46,29 +48,31 @@ async function run(profile: string, name: string, count: number, budget: { calls
 
 const never = new AbortController().signal;
 
+const most = (costMicroUsd: number) => ({ calls: 1, tokens: 10, costMicroUsd });
+
 test("money that others may give back is waited for; what cannot come back is not", async () => {
-  const budget = new Budget({ costMicroUsd: 100 }, { calls: 3, costMicroUsd: 30 });
-  expect(await budget.reserve(60, never)).toBe(true);
-  const second = budget.reserve(60, never);
-  budget.settle(60, 5);
+  const budget = new Budget({ costMicroUsd: 100, rests: false }, { calls: 3, tokens: 0, costMicroUsd: 30 });
+  expect(await budget.reserve(most(60), never)).toBe(true);
+  const second = budget.reserve(most(60), never);
+  budget.settle(most(60), most(5));
   expect(await second).toBe(true);
-  const third = budget.reserve(60, never);
-  budget.settle(60, 60);
+  const third = budget.reserve(most(60), never);
+  budget.settle(most(60), most(60));
   expect(await third).toBe(false);
-  expect(budget.exhausted).toBe(true);
+  expect(budget.met).toEqual({ scope: "run", line: { name: "cost_micro_usd", used: 95, cap: 100 } });
   // Not even a cheaper one: which questions are asked must not depend on their length.
-  expect(await budget.reserve(1, never)).toBe(false);
+  expect(await budget.reserve(most(1), never)).toBe(false);
 });
 
 test("a try that was not sent gives everything back, and an abort ends the wait", async () => {
-  const budget = new Budget({ calls: 1 }, { calls: 0, costMicroUsd: 0 });
-  expect(await budget.reserve(10, never)).toBe(true);
+  const budget = new Budget({ calls: 1, rests: false }, { calls: 0, tokens: 0, costMicroUsd: 0 });
+  expect(await budget.reserve(most(10), never)).toBe(true);
   const stop = new AbortController();
-  const waiting = budget.reserve(10, stop.signal);
+  const waiting = budget.reserve(most(10), stop.signal);
   stop.abort(new Error("stopped"));
   await expect(waiting).rejects.toThrow("stopped");
-  budget.settle(10, undefined);
-  expect(await budget.reserve(10, never)).toBe(true);
+  budget.settle(most(10), undefined);
+  expect(await budget.reserve(most(10), never)).toBe(true);
   expect(budget.exhausted).toBe(false);
 });
 
@@ -158,14 +162,15 @@ test("stored replies are free, also when nothing may be spent", async () => {
 
 test("a start with the same key and another budget returns the first run", async () => {
   const request = { ...writeRequest("single", orders("same", 1)), idempotencyKey: "same-key" };
-  const first = await fixture.run({ ...request, budget: { calls: 5 } });
+  const first = await fixture.run({ ...request, budget: { calls: 5, rests: false } });
   const again = await fixture.client.startGenerationRun(request);
   expect(again.run?.id).toBe(first.run?.id);
 });
 
 test.each([
-  [{ calls: -1 }, "budget.calls"],
-  [{ costMicroUsd: -5 }, "budget.cost_micro_usd"],
+  [{ calls: -1, rests: false }, "budget.calls"],
+  [{ costMicroUsd: -5, rests: true }, "budget.cost_micro_usd"],
+  [{ tokens: -2, rests: true }, "budget.tokens"],
 ])("a budget of %j is refused", async (budget, field) => {
   const request = { ...writeRequest("single", orders("bad", 1)), budget };
   await expect(fixture.client.startGenerationRun(request)).rejects.toMatchObject({

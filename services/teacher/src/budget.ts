@@ -1,9 +1,24 @@
-/** The wall of a run: what its tries may still cost, whichever of its workers makes them. Pure but for waiting. */
+/** The wall of a run: what its tries may still use, whichever of its workers makes them. Pure but for waiting. */
+import { type BudgetLine, endOfMonth, type MonthBudgetMet } from "@tutelage/platform/monthbudget";
 import type { GenerationBudget } from "@tutelage/proto/teacher/v1/teacher";
 
 export interface Spending {
   calls: number;
+  /** Sent and received. */
+  tokens: number;
   costMicroUsd: number;
+}
+
+const quantities = ["calls", "tokens", "costMicroUsd"] as const satisfies (keyof Spending)[];
+/** Under which name each is known outside of this service. */
+const names = { calls: "teacher_calls", tokens: "teacher_tokens", costMicroUsd: "cost_micro_usd" };
+
+/** The wall that let no other try through. */
+export interface WallMet {
+  scope: "run" | "project";
+  line: BudgetLine;
+  /** When a project's next month begins. */
+  until?: Date;
 }
 
 /**
@@ -12,43 +27,46 @@ export interface Spending {
  * so that the decision needs no lock.
  */
 export class Budget {
-  private readonly mostCalls: number;
-  private readonly mostCostMicroUsd: number;
-  private inFlight: Spending = { calls: 0, costMicroUsd: 0 };
+  private readonly most: Spending;
+  private inFlight: Spending = { calls: 0, tokens: 0, costMicroUsd: 0 };
+  private readonly spent: Spending;
   private readonly waiting = new Set<() => void>();
-  private usedUp = false;
+  private wall: WallMet | undefined;
 
-  constructor(
-    limits: GenerationBudget | undefined,
-    private readonly spent: Spending,
-  ) {
-    this.mostCalls = limits?.calls ?? Number.POSITIVE_INFINITY;
-    this.mostCostMicroUsd = limits?.costMicroUsd ?? Number.POSITIVE_INFINITY;
+  constructor(limits: GenerationBudget | undefined, spent: Spending) {
+    const { calls = Number.POSITIVE_INFINITY, tokens = Number.POSITIVE_INFINITY } = limits ?? {};
+    this.most = { calls, tokens, costMicroUsd: limits?.costMicroUsd ?? Number.POSITIVE_INFINITY };
+    this.spent = { ...spent };
   }
 
-  /** A try was refused: there was not enough left for it, and no other try will be let through. */
+  /** Set when a try was refused: there was not enough left for it, and no other try will be let through. */
+  get met(): WallMet | undefined {
+    return this.wall;
+  }
+
   get exhausted(): boolean {
-    return this.usedUp;
+    return this.wall !== undefined;
   }
 
   /**
-   * Sets aside the most that one try can cost. Waits while tries under way may
+   * Sets aside the most that one try can use. Waits while tries under way may
    * turn out cheaper than what is set aside for them. False when it does not
    * fit although nothing is under way; from then on always.
    */
-  async reserve(costMicroUsd: number, signal: AbortSignal): Promise<boolean> {
+  async reserve(most: Spending, signal: AbortSignal): Promise<boolean> {
     for (;;) {
       signal.throwIfAborted();
-      if (this.usedUp) return false;
-      const { calls, costMicroUsd: money } = this.inFlight;
-      const callsFit = this.spent.calls + calls + 1 <= this.mostCalls;
-      if (callsFit && this.spent.costMicroUsd + money + costMicroUsd <= this.mostCostMicroUsd) {
-        this.inFlight = { calls: calls + 1, costMicroUsd: money + costMicroUsd };
+      if (this.exhausted) return false;
+      const tight = quantities.find((name) => this.spent[name] + this.inFlight[name] + most[name] > this.most[name]);
+      if (tight === undefined) {
+        this.inFlight = sum(this.inFlight, most, 1);
         return true;
       }
-      if (calls === 0) {
-        this.usedUp = true;
-        this.wake();
+      if (this.inFlight.calls === 0) {
+        this.close({
+          scope: "run",
+          line: { name: names[tight], used: this.spent[tight], cap: this.most[tight] },
+        });
         return false;
       }
       await this.change(signal);
@@ -56,15 +74,19 @@ export class Budget {
   }
 
   /** What a try for which so much was set aside came to; undefined when it was not sent. */
-  settle(reservedMicroUsd: number, costMicroUsd: number | undefined): void {
-    this.inFlight = {
-      calls: this.inFlight.calls - 1,
-      costMicroUsd: this.inFlight.costMicroUsd - reservedMicroUsd,
-    };
-    if (costMicroUsd !== undefined) {
-      this.spent.calls += 1;
-      this.spent.costMicroUsd += costMicroUsd;
-    }
+  settle(reserved: Spending, used: Spending | undefined): void {
+    this.inFlight = sum(this.inFlight, reserved, -1);
+    if (used !== undefined) Object.assign(this.spent, sum(this.spent, used, 1));
+    this.wake();
+  }
+
+  /** The project's month has not enough left for a try, and nothing of it is under way that could come back. */
+  monthMet({ line, month }: MonthBudgetMet): void {
+    this.close({ scope: "project", line, until: endOfMonth(month) });
+  }
+
+  private close(wall: WallMet): void {
+    this.wall ??= wall;
     this.wake();
   }
 
@@ -83,4 +105,12 @@ export class Budget {
   private wake(): void {
     for (const done of [...this.waiting]) done();
   }
+}
+
+function sum(a: Spending, b: Spending, sign: 1 | -1): Spending {
+  return {
+    calls: a.calls + sign * b.calls,
+    tokens: a.tokens + sign * b.tokens,
+    costMicroUsd: a.costMicroUsd + sign * b.costMicroUsd,
+  };
 }

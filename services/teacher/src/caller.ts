@@ -1,12 +1,14 @@
 /** Makes one call: looks for the reply that was already paid for, asks, retries, and keeps the ledger. */
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
+import type { Database } from "@tutelage/platform/database";
 import type { Logger } from "@tutelage/platform/log";
-import type { Budget } from "./budget.js";
+import { MonthBudgetMet } from "@tutelage/platform/monthbudget";
+import type { Budget, Spending } from "./budget.js";
 import { type CallIdentity, callDigest, seedOf, sharedSeedOf } from "./digest.js";
 import { type Outcome, rejection, storable } from "./outcome.js";
 import type { TeacherProfileSettings } from "./profile.js";
-import { type NewReservation, putReservation } from "./reservations.js";
+import { anyUnderWay, dropReservation, type NewReservation, putReservation } from "./reservations.js";
 import { retryDelayMs } from "./retry.js";
 import type { GenerationLease, NewCall, Store } from "./store.js";
 import { type Ask, type CallMark, type Reply, type Teacher, TeacherFailure } from "./teacher.js";
@@ -54,10 +56,13 @@ const sameCallLookMs = 200;
  * apart, the call is to blame. At one probe a minute that is a quarter of an hour.
  */
 const mostRefusals = 20;
+/** Between two looks at whether the project's month has room again. */
+const monthPollMs = 300;
 
 export class Caller {
   constructor(
     private readonly store: Store,
+    private readonly database: Database,
     private readonly log: Logger,
     private readonly random: () => number = Math.random,
   ) {}
@@ -113,14 +118,16 @@ export class Caller {
     if (await this.reuse(lease, attempt, mark)) return "reused";
     await signals.hold();
     const reserved = this.reservation(lease, profile, attempt.ask, mark.digest);
+    const most = spendingOf(reserved);
     const tryNow = lease.run.request.tryNow ?? false;
     let firstFailureAtMs: number | undefined;
     let refusedInRow = 0;
     for (let retry = 0; ; ) {
-      if (!(await budget.reserve(reserved.costMicroUsd, signals.begin))) return "over_budget";
+      if (!(await budget.reserve(most, signals.begin))) return "over_budget";
       const callId = randomUUID();
       let call: NewCall | undefined;
       let made: Made | undefined;
+      let monthMet: MonthBudgetMet | undefined;
       try {
         made = await weather.run(
           signals.begin,
@@ -129,7 +136,7 @@ export class Caller {
           async () => {
             if (!(await putReservation(lease, { ...reserved, callId }))) return undefined;
             if (signals.begin.aborted) {
-              await this.store.dropReservation(reserved.projectId, callId);
+              await dropReservation(this.database, reserved.projectId, callId);
               throw signals.begin.reason;
             }
             return await this.call(teacher, attempt.ask, mark, signals.end);
@@ -141,8 +148,18 @@ export class Caller {
           // The ledger says what happened, whoever holds the run by now: a reply that is paid for is never dropped.
           await this.store.keep(call);
         }
+      } catch (error) {
+        if (!(error instanceof MonthBudgetMet)) throw error;
+        monthMet = error;
       } finally {
-        budget.settle(reserved.costMicroUsd, call?.costMicroUsd);
+        budget.settle(most, call && spendingOf(call));
+      }
+      if (monthMet !== undefined) {
+        // As within a run: what is under way, in whatever process, may turn out cheaper than what is set aside for it.
+        if (await anyUnderWay(this.database, reserved.projectId)) {
+          await sleep(monthPollMs, undefined, { signal: signals.begin });
+        } else budget.monthMet(monthMet);
+        continue;
       }
       if (made === undefined || call === undefined) {
         if (await this.reuse(lease, attempt, mark)) return "reused";
@@ -257,6 +274,15 @@ export class Caller {
           }),
     };
   }
+}
+
+/** What a call counts for in its run's budget. */
+function spendingOf({
+  promptTokens,
+  completionTokens,
+  costMicroUsd,
+}: Pick<NewReservation, "promptTokens" | "completionTokens" | "costMicroUsd">): Spending {
+  return { calls: 1, tokens: promptTokens + completionTokens, costMicroUsd };
 }
 
 function pricesOf({ prices }: TeacherProfileSettings) {

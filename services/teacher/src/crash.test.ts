@@ -107,7 +107,7 @@ test("after kill -9 in the middle of a run only the calls that were in flight ar
 });
 
 test("a budget of calls holds across kill -9: what was in flight is spent", { timeout: 60_000 }, async () => {
-  const { run, calls, sent } = await killedInTheMiddle({ calls: 15 });
+  const { run, calls, sent } = await killedInTheMiddle({ calls: 15, rests: false });
   expect(sent.length).toBeLessThanOrEqual(15);
   expect(calls).toHaveLength(15);
   const lost = calls.filter(({ errorCode }) => errorCode === "in_flight_at_crash").length;
@@ -117,7 +117,7 @@ test("a budget of calls holds across kill -9: what was in flight is spent", { ti
 
 test("a budget of money holds across kill -9", { timeout: 60_000 }, async () => {
   const most = 11_000;
-  const { run, sent } = await killedInTheMiddle({ costMicroUsd: most });
+  const { run, sent } = await killedInTheMiddle({ costMicroUsd: most, rests: false });
   expect(run.usage?.costMicroUsd).toBeLessThanOrEqual(most);
   expect(run.budgetExhausted).toBe(true);
   // By the server's count of tokens, at 1 and 2 micro-USD; a reply has fewer than 60.

@@ -62,6 +62,10 @@ test("every table is counted here", async () => {
     "breakers",
     "calls",
     "ledger",
+    // A project's accounts, which stay.
+    "month_caps",
+    "month_notices",
+    "month_spending",
     "reservations",
     "results",
     "runs",

@@ -4,7 +4,7 @@ import { readFields, requireFields } from "@tutelage/platform/extraction";
 import { requireProject } from "@tutelage/platform/project";
 import { requireStorable } from "@tutelage/platform/text";
 import { type Row, Split, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
-import type { StartGenerationRunRequest, WriteOrder } from "@tutelage/proto/teacher/v1/teacher";
+import type { GenerationBudget, StartGenerationRunRequest, WriteOrder } from "@tutelage/proto/teacher/v1/teacher";
 import type { PromptForm } from "./prompt.js";
 
 const maxItems = 10_000;
@@ -27,8 +27,7 @@ function checkMeaning(request: StartGenerationRunRequest): void {
   if (request.teacherProfile === "") throw invalidField("teacher_profile", "must name a teacher profile");
   if (!Number.isSafeInteger(request.replicateSeed))
     throw invalidField("replicate_seed", "must be a whole number below 2^53");
-  checkBudget("budget.calls", request.budget?.calls);
-  checkBudget("budget.cost_micro_usd", request.budget?.costMicroUsd);
+  checkBudgets(request.budget);
   checkNumber("patience_seconds", request.patienceSeconds, 0, longestPatienceSeconds);
   if (request.replyScope.length > maxScopeCharacters) {
     throw invalidField("reply_scope", `has more than ${maxScopeCharacters} characters`);
@@ -139,6 +138,13 @@ function checkText(row: Row, field: string): void {
 function checkCharacters(text: string, field: string): void {
   if (text.includes("\0")) throw invalidField(field, "holds a NUL character; remove it");
   if (text.length > maxRowCharacters) throw invalidField(field, `has more than ${maxRowCharacters} characters`);
+}
+
+/** Throws invalid_argument for a budget that is none. */
+export function checkBudgets(budget: GenerationBudget | undefined): void {
+  checkBudget("budget.calls", budget?.calls);
+  checkBudget("budget.tokens", budget?.tokens);
+  checkBudget("budget.cost_micro_usd", budget?.costMicroUsd);
 }
 
 function checkBudget(field: string, most: number | undefined): void {

@@ -3,8 +3,9 @@ import { setMaxListeners } from "node:events";
 import type { Database } from "@tutelage/platform/database";
 import { TutelageError } from "@tutelage/platform/errors";
 import type { Logger } from "@tutelage/platform/log";
+import { Rest } from "@tutelage/platform/rest";
 import { TryLater } from "@tutelage/platform/runs";
-import { Budget } from "./budget.js";
+import { Budget, type WallMet } from "./budget.js";
 import { Caller, type CallSignals, type ProfiledTeacher, type Settled } from "./caller.js";
 import type { Outcome } from "./outcome.js";
 import { canWrite } from "./request.js";
@@ -40,7 +41,7 @@ export interface GenerationDependencies {
 export async function generate(
   lease: GenerationLease,
   dependencies: GenerationDependencies,
-): Promise<{ state: GenerationState }> {
+): Promise<{ state: Pick<GenerationState, "budgetExhausted" | "ordersLeft" | "waiting"> }> {
   const { database, store, teachers, log } = dependencies;
   const { request } = lease.run;
   const teacher = teachers.get(request.teacherProfile);
@@ -118,7 +119,7 @@ export async function generate(
     return true;
   };
 
-  const caller = new Caller(store, log);
+  const caller = new Caller(store, database, log);
   const workOff = async (job: Job) => {
     const outcomes = made.get(job.position) ?? new Map<number, Outcome>();
     for (;;) {
@@ -161,7 +162,24 @@ export async function generate(
     lease.cancelled.removeEventListener("abort", giveUp);
     await progress.stop();
   }
+  const { met } = budget;
+  if (met !== undefined && lease.run.request.budget?.rests) {
+    await lease.report({}, { ordersLeft, waiting: null });
+    throw restAt(met, ordersLeft);
+  }
   return { state: { budgetExhausted: budget.exhausted, ordersLeft, waiting: null } };
+}
+
+/** A run at a wall, that may go on when the wall is moved. */
+function restAt({ scope, line, until }: WallMet, ordersLeft: number): Rest {
+  const whose = scope === "run" ? "budget" : "project's budget of this month";
+  return new Rest(
+    "BUDGET_EXHAUSTED",
+    `${scope}_${line.name}`,
+    `The ${whose} has not enough left for another call: ${line.used} of ${line.cap} ${line.name} are used, and ` +
+      `${ordersLeft} orders or rows are left. Raise the cap to go on.`,
+    until,
+  );
 }
 
 /** Waits for all, then throws the first error: no call is left under way when this returns. */

@@ -1,6 +1,7 @@
 /** The gRPC handlers. */
 import type { Database } from "@tutelage/platform/database";
 import { notFound } from "@tutelage/platform/errors";
+import { MonthBudget, monthOf } from "@tutelage/platform/monthbudget";
 import { isNumber, nextCursor, readCursor, requirePageSize } from "@tutelage/platform/page";
 import { requireProject } from "@tutelage/platform/project";
 import { pauseRun, resumeOrRetryRun } from "@tutelage/platform/runcontrol";
@@ -17,8 +18,8 @@ import { deleteGenerationRuns } from "./deletion.js";
 import { projectUsage } from "./deletionstore.js";
 import type { Ledger } from "./ledger.js";
 import { scoresLabels, type TeacherProfileSettings } from "./profile.js";
-import { checkStartRequest, refuseConversations, requireRunKeyPrefix } from "./request.js";
-import type { Store } from "./store.js";
+import { checkBudgets, checkStartRequest, refuseConversations, requireRunKeyPrefix } from "./request.js";
+import { putBudget, type Store } from "./store.js";
 import type { Teachers } from "./teachers.js";
 import type { WeatherStore } from "./weatherstore.js";
 import type { GenerationRequest, GenerationState, StoredWait } from "./work.js";
@@ -34,6 +35,7 @@ export function teacherService(dependencies: {
   database: Database;
 }): TeacherServiceImplementation {
   const { runs, store, ledger, teachers, weather, database } = dependencies;
+  const budgets = new MonthBudget(database, ["teacher_calls", "teacher_tokens", "cost_micro_usd"]);
   const toMessage = async (row: GenerationRow): Promise<GenerationRun> => ({
     run: toRunMessage(row),
     teacherProfile: row.request.teacherProfile,
@@ -42,7 +44,12 @@ export function teacherService(dependencies: {
     ordersLeft: row.state.ordersLeft ?? 0,
     // One that rests waits for nobody.
     waiting: row.status === "QUEUED" || row.status === "RUNNING" ? toWait(row.state.waiting) : undefined,
+    budgetNotices: row.state.budgetNotices ?? [],
   });
+  const monthOfProject = async (projectId: string) => {
+    const month = monthOf(new Date());
+    return { month, lines: await budgets.lines(projectId, month) };
+  };
   return {
     async startGenerationRun({ idempotencyKey, ...request }) {
       checkStartRequest({ idempotencyKey, ...request });
@@ -63,8 +70,20 @@ export function teacherService(dependencies: {
     async pauseGenerationRun({ projectId, id }) {
       return await toMessage(await pauseRun(runs, projectId, id));
     },
-    async resumeGenerationRun({ projectId, id }) {
-      return await toMessage(await resumeOrRetryRun(runs, projectId, id));
+    async resumeGenerationRun({ projectId, id, budget }) {
+      checkBudgets(budget);
+      return await toMessage(
+        await resumeOrRetryRun(runs, projectId, id, async (transaction) => {
+          if (budget !== undefined) await putBudget(transaction, projectId, id, budget);
+        }),
+      );
+    },
+    async getMonthBudget({ projectId }) {
+      return await monthOfProject(requireProject(projectId));
+    },
+    async setMonthBudget({ projectId, caps }) {
+      await budgets.setCaps(requireProject(projectId), caps);
+      return await monthOfProject(projectId);
     },
     async deleteGenerationRuns({ projectId, keyPrefix, createdBefore }, { signal }) {
       requireProject(projectId);

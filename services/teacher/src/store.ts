@@ -3,11 +3,11 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { inBatches } from "@tutelage/platform/batch";
 import { type Database, isDatabaseAway, sqlState, type Transaction } from "@tutelage/platform/database";
 import type { Lease } from "@tutelage/platform/runs";
-import type { Call, Result, Usage } from "@tutelage/proto/teacher/v1/teacher";
+import type { Call, GenerationBudget, Result, Usage } from "@tutelage/proto/teacher/v1/teacher";
 import { and, asc, eq, getTableColumns, gt, ne, or, sql } from "drizzle-orm";
 import type { Outcome } from "./outcome.js";
-import { afterCrash, inFlightAtCrash, lockLedger } from "./reservations.js";
-import { calls, ledger, reservations, results } from "./tables.js";
+import { afterCrash, inFlightAtCrash, lockLedger, settleMonth, takeReservation } from "./reservations.js";
+import { calls, ledger, results } from "./tables.js";
 import type { Reply } from "./teacher.js";
 import type { GenerationRequest, GenerationState } from "./work.js";
 
@@ -29,6 +29,18 @@ const message = { mostItems: batchRows, mostSize: 8_000_000 };
 const longestKeepWaitMs = 4_000;
 /** SQLSTATE. */
 export const foreignKeyViolation = "23503";
+
+/** Gives a run another budget. */
+export async function putBudget(
+  transaction: Transaction,
+  projectId: string,
+  runId: string,
+  budget: GenerationBudget,
+): Promise<void> {
+  await transaction.execute(sql`
+    update runs set request = jsonb_set(request, '{budget}', ${JSON.stringify(budget)}::jsonb)
+    where project_id = ${projectId} and id = ${runId}`);
+}
 
 export class Store {
   constructor(private readonly database: Database) {}
@@ -86,14 +98,15 @@ export class Store {
       const run = await transaction.execute(
         sql`select 1 from runs where project_id = ${call.projectId} and id = ${call.runId} for key share`,
       );
-      await transaction
-        .delete(reservations)
-        .where(and(eq(reservations.projectId, call.projectId), eq(reservations.callId, call.id)));
+      const reserved =
+        (await takeReservation(transaction, call.projectId, call.id)) ??
+        (await this.countedAtCrash(transaction, call.projectId, call.id));
+      if (reserved !== undefined) await settleMonth(transaction, call.projectId, reserved, call);
       if (run.rowCount !== 0) {
         const { id: _, ...made } = call;
         await transaction
           .insert(calls)
-          .values(call)
+          .values({ ...call, month: reserved?.month ?? null })
           .onConflictDoUpdate({
             target: calls.id,
             // A successor took its holder for dead. A try whose answer was lost may have stored it already.
@@ -115,11 +128,13 @@ export class Store {
     });
   }
 
-  /** Takes back what was set aside for a try that was not sent. */
-  async dropReservation(projectId: string, callId: string): Promise<void> {
-    await this.database.drizzle
-      .delete(reservations)
-      .where(and(eq(reservations.projectId, projectId), eq(reservations.callId, callId)));
+  /** A call of a holder that was taken for dead, as it was counted then. */
+  private async countedAtCrash(transaction: Transaction, projectId: string, callId: string) {
+    const [counted] = await transaction
+      .select()
+      .from(calls)
+      .where(and(eq(calls.projectId, projectId), eq(calls.id, callId), eq(calls.errorCode, inFlightAtCrash)));
+    return counted;
   }
 
   /**
@@ -242,7 +257,7 @@ export class Store {
       const last = rows.at(-1);
       if (last === undefined) return;
       yield* inBatches(
-        rows.map(({ sequence: _, projectId: __, runId: ___, reply: ____, ...call }) => call),
+        rows.map(({ sequence: _, projectId: __, runId: ___, reply: ____, month: _____, ...call }) => call),
         ({ prompt, rawReply }) => prompt.length + rawReply.length,
         message,
       );

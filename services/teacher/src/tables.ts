@@ -22,6 +22,8 @@ export const calls = schema.table("calls", {
   costMicroUsd: bigint("cost_micro_usd", { mode: "number" }).notNull(),
   durationMs: bigint("duration_ms", { mode: "number" }).notNull(),
   finishedAt: timestamp("finished_at", { withTimezone: true }).notNull(),
+  /** The project's month that it counts for. */
+  month: text("month"),
 });
 
 /** What tries under way may cost. */
@@ -38,6 +40,7 @@ export const reservations = schema.table("reservations", {
   completionTokens: bigint("completion_tokens", { mode: "number" }).notNull(),
   costMicroUsd: bigint("cost_micro_usd", { mode: "number" }).notNull(),
   reservedAt: timestamp("reserved_at", { withTimezone: true }).notNull().defaultNow(),
+  month: text("month"),
 });
 
 /** What calls of deleted runs cost. */

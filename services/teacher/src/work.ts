@@ -1,4 +1,5 @@
 /** What a run has to do: jobs with numbered attempts, and which attempts are next. Pure. */
+import type { BudgetNotice } from "@tutelage/platform/monthbudget";
 import type { StartGenerationRunRequest } from "@tutelage/proto/teacher/v1/teacher";
 import { labelAsk, labelExamples, labelMethod, labelReferences, readLabel } from "./labelprompt.js";
 import type { Outcome } from "./outcome.js";
@@ -18,6 +19,8 @@ export interface GenerationState {
   ordersLeft: number;
   /** Set while it waits. */
   waiting: StoredWait | null;
+  /** Marks of the project's month that it was the first to pass. */
+  budgetNotices: BudgetNotice[];
 }
 
 /** One order or row of a run. */

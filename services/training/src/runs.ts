@@ -11,6 +11,7 @@ import {
   type TrainStep,
 } from "@tutelage/proto/student/v1/student";
 import { Attempt } from "./attempt.js";
+import { TimeBudget } from "./timebudget.js";
 import type { CheckedRequest, TrainingState } from "./trainingrun.js";
 
 interface Dependencies {
@@ -29,6 +30,7 @@ export async function train(
   // Files of a lost attempt lie elsewhere: the fence is in the path.
   const folderOf = (fence: number) => artifacts.uri(`${projectId}/runs/${runId}/${fence}`);
   const attempt = new Attempt(lease, artifacts);
+  const time = new TimeBudget(lease);
   let lastStep = state.lastStep?.step ?? 0;
   const open = (signal: AbortSignal) =>
     student.train(
@@ -50,6 +52,7 @@ export async function train(
     );
   const events = studentJob(lease, open, {
     silenceMs,
+    stop: time.over,
     hasKept: () => attempt.hasKept,
     onLost: ({ kind, message }) => ({
       trainSeconds: attempt.trainSeconds,
@@ -65,6 +68,7 @@ export async function train(
   try {
     for await (const { event } of events) {
       if (event?.$case === "started") {
+        await time.begin();
         lastStep = event.value.resumedStep;
         await attempt.started(event.value);
       } else if (event?.$case === "step") {
@@ -88,6 +92,8 @@ export async function train(
     const fences = [...(state.attempts ?? []), lease.fence];
     for (const fence of fences) await artifacts.remove(`${folderOf(fence)}/resume`).catch(() => {});
     throw error;
+  } finally {
+    await time.settle();
   }
   // What lost attempts left is nobody's, and this one's resume points have served.
   for (const fence of state.attempts ?? []) await artifacts.remove(folderOf(fence));

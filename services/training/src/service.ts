@@ -2,6 +2,7 @@
 import type { ArtifactStore } from "@tutelage/platform/artifacts";
 import type { Database } from "@tutelage/platform/database";
 import { invalidField } from "@tutelage/platform/errors";
+import { MonthBudget, monthOf } from "@tutelage/platform/monthbudget";
 import { requireProject } from "@tutelage/platform/project";
 import { pauseRun, resumeOrRetryRun } from "@tutelage/platform/runcontrol";
 import type { Runs } from "@tutelage/platform/runs";
@@ -10,8 +11,14 @@ import { deleteTrainingRuns } from "./deletion.js";
 import type { CheckedExport, ExportState } from "./exportrun.js";
 import { exportHandlers } from "./exportservice.js";
 import { collectGarbage } from "./garbage.js";
-import { listSteps } from "./store.js";
-import { type CheckedRequest, checkRequest, type TrainingState, toTrainingRun } from "./trainingrun.js";
+import { listSteps, putMaxSeconds } from "./store.js";
+import {
+  type CheckedRequest,
+  checkMaxSeconds,
+  checkRequest,
+  type TrainingState,
+  toTrainingRun,
+} from "./trainingrun.js";
 
 interface Dependencies {
   database: Database;
@@ -23,6 +30,11 @@ interface Dependencies {
 
 export function trainingService(dependencies: Dependencies): TrainingServiceImplementation {
   const { database, runs, profiles, artifacts } = dependencies;
+  const budgets = new MonthBudget(database, ["training_seconds"]);
+  const monthOfProject = async (projectId: string) => {
+    const month = monthOf(new Date());
+    return { month, lines: await budgets.lines(projectId, month) };
+  };
   return {
     ...exportHandlers({ runs: dependencies.exports, artifacts }),
 
@@ -35,7 +47,9 @@ export function trainingService(dependencies: Dependencies): TrainingServiceImpl
           `${startCheckpointUri} is not there; leave it empty or name another.`,
         );
       }
-      return toTrainingRun(await runs.start(request.projectId, request.idempotencyKey, request, { state }));
+      // A successor of whoever started it may know another bound.
+      const { maxSeconds: _, ...asked } = request;
+      return toTrainingRun(await runs.start(request.projectId, request.idempotencyKey, request, { state, asked }));
     },
 
     async getTrainingRun({ projectId, id }) {
@@ -54,8 +68,22 @@ export function trainingService(dependencies: Dependencies): TrainingServiceImpl
       return toTrainingRun(await pauseRun(runs, projectId, id));
     },
 
-    async resumeTrainingRun({ projectId, id }) {
-      return toTrainingRun(await resumeOrRetryRun(runs, projectId, id));
+    async resumeTrainingRun({ projectId, id, maxSeconds }) {
+      checkMaxSeconds(maxSeconds);
+      return toTrainingRun(
+        await resumeOrRetryRun(runs, projectId, id, async (transaction) => {
+          if (maxSeconds !== undefined) await putMaxSeconds(transaction, { projectId, runId: id }, maxSeconds);
+        }),
+      );
+    },
+
+    async getMonthBudget({ projectId }) {
+      return await monthOfProject(requireProject(projectId));
+    },
+
+    async setMonthBudget({ projectId, caps }) {
+      await budgets.setCaps(requireProject(projectId), caps);
+      return await monthOfProject(projectId);
     },
 
     async deleteTrainingRuns(request, { signal }) {

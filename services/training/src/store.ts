@@ -1,7 +1,8 @@
 /** All SQL of the training service beyond the run rows. */
 import type { Database, Transaction } from "@tutelage/platform/database";
+import type { BudgetNotice } from "@tutelage/platform/monthbudget";
 import type { TrainStep } from "@tutelage/proto/student/v1/student";
-import { and, asc, eq, gt } from "drizzle-orm";
+import { and, asc, eq, gt, sql } from "drizzle-orm";
 import { trainingSteps } from "./tables.js";
 
 const pageSteps = 500;
@@ -95,6 +96,31 @@ export async function deleteExports(exports: Database, projectId: string, folder
 export async function insertSteps(transaction: Transaction, run: OfRun, steps: TrainStep[]): Promise<void> {
   if (steps.length === 0) return;
   await transaction.insert(trainingSteps).values(steps.map((step) => ({ ...run, ...step })));
+}
+
+/** Notes what a run has taken of budgets, and the marks that it passed with that. */
+export async function noteCharge(
+  transaction: Transaction,
+  { projectId, runId }: OfRun,
+  chargedSeconds: number,
+  notices: readonly BudgetNotice[],
+): Promise<void> {
+  await transaction.execute(sql`
+    update runs set revision = revision + ${Math.sign(notices.length)}, state = state || jsonb_build_object(
+      'chargedSeconds', ${chargedSeconds}::float8,
+      'budgetNotices', coalesce(state->'budgetNotices', '[]') || ${JSON.stringify(notices)}::jsonb)
+    where project_id = ${projectId} and id = ${runId}`);
+}
+
+/** Gives a run another bound of its seconds. */
+export async function putMaxSeconds(
+  transaction: Transaction,
+  { projectId, runId }: OfRun,
+  maxSeconds: number,
+): Promise<void> {
+  await transaction.execute(sql`
+    update runs set request = jsonb_set(request, '{maxSeconds}', to_jsonb(${maxSeconds}::float8))
+    where project_id = ${projectId} and id = ${runId}`);
 }
 
 /** A run's steps in order, in batches. */

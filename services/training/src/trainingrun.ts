@@ -1,5 +1,6 @@
 /** What a training run is: its request, checked, and its message. */
 import { invalidField } from "@tutelage/platform/errors";
+import type { BudgetNotice } from "@tutelage/platform/monthbudget";
 import { requireProject } from "@tutelage/platform/project";
 import { checkRecipe } from "@tutelage/platform/recipe";
 import { toRunMessage } from "@tutelage/platform/runmessage";
@@ -26,6 +27,10 @@ export interface TrainingState extends StudentWait {
   /** That removal has ended. */
   filesRemoved?: boolean;
   trainSeconds?: number;
+  /** Taken of budgets, by all attempts. */
+  chargedSeconds?: number;
+  /** Marks of the project's month that it was the first to pass. */
+  budgetNotices?: BudgetNotice[];
   /** Fences of the attempts that wrote files. */
   attempts?: number[];
   /** What the next attempt may go on from, newest first. */
@@ -63,13 +68,21 @@ export function checkRequest(
     throw invalidField("rows.sha256", "must be the SHA-256 of the artifact, 64 hexadecimal digits.");
   }
   const task = requireTask(request.task);
+  checkMaxSeconds(request.maxSeconds);
   return { request: { ...request, rows, task }, state: { model: profile.model, recipe } };
+}
+
+/** Throws invalid_argument. */
+export function checkMaxSeconds(seconds: number | undefined): void {
+  if (seconds === undefined || seconds >= 0) return;
+  throw invalidField("max_seconds", `is ${seconds}; give 0 or more, or leave it out for no bound.`);
 }
 
 /** A stored run as its message. */
 export function toTrainingRun(run: StoredTrainingRun): TrainingRun {
   const { lastStep, checkpoint, checkpointRemoved = false } = run.state;
   const { rows = 0, tooLongRowIds = [], trainSeconds = 0, incidents = [] } = run.state;
+  const { chargedSeconds = 0, budgetNotices = [] } = run.state;
   return {
     run: toRunMessage(run),
     request: run.request,
@@ -80,5 +93,7 @@ export function toTrainingRun(run: StoredTrainingRun): TrainingRun {
     trainSeconds,
     checkpointRemoved,
     incidents: incidents.map((incident) => ({ ...incident, at: new Date(incident.at) })),
+    chargedSeconds,
+    budgetNotices,
   };
 }

@@ -1,0 +1,45 @@
+/** A campaign whose budget does not pay for what comes next: looks up what is missing, and says it. */
+import { Rest } from "@tutelage/platform/rest";
+import type { Runs } from "@tutelage/platform/runs";
+import type { Shortfall } from "@tutelage/proto/campaigns/v1/campaigns";
+import type { Campaign, CampaignState, ResolvedRequest } from "./campaign.js";
+import { forecast } from "./forecast.js";
+import { forecastBasis } from "./forecastbasis.js";
+import { restMessage, shortfalls } from "./shortfall.js";
+
+/** The rest of a child run as its campaign's own, with a forecast of what is missing; that is stored, too. */
+export async function exhausted(
+  campaign: Campaign,
+  runs: Runs<ResolvedRequest, CampaignState>,
+  met: Rest,
+): Promise<Rest> {
+  const scope = met.code.startsWith("project_") ? "project_budget" : "campaign_budget";
+  let message = met.message;
+  try {
+    const missing = await whatIsMissing(campaign, runs, met.code);
+    await campaign.lease.report({}, { shortfalls: missing });
+    message = restMessage(missing);
+  } catch (error) {
+    // It rests also where nobody can say what is missing.
+    campaign.signal.throwIfAborted();
+    runs.log.warn({ err: error, campaignId: campaign.key.campaignId }, "could not forecast what a budget lacks");
+  }
+  return new Rest(met.status, scope, message, met.until);
+}
+
+async function whatIsMissing(
+  campaign: Campaign,
+  runs: Runs<ResolvedRequest, CampaignState>,
+  code: string,
+): Promise<Shortfall[]> {
+  const { projectId, request, services, signal, store } = campaign;
+  const settings = { ...request.settings, maxTeacherCalls: 0, maxCostMicroUsd: 0 };
+  const [basis, teacherMonth, trainingMonth] = await Promise.all([
+    forecastBasis({ runs, store, services }, { ...request, settings }, signal),
+    services.teacher.getMonthBudget({ projectId }, { signal }),
+    services.training.getMonthBudget({ projectId }, { signal }),
+  ]);
+  await campaign.readCaps();
+  const month = [...teacherMonth.lines, ...trainingMonth.lines];
+  return shortfalls(code, campaign.caps, campaign.used, month, forecast(basis));
+}

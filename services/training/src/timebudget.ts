@@ -1,0 +1,120 @@
+/**
+ * The wall of a training's seconds: its own and that of the project's month.
+ * Time is set aside in slices before it passes, so that trainings on several
+ * students cannot cross the project's cap together, and what a dead holder had
+ * set aside counts in full.
+ */
+import type { Transaction } from "@tutelage/platform/database";
+import { chargeMonth, endOfMonth, MonthBudgetMet, monthOf } from "@tutelage/platform/monthbudget";
+import { Rest } from "@tutelage/platform/rest";
+import type { Lease } from "@tutelage/platform/runs";
+import { noteCharge } from "./store.js";
+import type { CheckedRequest, TrainingState } from "./trainingrun.js";
+
+const sliceSeconds = 5;
+const lookEveryMs = 100;
+/** A slice is asked for this long before the last one ends: the database may take a while. */
+const aheadSeconds = 2;
+/** The student hears of the end this long before it: it still ends the step that it is in. */
+const stopSeconds = 0.2;
+/** Less is not worth a start: it would be over before it has begun. */
+const leastSeconds = 0.3;
+
+export class TimeBudget {
+  private readonly month = monthOf(new Date());
+  private readonly end = new AbortController();
+  private readonly chargedBefore: number;
+  private beganAt = 0;
+  /** Set aside by this holder. */
+  private granted = 0;
+  private wall: Rest | undefined;
+  private asking = false;
+  private timer: NodeJS.Timeout | undefined;
+
+  constructor(private readonly lease: Lease<CheckedRequest, TrainingState>) {
+    this.chargedBefore = lease.run.state.chargedSeconds ?? 0;
+  }
+
+  /** Aborts with a Rest when no time is left. */
+  get over(): AbortSignal {
+    return this.end.signal;
+  }
+
+  /** The student begins to work. Throws a Rest when there is no time for it. */
+  async begin(): Promise<void> {
+    this.beganAt = performance.now();
+    await this.grant();
+    if (this.granted === 0 && this.wall !== undefined) throw this.wall;
+    this.timer = setInterval(() => void this.look(), lookEveryMs);
+  }
+
+  /** The student has ended: what was set aside and not used is given back, what it took beyond is counted. */
+  async settle(): Promise<void> {
+    clearInterval(this.timer);
+    if (this.timer === undefined) return;
+    const difference = this.elapsed - this.granted;
+    await this.lease
+      .write((transaction) => this.charge(transaction, difference, { beyondCaps: true }))
+      // Of one who lost the lease, or the database, all that was set aside counts.
+      .catch(() => {});
+  }
+
+  private get elapsed(): number {
+    return (performance.now() - this.beganAt) / 1_000;
+  }
+
+  private async look(): Promise<void> {
+    const left = this.granted - this.elapsed;
+    if (this.wall !== undefined) {
+      if (left < stopSeconds) this.end.abort(this.wall);
+      return;
+    }
+    if (this.asking || left > aheadSeconds) return;
+    this.asking = true;
+    // A database that is away for a moment is asked again; a lost lease aborts the lease's own signal.
+    await this.grant().catch(() => {});
+    this.asking = false;
+  }
+
+  /** Sets another slice aside, or as much as there is, or learns that there is none. */
+  private async grant(): Promise<void> {
+    const { maxSeconds } = this.lease.run.request;
+    const own = maxSeconds === undefined ? sliceSeconds : maxSeconds - this.chargedBefore - this.granted;
+    if (own < leastSeconds) {
+      this.wall = restAt("run", this.chargedBefore + this.granted, maxSeconds ?? 0);
+      return;
+    }
+    let seconds = Math.min(sliceSeconds, own);
+    for (;;) {
+      try {
+        await this.lease.write((transaction) => this.charge(transaction, seconds));
+        this.granted += seconds;
+        return;
+      } catch (error) {
+        if (!(error instanceof MonthBudgetMet)) throw error;
+        const { used, cap } = error.line;
+        if (cap - used < leastSeconds) {
+          this.wall = restAt("project", used, cap, endOfMonth(this.month));
+          return;
+        }
+        seconds = Math.min(seconds, cap - used);
+      }
+    }
+  }
+
+  private async charge(transaction: Transaction, seconds: number, options = { beyondCaps: false }): Promise<void> {
+    const { id: runId, projectId } = this.lease.run;
+    const notices = await chargeMonth(transaction, projectId, this.month, { training_seconds: seconds }, options);
+    await noteCharge(transaction, { projectId, runId }, this.chargedBefore + this.granted + seconds, notices);
+  }
+}
+
+function restAt(scope: "run" | "project", used: number, cap: number, until?: Date): Rest {
+  const whose = scope === "run" ? "training" : "project this month";
+  return new Rest(
+    "BUDGET_EXHAUSTED",
+    `${scope}_training_seconds`,
+    `The ${whose} has used ${used.toFixed(1)} of ${cap} seconds of training. Raise the cap to go on.`,
+    until,
+  );
+}
