@@ -82,10 +82,12 @@ try {
 
 /** As teacher/caller.ts asks: each call waits at the profile's gate for its turn. */
 async function ourAnswer(questions) {
-  const gate = new Gate(profile.max_concurrency);
+  const gate = new Gate(() => profile.max_concurrency);
   const began = performance.now();
   const texts = await Promise.all(
-    questions.map((ask, index) => gate.run(never, async () => (await teacher.ask(ask, index, never)).reply.text)),
+    questions.map((ask, index) =>
+      gate.run(never, async () => (await teacher.ask(ask, { digest: "", seed: index }, never)).reply.text),
+    ),
   );
   return { seconds: (performance.now() - began) / 1_000, texts };
 }
