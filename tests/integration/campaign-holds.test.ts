@@ -191,7 +191,10 @@ test("dead between hold and campaign: the hold ends by itself, and the same call
     create trigger die before insert on campaigns.runs for each row execute function campaigns.die()`);
   await expect(start(datasetId, "again")).rejects.toMatchObject({ code: "unavailable" });
   await admin.query("drop function campaigns.die() cascade");
-  expect(await holds(versionId)).toEqual([{ holder: expect.any(String), ends: true }]);
+  // A call that may come twice is tried again where the database is away; each try leaves its own.
+  const left = await holds(versionId);
+  expect(left.length).toBeGreaterThan(0);
+  expect(left.filter(({ ends }) => !ends)).toEqual([]);
   const id = await start(datasetId, "again");
   await failed(id);
   await client.deleteCampaign({ projectId, id });
@@ -257,9 +260,14 @@ test("a dataset that goes while a campaign begins is either held or not found", 
 test("one that runs or is being cancelled is refused, another project's is not found", async () => {
   const { id: datasetId } = await dataset();
   let answer: (() => void) | undefined;
+  const away = new TutelageError("unavailable", "The teacher is away.");
   whileTeaching = () =>
     new Promise((_, reject) => {
-      answer = () => reject(new TutelageError("unavailable", "The teacher is away."));
+      answer = () => {
+        // The call is made again before its caller hears of this.
+        whileTeaching = () => Promise.reject(away);
+        reject(away);
+      };
     });
   const id = await start(datasetId);
   // Not merely running: one that asks the teacher only after the cancel fails of that first.
