@@ -5,6 +5,9 @@ import { notFound } from "./errors.js";
 import { pausedCode, pausedMessage } from "./rest.js";
 import { isUuid, type RunChange, type RunRow, type Runs, returned, toRow } from "./runs.js";
 
+/** What is done in the transaction of a change; it may refuse. */
+type Alongside = (transaction: Transaction) => Promise<void>;
+
 const pausedRest = JSON.stringify({ code: pausedCode, message: pausedMessage });
 
 /** Asks a run to rest. One without a holder does so at once; another when its holder has ended what is under way. */
@@ -28,19 +31,14 @@ export async function resumeRun<Request, State extends object>(
   runs: Runs<Request, State>,
   projectId: string,
   id: string,
-  first?: (transaction: Transaction) => Promise<void>,
+  first?: Alongside,
 ): Promise<RunRow<Request, State>> {
-  const update = sql`
-    with before as (
-      select id as before_id, pause_requested or status in ('PAUSED', 'BUDGET_EXHAUSTED') as was_to_rest from runs
-      where project_id = ${projectId} and id = ${id} and deleting_at is null and not cancel_requested
-        and status in ('QUEUED', 'RUNNING', 'PAUSED', 'BUDGET_EXHAUSTED') for update)
-    update runs set pause_requested = false, resumes = resumes + 1, revision = revision + 1, rest = null,
-      wake_at = null, status = case when status in ('PAUSED', 'BUDGET_EXHAUSTED') then 'QUEUED' else status end,
-      not_before = case when was_to_rest then now() else not_before end
-    from before where id = before_id returning ${returned}, was_to_rest as "wasToRest"`;
-  const kindOf = (_: unknown, { wasToRest }: Record<string, unknown>) => (wasToRest === true ? "resumed" : undefined);
-  return await change(runs, projectId, id, update, kindOf, first);
+  return await goOn(runs, projectId, id, {
+    from: sql`status in ('QUEUED', 'RUNNING', 'PAUSED', 'BUDGET_EXHAUSTED')`,
+    wasToRest: sql`pause_requested or status in ('PAUSED', 'BUDGET_EXHAUSTED')`,
+    staysToRest: sql`false`,
+    first,
+  });
 }
 
 /**
@@ -51,7 +49,7 @@ export async function retryRun<Request, State extends object>(
   runs: Runs<Request, State>,
   projectId: string,
   id: string,
-  first?: (transaction: Transaction) => Promise<void>,
+  first?: Alongside,
 ): Promise<RunRow<Request, State>> {
   const update = sql`
     update runs set status = 'QUEUED', failure = null, finished_at = null, deferrals = fence, not_before = now(),
@@ -70,17 +68,11 @@ export async function wakeExhaustedRun<Request, State extends object>(
   projectId: string,
   id: string,
 ): Promise<RunRow<Request, State>> {
-  const update = sql`
-    with before as (
-      select id as before_id, status = 'BUDGET_EXHAUSTED' as was_to_rest from runs
-      where project_id = ${projectId} and id = ${id} and deleting_at is null and not cancel_requested
-        and status in ('RUNNING', 'BUDGET_EXHAUSTED') for update)
-    update runs set resumes = resumes + 1, revision = revision + 1, rest = null, wake_at = null,
-      status = case when was_to_rest then 'QUEUED' else status end,
-      not_before = case when was_to_rest then now() else not_before end
-    from before where id = before_id returning ${returned}, was_to_rest as "wasToRest"`;
-  const kindOf = (_: unknown, { wasToRest }: Record<string, unknown>) => (wasToRest === true ? "resumed" : undefined);
-  return await change(runs, projectId, id, update, kindOf);
+  return await goOn(runs, projectId, id, {
+    from: sql`status in ('RUNNING', 'BUDGET_EXHAUSTED')`,
+    wasToRest: sql`status = 'BUDGET_EXHAUSTED'`,
+    staysToRest: sql`pause_requested`,
+  });
 }
 
 /** What a child run is told when its campaign goes on: it rests no more, and is tried again where it failed. */
@@ -88,10 +80,35 @@ export async function resumeOrRetryRun<Request, State extends object>(
   runs: Runs<Request, State>,
   projectId: string,
   id: string,
-  first?: (transaction: Transaction) => Promise<void>,
+  first?: Alongside,
 ): Promise<RunRow<Request, State>> {
   const run = await resumeRun(runs, projectId, id, first);
   return run.status === "FAILED" ? await retryRun(runs, projectId, id, first) : run;
+}
+
+/** Ends the rest of a run in one of the statuses `from`; tells of it where it was to rest. */
+async function goOn<Request, State extends object>(
+  runs: Runs<Request, State>,
+  projectId: string,
+  id: string,
+  {
+    from,
+    wasToRest,
+    staysToRest,
+    first,
+  }: { from: SQL; wasToRest: SQL; staysToRest: SQL; first?: Alongside | undefined },
+): Promise<RunRow<Request, State>> {
+  const update = sql`
+    with before as (
+      select id as before_id, ${wasToRest} as was_to_rest from runs
+      where project_id = ${projectId} and id = ${id} and deleting_at is null and not cancel_requested
+        and ${from} for update)
+    update runs set pause_requested = ${staysToRest}, resumes = resumes + 1, revision = revision + 1, rest = null,
+      wake_at = null, status = case when status in ('PAUSED', 'BUDGET_EXHAUSTED') then 'QUEUED' else status end,
+      not_before = case when was_to_rest then now() else not_before end
+    from before where id = before_id returning ${returned}, was_to_rest as "wasToRest"`;
+  const kindOf = (_: unknown, { wasToRest: was }: Record<string, unknown>) => (was === true ? "resumed" : undefined);
+  return await change(runs, projectId, id, update, kindOf, first);
 }
 
 async function change<Request, State extends object>(
@@ -103,7 +120,7 @@ async function change<Request, State extends object>(
     run: RunRow<Request, State>,
     extra: Record<string, unknown>,
   ) => Exclude<RunChange["kind"], "handed_back"> | undefined,
-  alsoDo?: (transaction: Transaction) => Promise<void>,
+  alsoDo?: Alongside,
 ): Promise<RunRow<Request, State>> {
   if (!isUuid(id)) throw notFound("run", id);
   await runs.database.drizzle.transaction(async (transaction) => {
