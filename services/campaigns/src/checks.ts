@@ -160,9 +160,9 @@ async function askTeacher(
   seed: SeedData,
   open: readonly Candidate[],
 ): Promise<Checker> {
-  const gold = goldSample(campaign, seed).slice(0, campaign.callsLeft);
+  const gold = goldSample(campaign, seed).slice(0, campaign.spending.callsLeft);
   const { opinions: record } = await labelRows(campaign, "teacher_record", gold, gold);
-  const rows = open.slice(0, campaign.callsLeft).map((candidate) => candidateRow(candidate, iteration));
+  const rows = open.slice(0, campaign.spending.callsLeft).map((candidate) => candidateRow(candidate, iteration));
   const { opinions } = await labelRows(campaign, `iteration/${iteration}/check/teacher`, rows, gold);
   return {
     name: "teacher",

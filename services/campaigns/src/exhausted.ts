@@ -39,7 +39,7 @@ async function whatIsMissing(
     services.teacher.getMonthBudget({ projectId }, { signal }),
     services.training.getMonthBudget({ projectId }, { signal }),
   ]);
-  await campaign.readCaps();
+  await campaign.spending.readCaps();
   const month = [...teacherMonth.lines, ...trainingMonth.lines];
-  return shortfalls(code, campaign.caps, campaign.used, month, forecast(basis));
+  return shortfalls(code, campaign.spending.caps, campaign.spending.used, month, forecast(basis));
 }

@@ -19,7 +19,7 @@ import type { Version } from "@tutelage/proto/datasets/v1/datasets";
 import { type Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
 import type { GenerationBudget } from "@tutelage/proto/teacher/v1/teacher";
 import { concludeCampaign } from "./arms.js";
-import { type Campaign, datasetName, halfOf, rowSource, type SeedData } from "./campaign.js";
+import { type Campaign, datasetName, rowSource, type SeedData } from "./campaign.js";
 import { checkLabels, checkNovelty } from "./checks.js";
 import { stopReason } from "./choosing.js";
 import { rowsOf, whileAway } from "./clients.js";
@@ -29,6 +29,7 @@ import { decide } from "./judging.js";
 import { type MinedRow, mine } from "./mining.js";
 import { wantedRows, writeOrders } from "./selection.js";
 import { needsCrossFit } from "./settings.js";
+import { halfOf } from "./spending.js";
 import {
   type CrossFit,
   crossFit,
@@ -47,7 +48,7 @@ const rowsPerMessage = { mostItems: 1_000, mostSize: 8_000_000 };
 export async function runCampaign(campaign: Campaign): Promise<Outcome> {
   await shareParent(campaign);
   const seed = await openSeed(campaign);
-  await campaign.fixCaps("caps");
+  await campaign.spending.fixCaps("caps");
   await preflight(campaign, seed);
 
   const rounds: Round[] = [];
@@ -62,7 +63,7 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
     const number = rounds.length;
     campaign.at(number);
     const { settings } = campaign;
-    await campaign.fixCaps(`iteration/${number}/caps`);
+    await campaign.spending.fixCaps(`iteration/${number}/caps`);
     await campaign.emit("iteration.started", { iteration: number, train_rows: trainRows.length });
 
     // Fine-tune the student, and find the rows that it still gets wrong.
@@ -100,8 +101,10 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
       const wants = wantedRows(mined, settings);
       // A row that is written must be paid for a second time where it is checked.
       const keptForChecks: Partial<GenerationBudget> =
-        settings.checkTeacher === Switch.ON && campaign.finishesAtBudget ? halfOf(campaign.budgetLeft) : {};
-      const callsForWriting = Math.max(0, campaign.callsLeft - (keptForChecks.calls ?? 0));
+        settings.checkTeacher === Switch.ON && campaign.spending.finishesAtBudget
+          ? halfOf(campaign.spending.budgetLeft)
+          : {};
+      const callsForWriting = Math.max(0, campaign.spending.callsLeft - (keptForChecks.calls ?? 0));
       const orders = writeOrders(wants, seed.seedRows, settings, number, attempts, callsForWriting, fit?.foldOf);
       round.iteration.mined = true;
       round.iteration.errors = mined.filter((one) => !one.correct).length;

@@ -17,7 +17,7 @@ const maxTagLength = 50;
  * but the caps is what steps so far rest on, and stays. The caps may be raised
  * while the campaign runs, and one that stopped for want of them goes on. Where
  * it orders only what its caps pay for, the loop reads them in a step of each
- * iteration (Campaign.fixCaps), so a loop that runs again finds the caps under
+ * iteration (Spending.fixCaps), so a loop that runs again finds the caps under
  * which it ordered. They are not lowered, as what is under way was ordered under the
  * higher ones, and not changed once the campaign has ended, as it would not
  * go on.

@@ -167,15 +167,15 @@ describe("changing", () => {
   test("a loop that runs again finds the caps that it ordered under, and reads raised ones at its next iteration", async () => {
     const id = await fixture.put({ settings: { maxTeacherCalls: 100, finishAtBudget: Switch.ON } as never });
     const first = await fixture.hold(id);
-    await first.fixCaps("iteration/0/caps");
-    expect(first.callsLeft).toBe(100);
+    await first.spending.fixCaps("iteration/0/caps");
+    expect(first.spending.callsLeft).toBe(100);
     await fixture.client.updateCampaign({ projectId, id, maxTeacherCalls: 300 });
-    expect(first.callsLeft).toBe(100);
+    expect(first.spending.callsLeft).toBe(100);
     const successor = await fixture.hold(id);
-    await successor.fixCaps("iteration/0/caps");
-    expect(successor.callsLeft).toBe(100);
-    await successor.fixCaps("iteration/1/caps");
-    expect(successor.callsLeft).toBe(300);
+    await successor.spending.fixCaps("iteration/0/caps");
+    expect(successor.spending.callsLeft).toBe(100);
+    await successor.spending.fixCaps("iteration/1/caps");
+    expect(successor.spending.callsLeft).toBe(300);
   });
 
   test.each([

@@ -2,7 +2,7 @@
 
 import type { Forecast, Shortfall } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { BudgetLine } from "@tutelage/proto/run/v1/budget";
-import type { Caps } from "./campaign.js";
+import type { Caps } from "./spending.js";
 
 /** What a campaign has used of each quantity that a cap can be put on. */
 export interface Used {

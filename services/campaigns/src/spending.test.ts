@@ -1,8 +1,8 @@
 import { Switch } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { GenerationBudget } from "@tutelage/proto/teacher/v1/teacher";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { budgetBeside, halfOf } from "./campaign.js";
 import { type Fixture, projectId, startFixture } from "./service.fixture.js";
+import { budgetBeside, halfOf } from "./spending.js";
 
 let fixture: Fixture;
 beforeAll(async () => {
@@ -45,37 +45,37 @@ test("who met the wall orders nothing more until a cap is raised, however often 
     savedMicroUsd: 0,
   };
   const first = await fixture.hold(id);
-  await first.fixCaps("iteration/0/caps");
-  await first.addUsage("preflight/write", usage);
-  await first.addUsage("preflight/write", usage);
-  expect(first.budgetLeft).toEqual({ calls: 60, costMicroUsd: 10, rests: false });
-  expect(first.callsLeft).toBe(60);
-  first.meetWall();
-  expect(first.callsLeft).toBe(0);
-  await first.fixCaps("iteration/1/caps");
-  expect(first.callsLeft).toBe(0);
+  await first.spending.fixCaps("iteration/0/caps");
+  await first.spending.addUsage("preflight/write", usage);
+  await first.spending.addUsage("preflight/write", usage);
+  expect(first.spending.budgetLeft).toEqual({ calls: 60, costMicroUsd: 10, rests: false });
+  expect(first.spending.callsLeft).toBe(60);
+  first.spending.meetWall();
+  expect(first.spending.callsLeft).toBe(0);
+  await first.spending.fixCaps("iteration/1/caps");
+  expect(first.spending.callsLeft).toBe(0);
   await fixture.client.updateCampaign({ projectId, id, maxCostMicroUsd: 2_000 });
-  await first.fixCaps("iteration/1/caps");
-  expect(first.callsLeft).toBe(0);
-  await first.fixCaps("iteration/2/caps");
-  expect([first.callsLeft, first.budgetLeft.costMicroUsd]).toEqual([60, 1_010]);
+  await first.spending.fixCaps("iteration/1/caps");
+  expect(first.spending.callsLeft).toBe(0);
+  await first.spending.fixCaps("iteration/2/caps");
+  expect([first.spending.callsLeft, first.spending.budgetLeft.costMicroUsd]).toEqual([60, 1_010]);
 
   // A successor reads the same caps in the same steps.
   const second = await fixture.hold(id);
-  await second.fixCaps("iteration/0/caps");
-  await second.addUsage("preflight/write", usage);
-  second.meetWall();
-  await second.fixCaps("iteration/1/caps");
-  expect(second.callsLeft).toBe(0);
-  await second.fixCaps("iteration/2/caps");
-  expect(second.callsLeft).toBe(60);
+  await second.spending.fixCaps("iteration/0/caps");
+  await second.spending.addUsage("preflight/write", usage);
+  second.spending.meetWall();
+  await second.spending.fixCaps("iteration/1/caps");
+  expect(second.spending.callsLeft).toBe(0);
+  await second.spending.fixCaps("iteration/2/caps");
+  expect(second.spending.callsLeft).toBe(60);
 });
 
 test("a campaign that a cap stops whole orders as if there were none, and its runs rest at what is left", async () => {
   const id = await fixture.put({ settings: { maxTeacherTokens: 100, maxTrainingSeconds: 60 } as never });
   const campaign = await fixture.hold(id);
-  await campaign.fixCaps("iteration/0/caps");
-  expect(campaign.callsLeft).toBe(Number.MAX_SAFE_INTEGER);
+  await campaign.spending.fixCaps("iteration/0/caps");
+  expect(campaign.spending.callsLeft).toBe(Number.MAX_SAFE_INTEGER);
   const usage = {
     calls: 1,
     reusedCalls: 0,
@@ -85,15 +85,15 @@ test("a campaign that a cap stops whole orders as if there were none, and its ru
     teacherSeconds: 1,
     savedMicroUsd: 0,
   };
-  await campaign.addUsage("preflight/write", usage);
-  await campaign.addTraining("plain/0/train", 50);
-  await campaign.addTraining("plain/0/train", 50);
-  expect(await campaign.budgetNow()).toEqual({ tokens: 10, rests: true });
-  expect(await campaign.trainingSecondsLeft()).toBe(10);
+  await campaign.spending.addUsage("preflight/write", usage);
+  await campaign.spending.addTraining("plain/0/train", 50);
+  await campaign.spending.addTraining("plain/0/train", 50);
+  expect(await campaign.spending.budgetNow()).toEqual({ tokens: 10, rests: true });
+  expect(await campaign.spending.trainingSecondsLeft()).toBe(10);
   await fixture.client.updateCampaign({ projectId, id, maxTeacherTokens: 0, maxTrainingSeconds: 0 });
   // No step holds the former caps.
-  expect(await campaign.budgetNow()).toEqual({ rests: true });
-  expect(await campaign.trainingSecondsLeft()).toBe(Number.MAX_SAFE_INTEGER);
+  expect(await campaign.spending.budgetNow()).toEqual({ rests: true });
+  expect(await campaign.spending.trainingSecondsLeft()).toBe(Number.MAX_SAFE_INTEGER);
   const told = (await fixture.store.events({ projectId, campaignId: id }, 0, 100)).filter(
     ({ type }) => type === "budget.threshold",
   );

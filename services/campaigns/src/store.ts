@@ -7,13 +7,14 @@ import { type RunRow, runColumns, toRow } from "@tutelage/platform/runs";
 import { shownStatusSql } from "@tutelage/platform/shownstatus";
 import { type CampaignEvent, Candidate, type Iteration, type SeedGrade } from "@tutelage/proto/campaigns/v1/campaigns";
 import { and, asc, eq, gt, inArray, sql } from "drizzle-orm";
-import type { CampaignState, Caps, ResolvedRequest } from "./campaign.js";
+import type { CampaignState, ResolvedRequest } from "./campaign.js";
 import type { CampaignFilter } from "./campaignfilter.js";
 import type { CampaignPlace } from "./campaignplace.js";
 import { putDeliveries } from "./deliverystore.js";
 import type { EventType } from "./events.js";
 import { finishedIterations } from "./forkstore.js";
 import type { MinedRow } from "./mining.js";
+import type { Caps } from "./spending.js";
 import { candidates, events, iterations, seedGrades, steps } from "./tables.js";
 
 /** Which campaign, of which project. */

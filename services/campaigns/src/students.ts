@@ -42,16 +42,14 @@ export async function trainStudent(
         task: campaign.task,
         seed: options.seed,
         startCheckpointUri: options.startFrom?.uri ?? "",
-        maxSeconds: await campaign.trainingSecondsLeft(),
+        maxSeconds: await campaign.spending.trainingSecondsLeft(),
       },
       {
         ...campaign.waitingFor(name),
-        onChange: async ({ chargedSeconds, budgetNotices }) => {
-          await campaign.noteRunning({ trainingSeconds: chargedSeconds });
-          await campaign.tellNotices(budgetNotices);
-        },
+        onChange: ({ chargedSeconds, budgetNotices }) =>
+          campaign.spending.noteRunning({ trainingSeconds: chargedSeconds }, budgetNotices),
       },
-      () => campaign.trainingSecondsLeft(),
+      () => campaign.spending.trainingSecondsLeft(),
     );
     if (run.checkpoint === undefined) throw new Error("A training run succeeded without a checkpoint.");
     incidents = run.incidents;
@@ -75,7 +73,7 @@ export async function trainStudent(
     }
   });
   // A step of an earlier release does not know.
-  await campaign.addTraining(name, trained.seconds ?? 0);
+  await campaign.spending.addTraining(name, trained.seconds ?? 0);
   return trained;
 }
 

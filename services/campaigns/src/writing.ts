@@ -9,11 +9,12 @@ import type {
   Usage,
   WriteOrder,
 } from "@tutelage/proto/teacher/v1/teacher";
-import { budgetBeside, type Campaign, type SeedData } from "./campaign.js";
+import type { Campaign, SeedData } from "./campaign.js";
 import { generate, resultsOf } from "./clients.js";
 import { calibrate, type Opinion } from "./judging.js";
 import { shuffled } from "./random.js";
 import { writeOrders } from "./selection.js";
+import { budgetBeside } from "./spending.js";
 
 /** Seed rows of the pre-flight. */
 export const preflightRows = 16;
@@ -54,7 +55,7 @@ async function ask(
   kept: Partial<GenerationBudget> = {},
 ): Promise<{ results: Result[]; cut: boolean }> {
   const done = await campaign.step(name, async () => {
-    await campaign.budgetNow();
+    await campaign.spending.budgetNow();
     const run = await generate(
       campaign.services,
       {
@@ -64,7 +65,7 @@ async function ask(
         task: campaign.task,
         work,
         replicateSeed: campaign.settings.seed,
-        budget: budgetBeside(campaign.budgetLeft, kept),
+        budget: budgetBeside(campaign.spending.budgetLeft, kept),
         replyScope: campaign.replyScope,
         // A campaign that an earlier release stored has none: the teacher's own.
         patienceSeconds: campaign.settings.teacherPatienceSeconds ?? 0,
@@ -72,18 +73,15 @@ async function ask(
       },
       {
         ...campaign.waitingFor(name),
-        onChange: async ({ usage, budgetNotices }) => {
-          await campaign.noteRunning(usage ?? {});
-          await campaign.tellNotices(budgetNotices);
-        },
+        onChange: ({ usage, budgetNotices }) => campaign.spending.noteRunning(usage ?? {}, budgetNotices),
       },
-      () => campaign.budgetNow(),
+      () => campaign.spending.budgetNow(),
     );
     return { generationRunId: run.run?.id ?? "", usage: run.usage, cut: run.budgetExhausted };
   });
-  await campaign.addUsage(name, done.usage as Usage | undefined);
+  await campaign.spending.addUsage(name, done.usage as Usage | undefined);
   const cut = done.cut === true;
-  if (cut && Object.keys(kept).length === 0) campaign.meetWall();
+  if (cut && Object.keys(kept).length === 0) campaign.spending.meetWall();
   const results = await resultsOf(campaign.services, campaign.projectId, done.generationRunId, campaign.signal);
   return { results, cut };
 }
@@ -194,7 +192,7 @@ async function tryTeacher(campaign: Campaign, seed: SeedData, retry: number): Pr
     { ...settings, attemptsPerRow: 1 },
     0,
     new Map(rows.map((row) => [row.id, retry])),
-    campaign.callsLeft,
+    campaign.spending.callsLeft,
   );
   const { candidates, cut } = await writeCandidates(campaign, `preflight${again}/write`, orders, 0, 0);
   const parsed = candidates.filter((candidate) => candidate.rejection === "").length;
