@@ -1,26 +1,19 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { testDatabaseUrl } from "../../../tests/support/database.js";
-import { type Database, openDatabase } from "./database.js";
+import type { Database } from "./database.js";
 import { TutelageError } from "./errors.js";
-import { createLog } from "./log.js";
 import { Rest, RunPaused } from "./rest.js";
 import { pauseRun, resumeOrRetryRun, resumeRun, retryRun } from "./runcontrol.js";
+import { type Asked, log, openRunsDatabase, type State, timing } from "./runs.fixture.js";
 import { type Lease, RunCancelled, type RunStatus, Runs } from "./runs.js";
 import { shownStatus } from "./shownstatus.js";
 import { type WorkOptions, work } from "./worker.js";
 
-const log = createLog("test", "fatal");
-const timing = { leaseMs: 600, heartbeatMs: 150, pollMs: 50 };
 let database: Database;
-
 beforeAll(async () => {
-  database = await openDatabase({ url: await testDatabaseUrl(), schema: "training", log, hasRuns: true });
+  database = await openRunsDatabase();
 });
 afterAll(() => database.close());
-
-type Asked = { what: string };
-type State = { result?: string };
 
 function newRuns() {
   const kinds: string[] = [];
