@@ -93,7 +93,8 @@ export async function startPostgres(home: string, settings: Record<string, strin
     try {
       await call("pg_ctl", ["start", "-D", data, "-w", "-t", "60", "-l", logFile, "-o", flags.join(" ")]);
     } catch (cause) {
-      const said = (await readFile(logFile, "utf8").catch(() => "")).slice(began);
+      // In bytes, as the file's size is: what clients sent may stand in it.
+      const said = (await readFile(logFile).catch(() => Buffer.alloc(0))).subarray(began).toString("utf8");
       throw new PostgresDoesNotStart(logFile, /still in use|lock file ".*" already exists/.test(said), cause);
     }
   };
