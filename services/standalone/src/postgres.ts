@@ -54,12 +54,11 @@ export interface EmbeddedPostgres {
  */
 export async function startPostgres(home: string, settings: Record<string, string> = {}): Promise<EmbeddedPostgres> {
   await mkdir(home, { recursive: true });
-  const asRoot = process.getuid?.() === 0;
-  const place = await choosePlace(home, asRoot);
-  const account = asRoot ? unprivileged : {};
+  const place = await clusterPlace(home);
+  const owner = postgresOwner();
   const environment = { PATH: process.env.PATH, LC_ALL: "C", TZ: "UTC" };
   const call = (program: string, args: string[]) =>
-    run(join(place.binaries, program), args, { ...account, env: environment, cwd: place.directory, timeout: 120_000 });
+    run(join(place.binaries, program), args, { ...owner, env: environment, cwd: place.directory, timeout: 120_000 });
   const data = join(place.directory, "data");
   const password = await keepPassword(place.directory);
 
@@ -68,7 +67,7 @@ export async function startPostgres(home: string, settings: Record<string, strin
     await rm(data, { recursive: true, force: true });
     const passwordFile = join(place.directory, "initdb-password");
     await writeFile(passwordFile, password, { mode: 0o600 });
-    if (asRoot) await chown(passwordFile, unprivileged.uid, unprivileged.gid);
+    if (owner !== undefined) await chown(passwordFile, owner.uid, owner.gid);
     const fresh = join(place.directory, `data.${process.pid}`);
     await rm(fresh, { recursive: true, force: true });
     await call("initdb", [
@@ -169,13 +168,12 @@ async function sizeOf(path: string): Promise<number> {
 
 /** Removes the cluster of a home with all that it holds, stopped first if it runs. No error when there is none. */
 export async function erasePostgres(home: string): Promise<void> {
-  const asRoot = process.getuid?.() === 0;
   await mkdir(home, { recursive: true });
-  const { directory, binaries } = await choosePlace(home, asRoot);
+  const { directory, binaries } = await clusterPlace(home);
   const data = join(directory, "data");
   if (await exists(join(data, "postmaster.pid"))) {
     await run(join(binaries, "pg_ctl"), ["stop", "-D", data, "-m", "immediate", "-w", "-t", "30"], {
-      ...(asRoot ? unprivileged : {}),
+      ...postgresOwner(),
       cwd: directory,
     }).catch(() => {});
   }
@@ -220,12 +218,7 @@ export async function createDatabase(adminUrl: string, name: string, template?: 
   }
 }
 
-/** Where the cluster of a home lies, as `directory`, and its binaries. */
-export async function clusterPlace(home: string): Promise<{ directory: string; binaries: string }> {
-  return await choosePlace(home, process.getuid?.() === 0);
-}
-
-/** Whose the cluster's files must be; undefined where they are simply ours. */
+/** Who runs the cluster, and whose its files must be; undefined where that is simply us. */
 export function postgresOwner(): typeof unprivileged | undefined {
   return process.getuid?.() === 0 ? unprivileged : undefined;
 }
@@ -235,10 +228,11 @@ export function postgresOwner(): typeof unprivileged | undefined {
  * root's unprivileged account cannot reach those (a home below /root, say),
  * both go to a directory of its own under /var/tmp.
  */
-async function choosePlace(home: string, asRoot: boolean): Promise<{ directory: string; binaries: string }> {
+export async function clusterPlace(home: string): Promise<{ directory: string; binaries: string }> {
   const packaged = dirname((await platformPackage()).postgres);
   const inHome = resolve(home, "postgres");
-  if (!asRoot) {
+  const owner = postgresOwner();
+  if (owner === undefined) {
     await mkdir(inHome, { recursive: true, mode: 0o700 });
     return { directory: inHome, binaries: packaged };
   }
@@ -249,10 +243,10 @@ async function choosePlace(home: string, asRoot: boolean): Promise<{ directory: 
   await mkdir(directory, { recursive: true, mode: 0o700 });
   // Refuse what somebody else put there before us, a link to elsewhere included.
   const found = await lstat(directory);
-  if (!found.isDirectory() || (found.uid !== 0 && found.uid !== unprivileged.uid)) {
+  if (!found.isDirectory() || (found.uid !== 0 && found.uid !== owner.uid)) {
     throw new Error(`${directory} is not a directory of root's or of Postgres's account; remove it.`);
   }
-  await chown(directory, unprivileged.uid, unprivileged.gid);
+  await chown(directory, owner.uid, owner.gid);
   await chmod(directory, 0o700);
   if (reachable) return { directory, binaries: packaged };
   const copied = join(directory, "native");
