@@ -19,7 +19,7 @@ export async function collectGarbage(
       for (const file of await artifacts.entries(fence.uri)) {
         if (file.isFolder || !/^candidates-\d+\.jsonl/.test(file.name)) continue;
         const reason = collector.isUnfinished(file.name) ? "unfinished_write" : "attempt_lost";
-        await collector.consider(file.uri, reason, () => isGarbage(store, key, file.uri));
+        await collector.consider(file.uri, async () => ((await isGarbage(store, key, file.uri)) ? reason : undefined));
       }
     }
   }

@@ -17,8 +17,7 @@ export async function collectGarbage(
       const which = { projectId, digest };
       await collector.consider(
         uri,
-        "version_gone",
-        async () => !(await store.hasVersion(which)),
+        async () => ((await store.hasVersion(which)) ? undefined : "version_gone"),
         async () => {
           // Under the lock of commits: one that has just come to need the file keeps it.
           let bytes: number | undefined;
@@ -29,7 +28,7 @@ export async function collectGarbage(
         },
       );
     } else if (collector.isUnfinished(name)) {
-      await collector.consider(uri, "unfinished_write", () => true);
+      await collector.consider(uri, () => "unfinished_write");
     }
   }
   return collector.result;

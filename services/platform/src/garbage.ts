@@ -11,7 +11,7 @@ const mostNamed = 1_000;
 const temporaryName = /\.[0-9a-f-]{36}\.tmp$/;
 
 export class GarbageCollector {
-  private readonly found: GarbageCollection = { garbage: [], count: 0, bytes: 0 };
+  readonly result: GarbageCollection = { garbage: [], count: 0, bytes: 0 };
 
   /** Throws invalid_argument that names the field. */
   constructor(
@@ -28,10 +28,6 @@ export class GarbageCollector {
     }
   }
 
-  get result(): GarbageCollection {
-    return this.found;
-  }
-
   /** What lies in a folder of the project; nothing where there is no such folder. */
   async in(folder: string): Promise<Entry[]> {
     this.signal.throwIfAborted();
@@ -45,18 +41,19 @@ export class GarbageCollector {
 
   /**
    * Removes a file or folder that is old enough, or only notes it.
-   * @param isGarbage asked last, when it is known to be old; false keeps it
+   * @param whyGarbage asked last, when it is known to be old: the reason; undefined keeps it
    * @param remove gives the bytes that went; undefined where it turned out to be needed
    */
   async consider(
     uri: string,
-    reason: string,
-    isGarbage: () => Promise<boolean> | boolean,
+    whyGarbage: () => Promise<string | undefined> | string,
     remove: () => Promise<number | undefined> = () => this.artifacts.remove(uri),
   ): Promise<void> {
     this.signal.throwIfAborted();
     const lastWrittenAt = await this.artifacts.lastWritten(uri);
-    if (lastWrittenAt === undefined || !this.isOld(lastWrittenAt) || !(await isGarbage())) return;
+    if (lastWrittenAt === undefined || !this.isOld(lastWrittenAt)) return;
+    const reason = await whyGarbage();
+    if (reason === undefined) return;
     const bytes = this.request.dryRun ? await this.artifacts.size(uri) : await remove();
     if (bytes === undefined) return;
     this.note({ uri, bytes, lastWrittenAt, reason });
@@ -75,8 +72,8 @@ export class GarbageCollector {
   }
 
   private note(garbage: Garbage): void {
-    this.found.count += 1;
-    this.found.bytes += garbage.bytes;
-    if (this.found.garbage.length < mostNamed) this.found.garbage.push(garbage);
+    this.result.count += 1;
+    this.result.bytes += garbage.bytes;
+    if (this.result.garbage.length < mostNamed) this.result.garbage.push(garbage);
   }
 }

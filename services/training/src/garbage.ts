@@ -36,7 +36,7 @@ export async function collectGarbage(
         if (part.name === exportsFolder && (await found()) !== undefined) {
           await collectExports(collector, part, ofExport);
         } else {
-          await collector.consider(part.uri, reasonOf(await found()), async () => isGarbage(await found(), part.uri));
+          await collector.consider(part.uri, async () => whyGarbage(await found(), part.uri, "run_gone"));
         }
       }
       if (isOver(await runFiles(database, projectId, run.name))) await collector.prune(fence.uri);
@@ -54,28 +54,22 @@ async function collectExports(
   for (const run of await foldersIn(collector.artifacts, folder.uri)) {
     if (!isUuid(run.name)) continue;
     for (const attempt of await foldersIn(collector.artifacts, run.uri, /^\d+$/)) {
-      const files = await find(run.name);
-      const reason = files === undefined ? "export_gone" : "attempt_lost";
-      await collector.consider(attempt.uri, reason, async () => isGarbage(await find(run.name), attempt.uri));
+      await collector.consider(attempt.uri, async () => whyGarbage(await find(run.name), attempt.uri, "export_gone"));
     }
     if (isOver(await find(run.name))) await collector.prune(run.uri);
   }
-}
-
-function reasonOf(files: RunFiles | undefined): string {
-  if (files === undefined) return "run_gone";
-  return files.checkpointRemoved ? "checkpoint_removed" : "attempt_lost";
 }
 
 function isOver(files: RunFiles | undefined): boolean {
   return files === undefined || files.isFinal;
 }
 
-/** Whether nothing refers to a folder: the run is over, and says nothing of it. */
-function isGarbage(files: RunFiles | undefined, uri: string): boolean {
-  if (files === undefined) return true;
-  if (!files.isFinal) return false;
-  return files.checkpointRemoved || !files.state.includes(uri);
+/** Why nothing refers to a folder: the run is gone, or it is over and says nothing of it. Undefined where one may. */
+function whyGarbage(files: RunFiles | undefined, uri: string, gone: string): string | undefined {
+  if (files === undefined) return gone;
+  if (!files.isFinal) return undefined;
+  if (files.checkpointRemoved) return "checkpoint_removed";
+  return files.state.includes(uri) ? undefined : "attempt_lost";
 }
 
 async function foldersIn(artifacts: Pick<ArtifactStore, "entries">, uri: string, name = /^[^.]/): Promise<Entry[]> {
