@@ -18,14 +18,8 @@ export async function collectGarbage(
       await collector.consider(
         uri,
         async () => ((await store.hasVersion(which)) ? undefined : "version_gone"),
-        async () => {
-          // Under the lock of commits: one that has just come to need the file keeps it.
-          let bytes: number | undefined;
-          await store.discardArtifact(which, async () => {
-            bytes = await artifacts.remove(uri);
-          });
-          return bytes;
-        },
+        // Under the lock of commits: one that has just come to need the file keeps it.
+        () => store.discardArtifact(which, () => artifacts.remove(uri)),
       );
     } else if (collector.isUnfinished(name)) {
       await collector.consider(uri, () => "unfinished_write");

@@ -1,7 +1,7 @@
 /** All SQL of the service. Every query names the project. */
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import type { Database } from "@tutelage/platform/database";
+import type { Database, Transaction } from "@tutelage/platform/database";
 import { notFound, TutelageError } from "@tutelage/platform/errors";
 import { originName, splitName } from "@tutelage/platform/rowfile";
 import { type Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
@@ -45,8 +45,14 @@ export type Committed =
 const stays = sql`exists (select 1 from datasets.datasets d
   where d.project_id = ${versions.projectId} and d.id = ${versions.datasetId} and d.deleting_at is null)`;
 
+/** What an artifact of rows is known by. */
+interface ArtifactKey {
+  projectId: string;
+  digest: string;
+}
+
 /** What commits and deletions of versions with one artifact wait for one another on. */
-export const artifactLock = ({ projectId, digest }: { projectId: string; digest: string }) =>
+export const artifactLock = ({ projectId, digest }: ArtifactKey) =>
   sql`hashtextextended(${`${projectId}/${digest}`}, 0)`;
 /** Which rows of a version; what is empty or unset does not choose. */
 export interface RowFilter {
@@ -267,8 +273,8 @@ export class DatasetStore {
   }
 
   /** Whether a version of the project has these rows. */
-  async hasVersion({ projectId, digest }: { projectId: string; digest: string }): Promise<boolean> {
-    const found = await this.db
+  async hasVersion({ projectId, digest }: ArtifactKey, db: Pick<Transaction, "select"> = this.db): Promise<boolean> {
+    const found = await db
       .select({ id: versions.id })
       .from(versions)
       .where(and(eq(versions.projectId, projectId), eq(versions.digest, digest)))
@@ -276,16 +282,14 @@ export class DatasetStore {
     return found.length > 0;
   }
 
-  /** Removes an artifact that was written for a version which was not committed, unless a version has it. */
-  async discardArtifact(which: { projectId: string; digest: string }, remove: () => Promise<unknown>): Promise<void> {
-    await this.db.transaction(async (transaction) => {
+  /**
+   * Removes an artifact that was written for a version which was not committed, unless a version has it: then undefined
+   * is given, else what the removal gave.
+   */
+  async discardArtifact<Removed>(which: ArtifactKey, remove: () => Promise<Removed>): Promise<Removed | undefined> {
+    return await this.db.transaction(async (transaction) => {
       await transaction.execute(sql`select pg_advisory_xact_lock(${artifactLock(which)})`);
-      const [version] = await transaction
-        .select({ id: versions.id })
-        .from(versions)
-        .where(and(eq(versions.projectId, which.projectId), eq(versions.digest, which.digest)))
-        .limit(1);
-      if (version === undefined) await remove();
+      return (await this.hasVersion(which, transaction)) ? undefined : await remove();
     });
   }
 }
