@@ -6,6 +6,7 @@
 import { sql } from "drizzle-orm";
 import type { Database, Transaction } from "./database.js";
 import { invalidField } from "./errors.js";
+import { requireProject } from "./project.js";
 
 /** One quantity of a month; a cap of 0 is none. */
 export interface BudgetLine {
@@ -107,6 +108,22 @@ export class MonthBudget {
       [projectId, month, this.names],
     );
     return rows;
+  }
+
+  /** gRPC handlers of a service's month; only its contract's messages are its own. */
+  handlers() {
+    const current = async (projectId: string) => {
+      const month = monthOf(new Date());
+      return { month, lines: await this.lines(projectId, month) };
+    };
+    return {
+      getMonthBudget: async (request: { projectId: string }) => await current(requireProject(request.projectId)),
+      setMonthBudget: async (request: { projectId: string; caps: { name: string; cap: number }[] }) => {
+        const projectId = requireProject(request.projectId);
+        await this.setCaps(projectId, request.caps);
+        return await current(projectId);
+      },
+    };
   }
 
   /** Sets the caps that are named; 0 removes one. Throws invalid_argument. */

@@ -1,7 +1,7 @@
 /** The gRPC handlers. */
 import type { Database } from "@tutelage/platform/database";
 import { notFound } from "@tutelage/platform/errors";
-import { MonthBudget, monthOf } from "@tutelage/platform/monthbudget";
+import { MonthBudget } from "@tutelage/platform/monthbudget";
 import { isNumber, nextCursor, readCursor, requirePageSize } from "@tutelage/platform/page";
 import { requireProject } from "@tutelage/platform/project";
 import { pauseRun, resumeOrRetryRun } from "@tutelage/platform/runcontrol";
@@ -35,7 +35,6 @@ export function teacherService(dependencies: {
   database: Database;
 }): TeacherServiceImplementation {
   const { runs, store, ledger, teachers, weather, database } = dependencies;
-  const budgets = new MonthBudget(database, ["teacher_calls", "teacher_tokens", "cost_micro_usd"]);
   const toMessage = async (row: GenerationRow): Promise<GenerationRun> => ({
     run: toRunMessage(row),
     teacherProfile: row.request.teacherProfile,
@@ -46,11 +45,8 @@ export function teacherService(dependencies: {
     waiting: row.status === "QUEUED" || row.status === "RUNNING" ? toWait(row.state.waiting) : undefined,
     budgetNotices: row.state.budgetNotices ?? [],
   });
-  const monthOfProject = async (projectId: string) => {
-    const month = monthOf(new Date());
-    return { month, lines: await budgets.lines(projectId, month) };
-  };
   return {
+    ...new MonthBudget(database, ["teacher_calls", "teacher_tokens", "cost_micro_usd"]).handlers(),
     async startGenerationRun({ idempotencyKey, ...request }) {
       checkStartRequest({ idempotencyKey, ...request });
       refuseConversations(request, teachers.get(request.teacherProfile).profile.prompt_form);
@@ -77,13 +73,6 @@ export function teacherService(dependencies: {
           if (budget !== undefined) await putBudget(transaction, projectId, id, budget);
         }),
       );
-    },
-    async getMonthBudget({ projectId }) {
-      return await monthOfProject(requireProject(projectId));
-    },
-    async setMonthBudget({ projectId, caps }) {
-      await budgets.setCaps(requireProject(projectId), caps);
-      return await monthOfProject(projectId);
     },
     async deleteGenerationRuns({ projectId, keyPrefix, createdBefore }, { signal }) {
       requireProject(projectId);

@@ -2,7 +2,7 @@
 import type { ArtifactStore } from "@tutelage/platform/artifacts";
 import type { Database } from "@tutelage/platform/database";
 import { invalidField } from "@tutelage/platform/errors";
-import { MonthBudget, monthOf } from "@tutelage/platform/monthbudget";
+import { MonthBudget } from "@tutelage/platform/monthbudget";
 import { requireProject } from "@tutelage/platform/project";
 import { pauseRun, resumeOrRetryRun } from "@tutelage/platform/runcontrol";
 import type { Runs } from "@tutelage/platform/runs";
@@ -30,13 +30,9 @@ interface Dependencies {
 
 export function trainingService(dependencies: Dependencies): TrainingServiceImplementation {
   const { database, runs, profiles, artifacts } = dependencies;
-  const budgets = new MonthBudget(database, ["training_seconds"]);
-  const monthOfProject = async (projectId: string) => {
-    const month = monthOf(new Date());
-    return { month, lines: await budgets.lines(projectId, month) };
-  };
   return {
     ...exportHandlers({ runs: dependencies.exports, artifacts }),
+    ...new MonthBudget(database, ["training_seconds"]).handlers(),
 
     async startTrainingRun(message) {
       const { request, state } = checkRequest(message, profiles);
@@ -75,15 +71,6 @@ export function trainingService(dependencies: Dependencies): TrainingServiceImpl
           if (maxSeconds !== undefined) await putMaxSeconds(transaction, { projectId, runId: id }, maxSeconds);
         }),
       );
-    },
-
-    async getMonthBudget({ projectId }) {
-      return await monthOfProject(requireProject(projectId));
-    },
-
-    async setMonthBudget({ projectId, caps }) {
-      await budgets.setCaps(requireProject(projectId), caps);
-      return await monthOfProject(projectId);
     },
 
     async deleteTrainingRuns(request, { signal }) {
