@@ -149,16 +149,9 @@ async function afterError<State extends StudentWait>(
   return namedStudentError(error);
 }
 
-/**
- * True when the call ended because the process on the other side did: refused,
- * cut (grpc-js says INTERNAL for a reset stream), or cancelled by its shutdown.
- */
-function isStudentAway(error: TutelageError): boolean {
-  return (
-    error.code === "unavailable" ||
-    error.code === "cancelled" ||
-    (error.code === "internal" && /RST_STREAM|ECONNRESET/.test(error.message))
-  );
+/** True when the call ended because the process on the other side did: refused, cut, or cancelled by its shutdown. */
+function isStudentAway({ code }: TutelageError): boolean {
+  return code === "unavailable" || code === "cancelled";
 }
 
 /** An error of the student with a stable reason, and without details that are not for a client. */
