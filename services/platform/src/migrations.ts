@@ -25,6 +25,8 @@ export const productVersion: string = JSON.parse(
 const lockTimeoutMs = 3_000;
 const lockPatienceMs = 120_000;
 const lockNotAvailable = "55P03";
+/** Below every other. */
+const noVersion = "0.0.0";
 
 export interface Migrations {
   schema: string;
@@ -71,11 +73,12 @@ async function migrateOnce(pool: pg.Pool, { schema, folder, root, version }: Mig
          only_row boolean primary key default true check (only_row),
          oldest_version text not null, since timestamptz not null default now())`,
     );
-    const required = (await client.query(`select oldest_version from ${schema}.schema_version`)).rows[0];
-    if (required !== undefined && isBelow(version, required.oldest_version)) {
+    const known = await client.query(`select oldest_version from ${schema}.schema_version`);
+    const required: string = known.rows[0]?.oldest_version ?? noVersion;
+    if (isBelow(version, required)) {
       throw new TutelageError(
         "failed_precondition",
-        `A newer Tutelage has changed the schema "${schema}" of this database: it needs version ${required.oldest_version} or newer, and this is ${version}. Install ${required.oldest_version} or newer, or restore the backup from before the upgrade.`,
+        `A newer Tutelage has changed the schema "${schema}" of this database: it needs version ${required} or newer, and this is ${version}. Install ${required} or newer, or restore the backup from before the upgrade.`,
         { reason: "schema_too_new" },
       );
     }
@@ -85,6 +88,7 @@ async function migrateOnce(pool: pg.Pool, { schema, folder, root, version }: Mig
         row.sha256,
       ]),
     );
+    let oldest = required;
     for (const fileName of names) {
       const name = `${folder}/${fileName}`;
       const sql = await readFile(join(directory, fileName), "utf8");
@@ -97,10 +101,10 @@ async function migrateOnce(pool: pg.Pool, { schema, folder, root, version }: Mig
       await client.query(`set local search_path to ${schema}`);
       await client.query(sql);
       await client.query(`insert into ${schema}.applied_migrations (name, sha256) values ($1, $2)`, [name, sha256]);
-      const oldest = oldestVersion(sql);
-      if (oldest === undefined) continue;
-      const now = (await client.query(`select oldest_version from ${schema}.schema_version`)).rows[0]?.oldest_version;
-      if (now !== undefined && !isBelow(now, oldest)) continue;
+      const named = oldestVersion(sql) ?? noVersion;
+      if (isBelow(oldest, named)) oldest = named;
+    }
+    if (oldest !== required) {
       await client.query(
         `insert into ${schema}.schema_version (oldest_version) values ($1)
          on conflict (only_row) do update set oldest_version = $1, since = now()`,
