@@ -228,8 +228,8 @@ async function makeDirectory(path: string): Promise<void> {
   for (let made = path; made.length >= first.length; made = dirname(made)) await syncDirectory(dirname(made));
 }
 
-/** Without this the rename itself may be lost with the machine's power. */
-async function syncDirectory(path: string): Promise<void> {
+/** Without this what was made in a directory, or renamed, may be lost with the machine's power. */
+export async function syncDirectory(path: string): Promise<void> {
   const directory = await open(path, "r");
   try {
     await directory.sync();

@@ -6,10 +6,11 @@
 import { randomUUID } from "node:crypto";
 import { access, chown, mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
+import { syncDirectory } from "@tutelage/platform/artifacts";
 import { productVersion } from "@tutelage/platform/migrations";
 import { HomeInUse, type HomeLock, lockHome } from "./homelock.js";
 import { clusterPlace, postgresOwner, startPostgres } from "./postgres.js";
-import { type CopiedTree, copyTree, firstDifference, syncFolder } from "./treecopy.js";
+import { type CopiedTree, copyTree, firstDifference } from "./treecopy.js";
 
 const format = "tutelage-backup-1";
 const manifestName = "manifest.json";
@@ -60,9 +61,9 @@ export async function backup({ home, artifactRoot }: ColdCopyPlaces, target: str
       };
       // Last, as it vouches for the rest.
       await writeFile(join(fresh, manifestName), JSON.stringify(manifest), { mode: 0o600, flush: true });
-      await syncFolder(fresh);
+      await syncDirectory(fresh);
       await rename(fresh, target);
-      await syncFolder(dirname(resolve(target)));
+      await syncDirectory(dirname(resolve(target)));
       return manifest;
     } finally {
       await rm(fresh, { recursive: true, force: true });
@@ -111,7 +112,7 @@ export async function restore(source: string, { home, artifactRoot }: ColdCopyPl
       }
       await rm(artifactRoot, { recursive: true, force: true });
       await rename(fresh.artifacts, artifactRoot);
-      for (const folder of [place.directory, dirname(artifactRoot)]) await syncFolder(folder);
+      for (const folder of [place.directory, dirname(artifactRoot)]) await syncDirectory(folder);
     } finally {
       for (const folder of Object.values(fresh)) await rm(folder, { recursive: true, force: true });
     }

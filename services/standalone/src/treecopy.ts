@@ -2,6 +2,7 @@
 import { createHash } from "node:crypto";
 import { lstat, mkdir, open, readdir } from "node:fs/promises";
 import { join } from "node:path";
+import { syncDirectory } from "@tutelage/platform/artifacts";
 
 export interface CopiedFile {
   /** Below the folder that was copied. */
@@ -59,7 +60,7 @@ export async function copyTree(
     files.push({ path, ...(await copyFile(join(from, path), join(to, path))) });
     await onMade(join(to, path));
   }
-  for (const { path } of [...listed.folders].reverse()) await syncFolder(join(to, path));
+  for (const { path } of [...listed.folders].reverse()) await syncDirectory(join(to, path));
   return { folders: listed.folders, files };
 }
 
@@ -106,13 +107,4 @@ async function digestOf(path: string): Promise<string> {
   const file = await open(path, "r");
   for await (const chunk of file.createReadStream({ highWaterMark: blockBytes })) hash.update(chunk);
   return hash.digest("hex");
-}
-
-export async function syncFolder(path: string): Promise<void> {
-  const folder = await open(path, "r");
-  try {
-    await folder.sync();
-  } finally {
-    await folder.close();
-  }
 }
