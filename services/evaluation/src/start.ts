@@ -33,7 +33,6 @@ export async function start(config: Readonly<Config>): Promise<RunningService> {
   const runs = new Runs<CheckedRequest, EvaluationState>(database, log);
   const artifacts = new FileArtifactStore(config.ARTIFACT_ROOT ?? join(config.TUTELAGE_HOME, "artifacts"));
   const student = connect(StudentServiceDefinition, config.STUDENT_ADDRESS);
-  const stopping = new AbortController();
   const service = evaluationService({ database, runs, student });
   return await startRunService({
     name: "evaluation",
@@ -42,7 +41,6 @@ export async function start(config: Readonly<Config>): Promise<RunningService> {
     runs,
     handler: (lease) => evaluate(lease, { student, artifacts }),
     worker: { concurrency },
-    stopping,
     close: () => student.close(),
   });
 }

@@ -12,8 +12,8 @@ export interface RunService<Request, State extends object> {
   runs: Runs<Request, State>;
   handler: Handler<Request, State>;
   worker: Omit<WorkOptions<Request, State>, "signal">;
-  /** Aborted when the service stops; the implementation ends its streams on it. */
-  stopping: AbortController;
+  /** Aborted when the service stops; given where more than its server and its worker ends then. */
+  stopping?: AbortController;
   /** Closes what the handler uses, once nothing uses it any more. */
   close(): Promise<void> | void;
 }
@@ -22,7 +22,7 @@ export interface RunService<Request, State extends object> {
 export async function startRunService<Request, State extends object>(
   service: RunService<Request, State>,
 ): Promise<RunningService> {
-  const { runs, stopping } = service;
+  const { runs, stopping = new AbortController() } = service;
   const { database, log, signals } = runs;
   const close = async () => {
     await service.close();
