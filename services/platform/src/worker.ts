@@ -231,10 +231,9 @@ class Worker<Request, State extends object> {
       await this.rest(run, lease, error);
       return;
     }
-    const later =
-      error instanceof TryLater ? error : isDatabaseAway(error) ? new TryLater(1_000, "database away") : undefined;
-    if (shutdown.aborted || later !== undefined) {
-      await this.handBack(run, shutdown.aborted ? new TryLater(0, "shutdown") : (later as TryLater));
+    const later = shutdown.aborted ? new TryLater(0, "shutdown") : asTryLater(error);
+    if (later !== undefined) {
+      await this.handBack(run, later);
       return;
     }
     const failure = asTutelageError(error);
@@ -345,6 +344,12 @@ class Worker<Request, State extends object> {
       subscription.close();
     }
   }
+}
+
+/** Why the run may go on later, where the error is no end of it. */
+function asTryLater(error: unknown): TryLater | undefined {
+  if (error instanceof TryLater) return error;
+  return isDatabaseAway(error) ? new TryLater(1_000, "database away") : undefined;
 }
 
 function claimKind(before: RunStatus, isFirst: boolean) {
