@@ -59,16 +59,16 @@ export class Attempt {
         message: `Went on after step ${resumedStep} of ${totalSteps}; ${lost} later steps are made again.`,
       });
     }
-    const known = {
-      rows,
-      tooLongRowIds,
-      unreachableSince: null,
-      attempts: [...(state.attempts ?? []), this.lease.fence],
-      resumePoints: this.points,
-    };
     await this.report(
       { done: resumedStep, total: totalSteps, unit: "steps", etaSeconds: 0, message },
-      { ...known, ...(resumedStep > 0 ? {} : { lastStep: null }) },
+      {
+        rows,
+        tooLongRowIds,
+        unreachableSince: null,
+        attempts: [...(state.attempts ?? []), this.lease.fence],
+        resumePoints: this.points,
+        ...(resumedStep > 0 ? {} : { lastStep: null }),
+      },
     );
   }
 
@@ -101,7 +101,8 @@ export class Attempt {
 
   /** The training lived through something and says so. */
   async incident(incident: TrainIncident): Promise<void> {
-    await this.report({ message: `training; ${incident.message}` }, { incidents: this.note(incident) });
+    this.note(incident);
+    await this.report({ message: `training; ${incident.message}` }, {});
   }
 
   /** Adds an incident; gives all that are kept. */

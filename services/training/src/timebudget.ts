@@ -44,7 +44,7 @@ export class TimeBudget {
   async begin(): Promise<void> {
     this.beganAt = performance.now();
     await this.grant();
-    if (this.granted === 0 && this.wall !== undefined) throw this.wall;
+    if (this.wall !== undefined) throw this.wall;
     this.timer = setInterval(() => void this.look(), lookEveryMs);
   }
 
