@@ -142,12 +142,10 @@ class LlamaLayer:
         self.scaling: float = attention.scaling
         self.norm_attention = _Norm(layer.input_layernorm)
         self.norm_mlp = _Norm(layer.post_attention_layernorm)
-        self.qkv = _Adapted(
-            *(_base(part) for part in (attention.q_proj, attention.k_proj, attention.v_proj))
-        )
-        self.o = _Adapted(_base(attention.o_proj))
-        self.gate_up = _Adapted(_base(mlp.gate_proj), _base(mlp.up_proj))
-        self.down = _Adapted(_base(mlp.down_proj))
+        self.qkv = _Adapted(attention.q_proj, attention.k_proj, attention.v_proj)
+        self.o = _Adapted(attention.o_proj)
+        self.gate_up = _Adapted(mlp.gate_proj, mlp.up_proj)
+        self.down = _Adapted(mlp.down_proj)
 
     def forward(
         self,
@@ -199,11 +197,6 @@ class LlamaLayer:
             x, adapters.anchor, self, rotation, layout, adapters, wanted
         )
         return result
-
-
-def _base(linear: Any) -> nn.Linear:
-    base: nn.Linear = getattr(linear, "base", linear)
-    return base
 
 
 class _Trained(torch.autograd.Function):

@@ -205,10 +205,9 @@ class LoraWeights:
                 dropout_share,
             )
         if model.llama_layers and not dropout_share:
-            names = {id(module): name for name, module in model.network.named_modules()}
+            names = _layer_names(model)
             for index in range(self.first_layer, total):
-                prefix = names[id(model.layers[index])]
-                self.llama_adapters[index] = LlamaAdapters(self._low, spans, prefix, rank)
+                self.llama_adapters[index] = LlamaAdapters(self._low, spans, names[index], rank)
 
     @property
     def trainable_parameters(self) -> int:
@@ -281,12 +280,12 @@ class LoraWeights:
     def put_on(self, model: Model) -> None:
         """Sets the adapters into the model's linear layers."""
         for name, adapter in self.adapters.items():
-            lora_layer(model, name).adapter = adapter
+            _lora_layer(model, name).adapter = adapter
 
     def take_off(self, model: Model) -> None:
         """Leaves the base model as it was."""
         for name in self.adapters:
-            lora_layer(model, name).adapter = None
+            _lora_layer(model, name).adapter = None
 
     @property
     def size_bytes(self) -> int:
@@ -294,11 +293,16 @@ class LoraWeights:
         return self.flat.nbytes + self._low.nbytes + self._scales.nbytes
 
 
+def _layer_names(model: Model) -> list[str]:
+    """The transformer layers' names in the whole network."""
+    names = {id(module): name for name, module in model.network.named_modules()}
+    return [names[id(layer)] for layer in model.layers]
+
+
 def _linear_layers(model: Model, first_layer: int) -> Iterator[tuple[str, nn.Linear]]:
     """Name in the whole network and layer, for every linear layer from `first_layer` on."""
-    names = {id(module): name for name, module in model.network.named_modules()}
-    for layer in model.layers[first_layer:]:
-        prefix = names[id(layer)]
+    names = _layer_names(model)
+    for prefix, layer in zip(names[first_layer:], model.layers[first_layer:], strict=True):
         for name, module in layer.named_modules():
             if name.endswith(".base"):
                 continue
@@ -308,14 +312,13 @@ def _linear_layers(model: Model, first_layer: int) -> Iterator[tuple[str, nn.Lin
                 yield f"{prefix}.{name}", module
 
 
-def lora_layer(model: Model, name: str) -> LoraLinear:
+def _lora_layer(model: Model, name: str) -> LoraLinear:
     """The wrapped linear layer of that name; wraps it the first time."""
     known: LoraLinear | None = model.wrapped.get(name)
     if known is None:
         parent_name, _, child = name.rpartition(".")
         parent = model.network.get_submodule(parent_name)
-        layer = getattr(parent, child)
-        known = layer if isinstance(layer, LoraLinear) else LoraLinear(layer)
+        known = LoraLinear(getattr(parent, child))
         setattr(parent, child, known)
         model.wrapped[name] = known
     return known
