@@ -246,7 +246,8 @@ class LoraWeights:
     def begin_training(self) -> Tensor:
         """Lets gradients accumulate in one flat vector, which is returned; None of it is scaled."""
         self.gradient = torch.zeros_like(self.flat)
-        self._low_gradient = torch.zeros_like(self._low)
+        if self.llama_adapters:
+            self._low_gradient = torch.zeros_like(self._low)
         for layer in self.llama_adapters.values():
             layer.collect_in(self._low_gradient)
         offset = self.flat.storage_offset()
@@ -261,8 +262,7 @@ class LoraWeights:
     def collect_gradient(self) -> None:
         """Adds what the last backward pass left in the base's format; autograd adds in place."""
         assert self.gradient is not None
-        assert self._low_gradient is not None
-        if self.llama_adapters:
+        if self._low_gradient is not None:
             self.gradient.addcmul_(self._low_gradient.float(), self._scales)
             self._low_gradient.zero_()
 
