@@ -10,7 +10,7 @@ import { syncDirectory } from "@tutelage/platform/artifacts";
 import { productVersion } from "@tutelage/platform/migrations";
 import { HomeInUse, type HomeLock, lockHome } from "./homelock.js";
 import { clusterPlace, postgresOwner, startPostgres } from "./postgres.js";
-import { type CopiedTree, copyTree, firstDifference } from "./treecopy.js";
+import { type CopiedTree, copyTree, firstDifference, shapeLike } from "./treecopy.js";
 
 const format = "tutelage-backup-1";
 const manifestName = "manifest.json";
@@ -94,16 +94,18 @@ export async function restore(source: string, { home, artifactRoot }: ColdCopyPl
     };
     try {
       const owner = postgresOwner();
-      const onMade = async (path: string) => {
+      const giveToPostgres = async (path: string) => {
         if (owner !== undefined) await chown(path, owner.uid, owner.gid);
       };
       for (const [kind, to] of Object.entries(fresh) as [keyof typeof fresh, string][]) {
         await mkdir(dirname(to), { recursive: true });
-        await copyTree(join(source, kind), to, kind === "postgres" ? { onMade } : {});
+        const onMade = kind === "postgres" ? giveToPostgres : async () => {};
+        await copyTree(join(source, kind), to, { onMade });
         const difference = await firstDifference(to, manifest[kind]);
         if (difference !== undefined) {
           throw new ColdCopyRefused(`The backup is damaged: ${difference}. Nothing was restored.`);
         }
+        await shapeLike(to, manifest[kind], onMade);
       }
       // Postgres's folder may hold binaries that were copied there: only what is ours is replaced.
       for (const name of await readdir(fresh.postgres)) {

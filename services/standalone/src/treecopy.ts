@@ -1,7 +1,7 @@
 /** Copying folders with a digest of every file, so that a copy can be checked wherever it comes to lie. */
 import { createHash } from "node:crypto";
-import { lstat, mkdir, open, readdir } from "node:fs/promises";
-import { join } from "node:path";
+import { chmod, lstat, mkdir, open, readdir } from "node:fs/promises";
+import { dirname, join } from "node:path";
 import { syncDirectory } from "@tutelage/platform/artifacts";
 
 export interface CopiedFile {
@@ -77,6 +77,21 @@ export async function firstDifference(root: string, tree: CopiedTree): Promise<s
     if (found !== sha256) return `${join(root, path)} was changed: its SHA-256 is not ${sha256}`;
   }
   return undefined;
+}
+
+/** Gives a copy the folders and permissions that it was made with: whatever moved it here may have kept neither. */
+export async function shapeLike(
+  root: string,
+  tree: CopiedTree,
+  onMade: (path: string) => Promise<void> = async () => {},
+): Promise<void> {
+  for (const { path } of tree.folders) {
+    const folder = join(root, path);
+    if ((await mkdir(folder, { recursive: true })) === undefined) continue;
+    await onMade(folder);
+    await syncDirectory(dirname(folder));
+  }
+  for (const { path, mode } of [...tree.files, ...tree.folders]) await chmod(join(root, path), mode);
 }
 
 async function copyFile(from: string, to: string): Promise<Omit<CopiedFile, "path">> {
