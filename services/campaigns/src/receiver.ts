@@ -53,8 +53,7 @@ export class Receivers {
       void response.body.dump({ limit: mostReadBytes, signal: deadline }).catch(() => {});
       const { statusCode: httpStatus, headers } = response;
       if (httpStatus >= 200 && httpStatus < 300) return { kind: "received", httpStatus };
-      const header = headers["retry-after"];
-      const retryAfterMs = parseRetryAfter(Array.isArray(header) ? header[0] : header, Date.now());
+      const retryAfterMs = parseRetryAfter(headers["retry-after"], Date.now());
       return { kind: "refused", httpStatus, retryAfterMs };
     } catch (error) {
       if (signal.aborted) throw error;

@@ -206,8 +206,7 @@ function failureOf(
     );
   }
   if (isRetryableStatus(status)) {
-    const header = headers["retry-after"];
-    const retryAfterMs = parseRetryAfter(Array.isArray(header) ? header[0] : header, Date.now());
+    const retryAfterMs = parseRetryAfter(headers["retry-after"], Date.now());
     return new TeacherFailure(
       status === 429 ? "teacher_rate_limited" : status === 408 ? "teacher_timeout" : "teacher_unavailable",
       `The teacher cannot answer now. ${said}`,
