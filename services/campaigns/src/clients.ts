@@ -226,7 +226,11 @@ async function complete<Kind extends { run?: Run | undefined }>(
           if (now.run !== undefined) await onProgress(now.run);
           await calls.onMove?.(now);
         }
-      } else await calls.onMove?.(child);
+      } else {
+        // It ended while nobody watched.
+        await onChange(child);
+        await calls.onMove?.(child);
+      }
       const { rest } = child.run ?? {};
       if (isResting(child.run) && rest !== undefined && rest.code !== pausedCode) {
         // What keeps it from going on keeps its campaign, too.

@@ -16,7 +16,7 @@ afterAll(async () => {
   await fixture.stop();
 });
 
-test("what a training lived through is told in the campaign's events, once", async () => {
+test("what came of a training that ended unwatched is told in the campaign's events, once", async () => {
   const run = TrainingRun.fromPartial({
     run: { id: "11111111-1111-4111-8111-111111111111", projectId, status: RunStatus.SUCCEEDED },
     checkpoint: { uri: "file:///checkpoint" },
@@ -24,6 +24,8 @@ test("what a training lived through is told in the campaign's events, once", asy
       { kind: TrainIncidentKind.STUDENT_LOST, step: 31, message: "The student went away." },
       { kind: TrainIncidentKind.RESUMED, step: 30, message: "Went on after step 30 of 60." },
     ],
+    chargedSeconds: 55,
+    budgetNotices: [{ name: "training_seconds", month: "2026-11", percent: 50, used: 55, cap: 100 }],
   });
   const training = { startTrainingRun: async () => run } as unknown as Services["training"];
   const id = await fixture.put();
@@ -37,5 +39,9 @@ test("what a training lived through is told in the campaign's events, once", asy
   expect(told.map(({ payloadJson }) => JSON.parse(payloadJson))).toEqual([
     expect.objectContaining({ step: name, kind: "student_lost", training_step: 31, message: "The student went away." }),
     expect.objectContaining({ step: name, kind: "resumed", training_step: 30, training_run_id: run.run?.id }),
+  ]);
+  const marks = events.filter(({ type }) => type === "budget.threshold");
+  expect(marks.map(({ payloadJson }) => JSON.parse(payloadJson))).toEqual([
+    { scope: "project", name: "training_seconds", month: "2026-11", percent: 50, used: 55, cap: 100 },
   ]);
 });
