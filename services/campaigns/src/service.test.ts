@@ -202,6 +202,18 @@ describe("changing", () => {
   });
 });
 
+test("a forecast follows the newest campaign that succeeded, but no fork: its time is that of a part", async () => {
+  const like = { projectId: "forecasts", studentProfile: "small", teacherProfile: "large" };
+  const newest = () => fixture.store.newestLike(like.projectId, like.studentProfile, like.teacherProfile);
+  const whole = await fixture.put(like);
+  const fork = await fixture.put(like);
+  for (const id of [whole, fork]) await fixture.end(id, "SUCCEEDED");
+  expect(await newest()).toBe(fork);
+  const { pool } = fixture.database;
+  await pool.query(`update runs set request = request || '{"fork": {}}' where id = $1`, [fork]);
+  expect(await newest()).toBe(whole);
+});
+
 test("candidates are narrowed, and a row leads to the candidate that it was, in its campaign only", async () => {
   const datasetId = crypto.randomUUID();
   const id = await fixture.put({ name: "grower" }, { datasetId });

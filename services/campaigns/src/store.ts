@@ -373,11 +373,11 @@ export class CampaignStore {
     return rowCount !== 0;
   }
 
-  /** The project's newest campaign that succeeded with these profiles. */
+  /** The project's newest campaign that succeeded with these profiles. No fork: it did only a part of its iterations. */
   async newestLike(projectId: string, studentProfile: string, teacherProfile: string): Promise<string | undefined> {
     const { rows } = await this.database.pool.query(
       `select id from runs where project_id = $1 and status = 'SUCCEEDED' and deleting_at is null
-         and request->>'studentProfile' = $2 and request->>'teacherProfile' = $3
+         and request->>'studentProfile' = $2 and request->>'teacherProfile' = $3 and not request ? 'fork'
        order by created_at desc limit 1`,
       [projectId, studentProfile, teacherProfile],
     );
