@@ -1,5 +1,6 @@
 /** What the budget of a campaign lacks for it to end, as far as can be forecast. Pure. */
 
+import { budgetMarks } from "@tutelage/platform/monthbudget";
 import type { Forecast, Shortfall } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { BudgetLine } from "@tutelage/proto/run/v1/budget";
 import type { Caps } from "./spending.js";
@@ -51,9 +52,6 @@ export function shortfalls(
   return found;
 }
 
-/** Shares of a cap of which somebody is told, in percent. */
-const marks = [50, 80, 95];
-
 /** The marks that are passed, of the caps that there are. */
 export function passedMarks(
   caps: Caps,
@@ -62,7 +60,7 @@ export function passedMarks(
   return names.flatMap((name) => {
     const cap = caps[capOf[name]];
     if (cap === 0) return [];
-    return marks
+    return budgetMarks
       .filter((percent) => used[name] >= (cap * percent) / 100)
       .map((percent) => ({ name, percent, used: used[name], cap }));
   });
