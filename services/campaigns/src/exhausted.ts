@@ -5,6 +5,7 @@ import type { Shortfall } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { Campaign, CampaignState, ResolvedRequest } from "./campaign.js";
 import { forecast } from "./forecast.js";
 import { forecastBasis } from "./forecastbasis.js";
+import { ownSettings } from "./fork.js";
 import { restMessage, shortfalls } from "./shortfall.js";
 
 /** The rest of a child run as its campaign's own, with a forecast of what is missing; that is stored, too. */
@@ -33,7 +34,7 @@ async function whatIsMissing(
   code: string,
 ): Promise<Shortfall[]> {
   const { projectId, request, services, signal, store } = campaign;
-  const settings = { ...request.settings, maxTeacherCalls: 0, maxCostMicroUsd: 0 };
+  const settings = { ...ownSettings(request), maxTeacherCalls: 0, maxCostMicroUsd: 0 };
   const [basis, teacherMonth, trainingMonth] = await Promise.all([
     forecastBasis({ runs, store, services }, { ...request, settings }, signal),
     services.teacher.getMonthBudget({ projectId }, { signal }),

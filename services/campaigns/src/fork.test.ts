@@ -1,7 +1,7 @@
-import { ForkCampaignRequest, Settings } from "@tutelage/proto/campaigns/v1/campaigns";
+import { ForkCampaignRequest, Settings, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
 import { expect, test } from "vitest";
 import type { ResolvedRequest } from "./campaign.js";
-import { forked, settingsAt } from "./fork.js";
+import { forked, ownSettings, settingsAt } from "./fork.js";
 import { defaultSettings } from "./settings.js";
 
 const recipe = { epochs: 4 };
@@ -20,6 +20,11 @@ test("a fork has its own settings from its iteration on, and its parent's before
   expect([0, 1, 2, 3].map((number) => settingsAt(fork, number).rowsPerSeedRow)).toEqual([2, 2, 7, 7]);
   // The parent's own recipe, where no other is given.
   expect(fork.settings.recipe).toEqual(recipe);
+});
+
+test("a forecast of what a fork does itself leaves out what it shares", () => {
+  expect(ownSettings(request)).toEqual(request.settings);
+  expect(ownSettings(forked(parent, asked({}), 3))).toMatchObject({ iterations: 3, preflight: Switch.OFF });
 });
 
 test("a fork of a fork keeps the settings of everything before it, and is forked as early as one likes", () => {

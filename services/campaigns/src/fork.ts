@@ -5,7 +5,7 @@
  */
 import { invalidField, TutelageError } from "@tutelage/platform/errors";
 import type { RunRow } from "@tutelage/platform/runs";
-import type { ForkCampaignRequest } from "@tutelage/proto/campaigns/v1/campaigns";
+import { type ForkCampaignRequest, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { CampaignState, ResolvedRequest } from "./campaign.js";
 import { resolveSettings } from "./settings.js";
 
@@ -71,6 +71,15 @@ function sharedSettings({ request }: Parent, iteration: number): Fork["shared"] 
 /** The settings under which an iteration runs, or ran where it is shared. */
 export function settingsAt(request: ResolvedRequest, iteration: number): ResolvedRequest["settings"] {
   return request.fork?.shared.find(({ until }) => iteration < until)?.settings ?? request.settings;
+}
+
+/** The settings of a campaign that does no more than this one does itself: what a fork shares is not forecast. */
+export function ownSettings({
+  settings,
+  fork,
+}: Pick<ResolvedRequest, "settings" | "fork">): ResolvedRequest["settings"] {
+  if (fork === undefined) return settings;
+  return { ...settings, iterations: settings.iterations - fork.iteration, preflight: Switch.OFF };
 }
 
 /** Refused until its forks are gone: they rest on its rows, students and replies. */
