@@ -1,6 +1,7 @@
 /** The rules of webhooks, after the Standard Webhooks specification. Pure, but for the making of secrets. */
 import { createHmac, randomBytes } from "node:crypto";
 import { invalidField } from "@tutelage/platform/errors";
+import { isLoopback } from "@tutelage/platform/loopback";
 import { nearest } from "@tutelage/platform/suggestion";
 import { eventTypes } from "./events.js";
 
@@ -32,10 +33,6 @@ export function requireWebhookUrl(text: string): string {
   if (url.protocol === "https:" || (url.protocol === "http:" && isLoopback(url.hostname))) return url.href;
   if (url.protocol === "http:") throw wrong("is http beyond this machine; use https, or http to 127.0.0.1 for a try.");
   throw wrong("must begin with https://, or with http:// to this machine's loopback.");
-}
-
-function isLoopback(hostname: string): boolean {
-  return hostname === "localhost" || hostname === "[::1]" || /^127(\.\d{1,3}){3}$/.test(hostname);
 }
 
 export function requireDescription(text: string): string {

@@ -5,6 +5,7 @@
  * that was rebound to 127.0.0.1 (its Host), is refused. With one, whoever
  * shows it may call by any name; pages of other sites still may not.
  */
+import { isLoopback } from "@tutelage/platform/loopback";
 import { authorizes, authorizesBrowser } from "@tutelage/platform/token";
 import type { FastifyReply, FastifyRequest } from "fastify";
 import { type Problem, sendProblem } from "./problem.js";
@@ -15,12 +16,12 @@ export function refusal(
   { anyHost = false } = {},
 ): Problem | undefined {
   const host = headers.host ?? "";
-  if (!anyHost && !isLoopback(`http://${host}`)) {
+  if (!anyHost && !isLocal(`http://${host}`)) {
     return refused("host_not_loopback", `The Host header is "${host}"; call this server as 127.0.0.1 or localhost.`);
   }
   const { origin } = headers;
   // Same host and port: another server on this machine is another site.
-  if (origin !== undefined && ((!anyHost && !isLoopback(origin)) || hostOf(origin) !== hostOf(`http://${host}`))) {
+  if (origin !== undefined && ((!anyHost && !isLocal(origin)) || hostOf(origin) !== hostOf(`http://${host}`))) {
     return refused("origin_not_allowed", `Web pages of ${origin} may not call this server.`);
   }
   return undefined;
@@ -53,11 +54,11 @@ function hostOf(url: string): string | undefined {
   return URL.canParse(url) ? new URL(url).host : undefined;
 }
 
-function isLoopback(url: string): boolean {
+function isLocal(url: string): boolean {
   if (!URL.canParse(url)) return false;
   const { hostname, username, pathname } = new URL(url);
   if (username !== "" || pathname !== "/") return false;
-  return hostname === "localhost" || hostname === "[::1]" || /^127(\.\d{1,3}){3}$/.test(hostname);
+  return isLoopback(hostname);
 }
 
 function refused(reason: string, detail: string): Problem {

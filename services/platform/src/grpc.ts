@@ -28,6 +28,7 @@ import { isDatabaseAway, refuseInTransaction } from "./database.js";
 import { Drain } from "./drain.js";
 import { asTutelageError, type ErrorCode, TutelageError } from "./errors.js";
 import type { Logger } from "./log.js";
+import { isLoopback } from "./loopback.js";
 import { watchReadiness } from "./readiness.js";
 import { authorization, authorizes, sharedToken } from "./token.js";
 
@@ -243,8 +244,7 @@ function fromClientError(thrown: unknown): unknown {
 
 /** Throws unless host:port is on loopback. */
 export function requireLoopback(listen: string): void {
-  const host = listen.slice(0, listen.lastIndexOf(":")).replace(/^\[|\]$/g, "");
-  if (host === "localhost" || host === "::1" || /^127(\.\d{1,3}){3}$/.test(host)) return;
+  if (isLoopback(listen.slice(0, listen.lastIndexOf(":")))) return;
   throw new TutelageError(
     "failed_precondition",
     `Refusing to listen on ${listen}: without a token only loopback addresses are allowed, e.g. 127.0.0.1:50051. Set TUTELAGE_TOKEN or TUTELAGE_TOKEN_FILE to listen beyond.`,
