@@ -1,11 +1,11 @@
 /** tutelage backup and restore: a cold copy of a home with an embedded Postgres. Without a server. */
 import { existsSync } from "node:fs";
-import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import type { Command } from "commander";
 import type { CommandContext } from "./context.js";
 import { exitCodes, Stop } from "./exit.js";
+import { homeFolder } from "./machine.js";
 import { bytes } from "./show.js";
 
 /** As services/standalone/coldcopy.ts gives it; that package depends on this one. */
@@ -61,7 +61,7 @@ function placesOf({ home }: { home?: string }): Places {
       { reason: "own_database" },
     );
   }
-  const place = resolve(home ?? process.env.TUTELAGE_HOME ?? join(homedir(), ".tutelage"));
+  const place = home === undefined ? homeFolder() : resolve(home);
   return { home: place, artifactRoot: resolve(process.env.ARTIFACT_ROOT || join(place, "artifacts")) };
 }
 

@@ -2,11 +2,11 @@ import { once } from "node:events";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import { tmpdir } from "node:os";
+import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { examine, port } from "./doctor.js";
-import { home, models, setUp } from "./machine.js";
+import { home, homeFolder, models, setUp } from "./machine.js";
 
 let folder: string;
 beforeEach(async () => {
@@ -55,6 +55,8 @@ test("a home that cannot be one is said, and one that is not there yet is no fau
     found: expect.stringContaining("is not a folder"),
     fix: expect.stringContaining("TUTELAGE_HOME"),
   });
+  vi.stubEnv("TUTELAGE_HOME", "");
+  expect(homeFolder()).toBe(join(homedir(), ".tutelage"));
 });
 
 test("models are looked for where profiles say", async () => {

@@ -127,9 +127,14 @@ print(any(True for p in found for d in (p, p / "data") for _ in d.glob(file + "*
   return answer === "False" ? `${file} is not in a Python package ${module}` : `${file}: ${python} does not run`;
 }
 
+/** Where a server keeps what it has. An empty variable is an unset one, as for the server itself. */
+export function homeFolder(): string {
+  return resolve(process.env.TUTELAGE_HOME || join(homedir(), ".tutelage"));
+}
+
 /** A file under TUTELAGE_HOME can be made; what is not there yet is made in the nearest folder that is. */
 export async function home(): Promise<Finding> {
-  const path = resolve(process.env.TUTELAGE_HOME || join(homedir(), ".tutelage"));
+  const path = homeFolder();
   let nearest = path;
   while (!existsSync(nearest) && dirname(nearest) !== nearest) nearest = dirname(nearest);
   const isFolder = (await stat(nearest)).isDirectory();
