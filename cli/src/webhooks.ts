@@ -1,8 +1,9 @@
 /** tutelage webhooks …: where campaigns' events are sent, and what became of each. */
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import { type CommandContext, query } from "./context.js";
 import { listed } from "./listing.js";
 import { table } from "./show.js";
+import { wholeNumber } from "./wholenumber.js";
 
 interface Webhook {
   id: string;
@@ -62,8 +63,8 @@ export function addWebhookCommands(program: Command, { api, print, note }: Comma
     .action(async (url: string, options: { event?: string[]; description?: string }) => {
       const made = await api().json<{ webhook: Webhook; secret: string }>("POST", "/v1/webhooks", {
         url,
-        ...(options.event === undefined ? {} : { event_types: options.event }),
-        ...(options.description === undefined ? {} : { description: options.description }),
+        event_types: options.event,
+        description: options.description,
       });
       print(made, () => `${made.webhook.id}\n${made.secret}`);
       note(`The second line is the secret. ${keepIt}`);
@@ -85,15 +86,14 @@ export function addWebhookCommands(program: Command, { api, print, note }: Comma
     .option("--to <url>", "another receiver")
     .option("--event <type>", "only events of this type; may be given more than once", another)
     .option("--description <text>", "whatever is worth remembering")
-    .option("--enable", "send, also what is pending")
+    .addOption(new Option("--enable", "send, also what is pending").conflicts("disable"))
     .option("--disable", "send nothing")
-    .action(async (id: string, { to, event, enable, disable, ...change }: Change) => {
-      const enabled = enable === true ? true : disable === true ? false : undefined;
+    .action(async (id: string, { to, event, description, enable, disable }: Change) => {
       const webhook = await api().json<Webhook>("PATCH", path(id), {
-        ...change,
-        ...(to === undefined ? {} : { url: to }),
-        ...(event === undefined ? {} : { event_types: event }),
-        ...(enabled === undefined ? {} : { enabled }),
+        url: to,
+        event_types: event,
+        description,
+        enabled: enable ?? (disable === true ? false : undefined),
       });
       print(webhook, () => table(header, [shown(webhook)]));
     });
@@ -109,10 +109,10 @@ export function addWebhookCommands(program: Command, { api, print, note }: Comma
   webhooks
     .command("rotate-secret <id>")
     .description("make a new secret and print it, once; the present one signs beside it for a while")
-    .option("--overlap <seconds>", "for how long; 0 to end it at once", "86400")
-    .action(async (id: string, { overlap }: { overlap: string }) => {
+    .option("--overlap <seconds>", "for how long; 0 to end it at once", wholeNumber, 86_400)
+    .action(async (id: string, { overlap }: { overlap: number }) => {
       const made = await api().json<{ webhook: Webhook; secret: string }>("POST", path(id, "/rotate-secret"), {
-        overlap_seconds: Number(overlap),
+        overlap_seconds: overlap,
       });
       print(made, () => made.secret);
       note(keepIt);

@@ -168,6 +168,11 @@ settings: {preflight: false}\n`,
   await run("test", id);
   await until(() => receiver.received.filter(({ path }) => path === "/hook/2").length >= 4);
   expect((await run("rotate-secret", id, "--overlap", "0")).secret).toMatch(/^whsec_/);
+  for (const wrong of [
+    ["rotate-secret", id, "--overlap", "soon"],
+    ["update", id, "--enable", "--disable"],
+  ])
+    expect((await fixture.tutelage("webhooks", ...wrong)).code).toBe(64);
   const text = await fixture.tutelage("webhooks", "list");
   expect(text.out).toContain(receiver.url);
   expect(text.out).not.toContain("whsec_");
