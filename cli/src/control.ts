@@ -23,7 +23,7 @@ export function addControlCommands(campaigns: Command, { api, print }: Pick<Comm
 }
 
 /** Where the campaign stands after it was asked. */
-export function controlText({ run: { status, rest } }: Campaign): string {
+function controlText({ run: { status, rest } }: Campaign): string {
   switch (status) {
     case "cancelled":
       return "cancelled";
@@ -35,14 +35,10 @@ export function controlText({ run: { status, rest } }: Campaign): string {
     case "pausing":
       return "is pausing: what is under way ends first";
     case "paused":
+      return `is paused. ${rest?.message ?? ""}`.trim();
     case "budget_exhausted":
-      return `${restName(status)}. ${rest?.message ?? ""}`.trim();
+      return `rests, as its budget is exhausted. ${rest?.message ?? ""}`.trim();
     default:
       return `is ${status}`;
   }
-}
-
-/** A resting status in words. */
-export function restName(status: "paused" | "budget_exhausted"): string {
-  return status === "paused" ? "is paused" : "rests, as its budget is exhausted";
 }
