@@ -44,9 +44,9 @@ Begin:
   tutelage init data.csv         write a commented campaign.yaml
   tutelage run campaign.yaml     import, start, watch
 
-Exit codes: 0 done; 1 the campaign failed, was cancelled or its budget is exhausted, a check (doctor, profiles test) found something wrong, or an
-import left rows out; 64 wrong usage; 65 refused, the message says why; 66 a file cannot be read or written; 69 nobody
-answers, not in time, or not to the end; 130 interrupted (a campaign goes on).
+Exit codes: 0 done; 1 the campaign failed, was cancelled or its budget is exhausted, a check (doctor, profiles test)
+found something wrong, or an import left rows out; 64 wrong usage; 65 refused, the message says why; 66 a file cannot be
+read or written; 69 nobody answers, not in time, or not to the end; 130 interrupted (a campaign goes on).
 
 With --json standard output is one JSON document, whatever the end: the result; the campaign with its failure; or, with
 the codes from 64 on, a problem document (RFC 9457) whose "reason" is stable: the server's own, or one of the same form.`,
