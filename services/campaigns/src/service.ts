@@ -269,10 +269,11 @@ export function campaignsService(deps: {
 /** Throws failed_precondition when a campaign has ended, or is about to. */
 function requireGoing(run: RunRow<ResolvedRequest, CampaignState>, what: string): void {
   if (!isFinal(run.status) && !run.cancelRequested) return;
-  const ended = isFinal(run.status) ? `has ${run.status.toLowerCase()}` : "is being cancelled";
   const fix = run.status === "FAILED" ? "Retry it." : "Start another one.";
-  const text = run.status === "CANCELLED" ? "was cancelled" : ended;
-  throw new TutelageError("failed_precondition", `The campaign ${text} and cannot be ${what}. ${fix}`, {
+  let how = "is being cancelled";
+  if (run.status === "CANCELLED") how = "was cancelled";
+  else if (isFinal(run.status)) how = `has ${run.status.toLowerCase()}`;
+  throw new TutelageError("failed_precondition", `The campaign ${how} and cannot be ${what}. ${fix}`, {
     reason: "campaign_ended",
   });
 }
