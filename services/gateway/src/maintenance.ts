@@ -1,6 +1,7 @@
 /** /v1/maintenance: what an operator does to a server that runs. */
 import type { GarbageCollection } from "@tutelage/proto/run/v1/garbage";
 import { z } from "zod";
+import { snake } from "./cases.js";
 import { problems, projectId } from "./fields.js";
 import type { Routes } from "./routes.js";
 
@@ -19,7 +20,7 @@ const collection = z
         z.object({
           path: z.string().describe("Below the artifact store's folder of the project"),
           bytes: z.number().int(),
-          last_written_at: z.iso.datetime(),
+          last_written_at: z.date().optional(),
           reason: z
             .string()
             .describe(
@@ -72,12 +73,7 @@ export const maintenanceRoutes: Routes = (app, { backends }) => {
         garbage: found
           .flatMap(({ garbage }) => garbage)
           .slice(0, mostNamed)
-          .map(({ uri, bytes, lastWrittenAt, reason }) => ({
-            path: pathOf(uri),
-            bytes,
-            last_written_at: (lastWrittenAt ?? new Date(0)).toISOString(),
-            reason,
-          })),
+          .map(({ uri, ...rest }) => snake({ path: pathOf(uri), ...rest })),
       };
     },
   );
