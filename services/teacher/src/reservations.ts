@@ -80,10 +80,10 @@ export async function anyUnderWay({ pool }: Pick<Database, "pool">, projectId: s
   // What lies longer is of a holder that died: whoever goes on with its run counts it in full.
   const { rows } = await pool.query(
     `select exists (select 1 from reservations
-       where project_id = $1 and reserved_at > now() - interval '10 minutes') as any`,
+       where project_id = $1 and reserved_at > now() - interval '10 minutes') as under_way`,
     [projectId],
   );
-  return rows[0].any;
+  return rows[0].under_way;
 }
 
 type Costs = Pick<NewReservation, "promptTokens" | "completionTokens" | "costMicroUsd">;
