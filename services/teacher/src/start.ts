@@ -16,7 +16,7 @@ import { settleLeftOver } from "./reservations.js";
 import { generate, shutdownGraceMs } from "./runs.js";
 import { teacherService } from "./service.js";
 import { connectSlot } from "./slot.js";
-import { Store } from "./store.js";
+import { forgetWait, Store } from "./store.js";
 import { Teachers } from "./teachers.js";
 import { WeatherStore } from "./weatherstore.js";
 import type { GenerationRequest, GenerationState } from "./work.js";
@@ -52,9 +52,10 @@ export async function start(
     database,
     log,
     options.timing,
-    // A dead holder's tries, where the run ends before another one begins.
-    async (transaction, { kind }, run) => {
-      if (kind === "failed" || kind === "cancelled") await settleLeftOver(transaction, run.projectId, run.id);
+    async (transaction, { kind }, { projectId, id }) => {
+      // A dead holder's tries, where the run ends before another one begins.
+      if (kind === "failed" || kind === "cancelled") await settleLeftOver(transaction, projectId, id);
+      if (kind === "resumed" || kind === "retried") await forgetWait(transaction, projectId, id);
     },
   );
   const store = new Store(database);

@@ -42,6 +42,13 @@ export async function putBudget(
     where project_id = ${projectId} and id = ${runId}`);
 }
 
+/** A run that goes on after a rest or a failure may wait for its teacher as long as a new one. */
+export async function forgetWait(transaction: Transaction, projectId: string, runId: string): Promise<void> {
+  await transaction.execute(sql`
+    update runs set state = state || '{"waiting": null}'
+    where project_id = ${projectId} and id = ${runId} and jsonb_typeof(state->'waiting') = 'object'`);
+}
+
 export class Store {
   constructor(private readonly database: Database) {}
 

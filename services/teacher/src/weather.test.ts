@@ -4,6 +4,7 @@ import { BreakerState, type GenerationRun } from "@tutelage/proto/teacher/v1/tea
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { startTeacherServer, type TeacherServer } from "../../../tests/support/teacher-server.js";
 import { teacherWeather } from "../../../tests/support/teacher-weather.js";
+import { until } from "../../../tests/support/waiting.js";
 import { type Fixture, openStore, order, profileYaml, row, startFixture, writeRequest } from "./service.fixture.js";
 import { WeatherStore } from "./weatherstore.js";
 
@@ -17,7 +18,7 @@ beforeAll(async () => {
   [server, standIn] = await Promise.all([startTeacherServer(), startTeacherServer()]);
   const profile = (name: string, ...more: string[]) => profileYaml(name, server.url, ["max_retries: 1", ...more]);
   profiles = [
-    ...["dead", "impatient", "reborn", "poisoned"].map((name) => profile(name, quickBreaker)),
+    ...["dead", "impatient", "rested", "reborn", "poisoned"].map((name) => profile(name, quickBreaker)),
     profile("busy", "max_concurrency: 16"),
     profile("pausing"),
     profile("shared", quickBreaker),
@@ -88,6 +89,31 @@ test("its patience is bounded: then the run fails with the provider's failure", 
   expect(run.waiting).toBeUndefined();
   // 503 turns the request away: nothing was billed.
   expect(run.usage?.costMicroUsd).toBe(0);
+});
+
+test("what a run has waited before it was paused does not count when it goes on", async () => {
+  server.options.behave = () => ({ kind: "status", status: 503 });
+  const started = await fixture.client.startGenerationRun({
+    ...writeRequest("rested", orders("rested", 3)),
+    patienceSeconds: 60,
+  });
+  await fixture.waiting(started);
+  const which = { projectId: "p", id: started.run?.id ?? "" };
+  await fixture.client.pauseGenerationRun(which);
+  await until(async () => (await fixture.client.getGenerationRun(which)).run?.status === RunStatus.PAUSED);
+  const { database } = await openStore(fixture);
+  const longAgo = new Date(Date.now() - 3_600_000);
+  const { rowCount } = await database.pool.query(
+    "update runs set state = jsonb_set(state, '{waiting,since}', to_jsonb($2::text)) where id = $1",
+    [which.id, longAgo.toISOString()],
+  );
+  expect(rowCount).toBe(1);
+  await database.close();
+  await fixture.client.resumeGenerationRun(which);
+  const waiting = await fixture.waiting(started);
+  expect(waiting.waiting?.since?.getTime()).toBeGreaterThan(longAgo.getTime());
+  server.options.behave = undefined;
+  expect((await fixture.ended(started)).run?.status).toBe(RunStatus.SUCCEEDED);
 });
 
 test("a run that waits is cancelled at once", async () => {
