@@ -1,10 +1,11 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { getLlama, type LlamaContext, LlamaLogLevel, type LlamaModel } from "node-llama-cpp";
+import type { LlamaContext, LlamaModel } from "node-llama-cpp";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { writeTinyGguf } from "../../../../tests/support/tinygguf.js";
 import { CompletionBatch, type CompletionRequest } from "./completionbatch.js";
+import { openLlama } from "./llama.js";
 
 /** Sequences of a batch. */
 const sequences = 4;
@@ -15,14 +16,7 @@ let model: LlamaModel;
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "tutelage-completions-"));
   const modelPath = await writeTinyGguf(folder);
-  const llama = await getLlama({
-    gpu: false,
-    build: "never",
-    skipDownload: true,
-    progressLogs: false,
-    logLevel: LlamaLogLevel.error,
-    maxThreads: 1,
-  });
+  const llama = await openLlama(1);
   model = await llama.loadModel({ modelPath, gpuLayers: 0 });
   // Python loads its libraries for it: a second, and minutes where every core is taken.
 }, 300_000);

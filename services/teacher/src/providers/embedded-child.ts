@@ -2,9 +2,10 @@
  * The process that holds a GGUF model: a crash of native code ends this, not
  * the service. Speaks the messages of embedded-protocol.ts over its IPC channel.
  */
-import { getLlama, type LlamaContextSequence, LlamaLogLevel, type Token } from "node-llama-cpp";
+import type { LlamaContextSequence, Token } from "node-llama-cpp";
 import { CompletionBatch } from "./completionbatch.js";
 import type { ChildOptions, ChildReply, ChildRequest } from "./embedded-protocol.js";
+import { openLlama } from "./llama.js";
 
 const options = JSON.parse(process.argv[2] ?? "{}") as ChildOptions;
 
@@ -13,14 +14,7 @@ process.on("disconnect", () => process.exit(0));
 // Ctrl-C reaches the whole group; the parent decides when this ends.
 process.on("SIGINT", () => {});
 
-const llama = await getLlama({
-  gpu: false,
-  build: "never",
-  skipDownload: true,
-  progressLogs: false,
-  logLevel: LlamaLogLevel.error,
-  maxThreads: options.threads,
-});
+const llama = await openLlama(options.threads);
 const model = await llama.loadModel({ modelPath: options.modelPath, gpuLayers: 0 });
 const context = await model.createContext({
   sequences: options.sequences + 2,
