@@ -1,9 +1,9 @@
 /** The other side where it can be had: llama.cpp's own server. */
 import { spawn } from "node:child_process";
 import { accessSync, constants, existsSync, readdirSync } from "node:fs";
-import { createServer } from "node:net";
 import { delimiter, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { choosePorts } from "@tutelage/standalone/ports";
 import { root } from "../../tools/children.mjs";
 
 const startMs = 120_000;
@@ -38,7 +38,7 @@ function isExecutable(path) {
 
 /** Starts it; gives what answers questions, and what ends it. */
 export async function startLlamaServer(path, { modelPath, sequences, contextTokens, threads }) {
-  const port = await freePort();
+  const [port] = await choosePorts(1);
   const counts = { "--parallel": sequences, "--ctx-size": sequences * contextTokens, "--threads": threads };
   const args = ["--model", modelPath, "--host", "127.0.0.1", "--port", port, ...Object.entries(counts).flat()];
   const child = spawn(path, args.map(String), { stdio: "ignore" });
@@ -102,15 +102,4 @@ async function complete(url, { prompt, stop, sampling }, seed) {
   });
   if (!response.ok) throw new Error(`llama-server answered ${response.status}: ${await response.text()}`);
   return (await response.json()).content;
-}
-
-function freePort() {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once("error", reject);
-    server.listen(0, "127.0.0.1", () => {
-      const { port } = server.address();
-      server.close(() => resolve(port));
-    });
-  });
 }
