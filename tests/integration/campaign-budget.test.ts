@@ -1,7 +1,8 @@
 /** Caps of a campaign and of its project's month are walls: nothing crosses them, and what was made until then is kept. */
 import { type CampaignView, call } from "@tutelage/standalone/trial";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
-import { type CampaignFixture, labelOf, longRecipe, slow, startCampaignFixture } from "./campaign-fixture.js";
+import { labelOf } from "../support/tinytask.js";
+import { type CampaignFixture, longRecipe, slow, startCampaignFixture } from "./campaign-fixture.js";
 
 let fixture: CampaignFixture;
 

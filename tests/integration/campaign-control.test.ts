@@ -5,8 +5,9 @@ import { StudentServiceDefinition } from "@tutelage/proto/student/v1/student";
 import { type CampaignView, call } from "@tutelage/standalone/trial";
 import pg from "pg";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
+import { labelOf } from "../support/tinytask.js";
 import { until } from "../support/waiting.js";
-import { type CampaignFixture, labelOf, longRecipe, slow, startCampaignFixture } from "./campaign-fixture.js";
+import { type CampaignFixture, longRecipe, slow, startCampaignFixture } from "./campaign-fixture.js";
 
 let fixture: CampaignFixture;
 let student: ReturnType<typeof connect<StudentServiceDefinition>>;

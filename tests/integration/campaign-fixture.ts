@@ -19,20 +19,11 @@ import { testDatabaseUrl } from "../support/database.js";
 import { writeTinyModel } from "../support/realstudent.js";
 import { noteRoutes } from "../support/routes.js";
 import { startTeacherServer, type TeacherServer } from "../support/teacher-server.js";
+import { labelOf, labels, task, words } from "../support/tinytask.js";
 import { until } from "../support/waiting.js";
 
 export const slow = 240_000;
 export const teacherKey = "canary-of-the-teachers-key";
-
-/** Colours and numbers: a closed vocabulary, so that a two-layer student can learn it in seconds. */
-const words = {
-  NUM: ["four", "seven", "count", "many", "legs", "number", "times", "sum"],
-  LOC: ["city", "river", "tower", "north", "street", "land", "hill", "coast"],
-};
-export const labels = Object.keys(words) as (keyof typeof words)[];
-export const labelOf = (text: string) =>
-  labels.reduce((best, label) => (hits(text, label) > hits(text, best) ? label : best), "NUM" as keyof typeof words);
-const hits = (text: string, label: keyof typeof words) => words[label].filter((word) => text.includes(word)).length;
 
 function rowsOf(perLabel: number, split: LabelledRow["split"], offset: number): LabelledRow[] {
   return labels.flatMap((label) =>
@@ -44,17 +35,6 @@ function rowsOf(perLabel: number, split: LabelledRow["split"], offset: number): 
 }
 export const rows = [...rowsOf(6, "train", 0), ...rowsOf(6, "dev", 100), ...rowsOf(10, "test", 200)];
 
-export const task = {
-  name: "tiny",
-  kind: "classification",
-  prompt_template: "Question: {input}\nClass:",
-  labels: [
-    { name: "NUM", description: "questions that ask for a number" },
-    { name: "LOC", description: "questions that ask for a place" },
-  ],
-  grader: "label",
-  row_noun: "questions",
-};
 export const quick = { iterations: 2, folds: 2, rows_per_seed_row: 1, attempts_per_row: 1 };
 export const profiles = { studentProfile: "tiny", teacherProfile: "scripted" };
 

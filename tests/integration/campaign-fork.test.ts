@@ -1,7 +1,8 @@
 /** A fork goes on from an iteration of another campaign: what is shared is the same, and is not paid again. */
 import { type CampaignView, call } from "@tutelage/standalone/trial";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { type CampaignFixture, labelOf, slow, startCampaignFixture } from "./campaign-fixture.js";
+import { labelOf } from "../support/tinytask.js";
+import { type CampaignFixture, slow, startCampaignFixture } from "./campaign-fixture.js";
 
 let fixture: CampaignFixture;
 

@@ -9,16 +9,9 @@ import { type CampaignView, call, type Trial } from "@tutelage/standalone/trial"
 import request from "supertest";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { TeacherServer } from "../support/teacher-server.js";
+import { labelOf, task } from "../support/tinytask.js";
 import { until } from "../support/waiting.js";
-import {
-  type CampaignFixture,
-  labelOf,
-  quick,
-  slow,
-  startCampaignFixture,
-  task,
-  teacherKey,
-} from "./campaign-fixture.js";
+import { type CampaignFixture, quick, slow, startCampaignFixture, teacherKey } from "./campaign-fixture.js";
 
 interface Ledger {
   calls: {

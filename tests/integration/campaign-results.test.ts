@@ -11,16 +11,8 @@ import pg from "pg";
 import request from "supertest";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { TeacherServer } from "../support/teacher-server.js";
-import {
-  type CampaignFixture,
-  labels,
-  quick,
-  rows,
-  slow,
-  startCampaignFixture,
-  task,
-  teacherKey,
-} from "./campaign-fixture.js";
+import { labels, task } from "../support/tinytask.js";
+import { type CampaignFixture, quick, rows, slow, startCampaignFixture, teacherKey } from "./campaign-fixture.js";
 
 let first: Trial;
 let fixture: CampaignFixture;

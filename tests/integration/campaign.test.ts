@@ -6,18 +6,9 @@ import { type CampaignView, call, runTrial, type Trial } from "@tutelage/standal
 import request from "supertest";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { TeacherServer } from "../support/teacher-server.js";
+import { labelOf, labels, task } from "../support/tinytask.js";
 import { until } from "../support/waiting.js";
-import {
-  type CampaignFixture,
-  labelOf,
-  labels,
-  profiles,
-  quick,
-  rows,
-  slow,
-  startCampaignFixture,
-  task,
-} from "./campaign-fixture.js";
+import { type CampaignFixture, profiles, quick, rows, slow, startCampaignFixture } from "./campaign-fixture.js";
 
 let fixture: CampaignFixture;
 let stack: Stack;

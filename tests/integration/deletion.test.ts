@@ -14,8 +14,9 @@ import { type CampaignView, call, type Trial } from "@tutelage/standalone/trial"
 import pg from "pg";
 import request from "supertest";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { task } from "../support/tinytask.js";
 import { until } from "../support/waiting.js";
-import { type CampaignFixture, profiles, quick, slow, startCampaignFixture, task } from "./campaign-fixture.js";
+import { type CampaignFixture, profiles, quick, slow, startCampaignFixture } from "./campaign-fixture.js";
 
 let fixture: CampaignFixture;
 let stack: Stack;

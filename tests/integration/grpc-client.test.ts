@@ -7,7 +7,8 @@ import { promisify } from "node:util";
 import * as grpc from "@grpc/grpc-js";
 import { loadSync } from "@grpc/proto-loader";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { type CampaignFixture, labelOf, quick, rows, slow, startCampaignFixture, task } from "./campaign-fixture.js";
+import { labelOf, task } from "../support/tinytask.js";
+import { type CampaignFixture, quick, rows, slow, startCampaignFixture } from "./campaign-fixture.js";
 
 const client = fileURLToPath(new URL("../../examples/grpc-client/client.mjs", import.meta.url));
 let fixture: CampaignFixture;

@@ -7,7 +7,8 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import request from "supertest";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
-import { type CampaignFixture, slow, startCampaignFixture, task, teacherKey } from "./campaign-fixture.js";
+import { task } from "../support/tinytask.js";
+import { type CampaignFixture, slow, startCampaignFixture, teacherKey } from "./campaign-fixture.js";
 
 const main = fileURLToPath(new URL("../../cli/dist/main.js", import.meta.url));
 let fixture: CampaignFixture;

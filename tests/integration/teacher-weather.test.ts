@@ -4,8 +4,9 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import request from "supertest";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { labelOf, task } from "../support/tinytask.js";
 import { until } from "../support/waiting.js";
-import { type CampaignFixture, labelOf, quick, rows, slow, startCampaignFixture, task } from "./campaign-fixture.js";
+import { type CampaignFixture, quick, rows, slow, startCampaignFixture } from "./campaign-fixture.js";
 
 const main = fileURLToPath(new URL("../../cli/dist/main.js", import.meta.url));
 let fixture: CampaignFixture;

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { choosePorts } from "@tutelage/standalone/ports";
 import { startTeacherServer } from "../support/teacher-server.js";
 import { forecastOf, type TeacherWeather, teacherWeather } from "../support/teacher-weather.js";
+import { labelOf } from "../support/tinytask.js";
 import { TeacherAccount } from "./account.js";
 import { drive, type Happened } from "./driver.js";
 import { campaignEnds, fencedWrites, unevenEvaluations } from "./evidence.js";
@@ -12,7 +13,7 @@ import { type Fault, planFaults } from "./plan.js";
 import type { CampaignOrder } from "./start.js";
 import { startTopology, type Topology, type TopologyOptions } from "./topology.js";
 import { judge, type Report } from "./verdict.js";
-import { labelOf, planCampaigns } from "./workload.js";
+import { planCampaigns } from "./workload.js";
 
 export interface ChaosOptions {
   seed: number;

@@ -1,6 +1,7 @@
 /** Starting a campaign through the REST API, whatever dies meanwhile: every request may be repeated. */
 import { setTimeout as sleep } from "node:timers/promises";
-import { type PlannedCampaign, task } from "./workload.js";
+import { task } from "../support/tinytask.js";
+import type { PlannedCampaign } from "./workload.js";
 
 export interface CampaignOrder {
   campaign: PlannedCampaign;

@@ -5,12 +5,13 @@ import { join } from "node:path";
 import { choosePorts } from "@tutelage/standalone/ports";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { startTeacherServer, type TeacherServer } from "../support/teacher-server.js";
+import { labelOf } from "../support/tinytask.js";
 import { until } from "../support/waiting.js";
 import { asking, type CampaignEnd, campaignEnds } from "./evidence.js";
 import { Gates } from "./gates.js";
 import { startCampaign } from "./start.js";
 import { startTopology, type Topology } from "./topology.js";
-import { labelOf, type PlannedCampaign, planCampaigns } from "./workload.js";
+import { type PlannedCampaign, planCampaigns } from "./workload.js";
 
 const slow = 600_000;
 const ampleMicroUsd = 100_000_000;

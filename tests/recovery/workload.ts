@@ -1,6 +1,7 @@
 /** The campaigns of a chaos run: many and short, each with rows, a seed and a cap of its own. */
 import type { LabelledRow } from "@tutelage/standalone/trial";
 import type { TeacherCall } from "../support/teacher-server.js";
+import { type Label, labels, words } from "../support/tinytask.js";
 import { randomOf } from "./plan.js";
 
 export interface PlannedCampaign {
@@ -11,32 +12,6 @@ export interface PlannedCampaign {
   /** Its cap does not pay for all of it: what must hold is the cap. The others' must come out as if nothing had happened. */
   isTight: boolean;
 }
-
-/** Colours of speech that a two-layer student can tell apart in a few steps. */
-const words = {
-  NUM: ["four", "seven", "count", "many", "legs", "number", "times", "sum", "twelve", "pair"],
-  LOC: ["city", "river", "tower", "north", "street", "land", "hill", "coast", "valley", "harbour"],
-};
-type Label = keyof typeof words;
-const labels = Object.keys(words) as Label[];
-const hits = (text: string, label: Label) => words[label].filter((word) => text.includes(word)).length;
-
-/** The label of a text, for the teacher's answers. */
-export function labelOf(text: string): Label {
-  return labels.reduce((best, label) => (hits(text, label) > hits(text, best) ? label : best), "NUM" as Label);
-}
-
-export const task = {
-  name: "tiny",
-  kind: "classification",
-  prompt_template: "Question: {input}\nClass:",
-  labels: [
-    { name: "NUM", description: "questions that ask for a number" },
-    { name: "LOC", description: "questions that ask for a place" },
-  ],
-  grader: "label",
-  row_noun: "questions",
-};
 
 /** Every fourth campaign meets its cap. */
 const tightEvery = 4;

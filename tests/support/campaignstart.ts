@@ -1,6 +1,7 @@
 /** Starts a quick campaign of the campaign fixture over HTTP, and returns at once. */
 import request from "supertest";
-import { type CampaignFixture, profiles, quick, rows, task } from "../integration/campaign-fixture.js";
+import { type CampaignFixture, profiles, quick, rows } from "../integration/campaign-fixture.js";
+import { task } from "./tinytask.js";
 
 /** Gives its id. */
 export async function startCampaign({ stack }: CampaignFixture): Promise<string> {
