@@ -121,7 +121,7 @@ test("a campaign's events reach a receiver that was named on the command line", 
   const { id } = created.webhook;
   expect(created.secret).toMatch(/^whsec_/);
   expect((await run("list")).map((one: { id: string }) => one.id)).toContain(id);
-  receiver.behave = () => ({ status: receiver.received.length <= 2 ? 410 : 200 });
+  receiver.behave = () => ({ status: 410 });
 
   const records = Array.from(
     { length: 40 },
@@ -141,6 +141,7 @@ settings: {preflight: false}\n`,
   // The receiver is gone; then it is back, and what is dead and what waited is sent.
   await until(async () => (await run("show", id)).disabled_reason === "gone");
   await until(async () => (await run("deliveries", id, "--campaign", campaignId)).length === 2);
+  receiver.behave = () => ({ status: 200 });
   expect(await run("update", id, "--to", `${receiver.url}/2`, "--description", "again", "--enable")).toMatchObject({
     url: `${receiver.url}/2`,
     description: "again",
@@ -148,12 +149,7 @@ settings: {preflight: false}\n`,
     event_types: ["campaign.queued", "campaign.failed"],
   });
   await run("redeliver", id);
-  await until(async () => {
-    const webhook = await run("show", id);
-    if (!webhook.enabled) await run("update", id, "--enable");
-    else if (webhook.dead_deliveries > 0) await run("redeliver", id);
-    return (await run("deliveries", id, "--status", "delivered")).length === 2;
-  }, 60_000);
+  await until(async () => (await run("deliveries", id, "--status", "delivered")).length === 2, 60_000);
   const got = receiver.received.slice(-2);
   expect(got.map(({ body }) => [body.type, body.data.campaign_id]).sort()).toEqual([
     ["campaign.failed", campaignId],
