@@ -1,11 +1,9 @@
 /** Whatever a user gets wrong, the answer says where and how to mend it; and so does the command line. */
-import { settings as campaignsSettings, start as startCampaigns } from "@tutelage/campaigns/start";
-import { gatewaySettings, start as startGateway } from "@tutelage/gateway/start";
+import type { RunningService } from "@tutelage/platform/process";
 import { refusal } from "tutelage/api";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { config } from "../support/config.js";
+import { startCampaignsAndGateway } from "../support/campaignsgateway.js";
 import { testDatabaseUrl } from "../support/database.js";
-import { recordingLog } from "../support/routes.js";
 import { until } from "../support/waiting.js";
 import { badCampaigns } from "./bad-campaigns.js";
 import { badFiles } from "./bad-files.js";
@@ -14,27 +12,22 @@ import { badRequests } from "./bad-requests.js";
 import { campaignBody, type Fixture, startFixture } from "./gateway-fixture.js";
 
 let fixture: Fixture;
-let campaigns: Awaited<ReturnType<typeof startCampaigns>>;
-let gateway: Awaited<ReturnType<typeof startGateway>>;
+let campaigns: RunningService;
+let gateway: RunningService;
 const known = { url: "", campaignId: "", datasetsCursor: "" };
 const ask = askOf(known);
 const { api, importInto } = ask;
 
 beforeAll(async () => {
   fixture = await startFixture();
-  const shared = { TUTELAGE_HOME: fixture.home, LOG_LEVEL: "fatal", ...fixture.addresses };
   // Most campaigns are refused by the campaigns service: the real one, over the real datasets service.
-  const own = { DATABASE_URL: await testDatabaseUrl(), CAMPAIGNS_LISTEN: "127.0.0.1:0" };
-  campaigns = await startCampaigns(config(campaignsSettings, { ...shared, ...own }));
-  gateway = await startGateway(
-    config(gatewaySettings, {
-      ...shared,
-      CAMPAIGNS_ADDRESS: campaigns.address,
-      GATEWAY_LISTEN: "127.0.0.1:0",
-      GATEWAY_MAX_IMPORT_BYTES: String(maxImportBytes),
-    }),
-    recordingLog(),
-  );
+  ({ campaigns, gateway } = await startCampaignsAndGateway({
+    TUTELAGE_HOME: fixture.home,
+    LOG_LEVEL: "fatal",
+    DATABASE_URL: await testDatabaseUrl(),
+    GATEWAY_MAX_IMPORT_BYTES: String(maxImportBytes),
+    ...fixture.addresses,
+  }));
   known.url = `http://${gateway.address}`;
   for (const name of ["good", "empty", "few", "overlap"]) await api().post("/v1/datasets").send({ name }).expect(201);
   const rows = (count: number) => Array.from({ length: count }, (_, index) => row(`text ${index}`, index % 2)).join("");

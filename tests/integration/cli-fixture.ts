@@ -7,9 +7,7 @@ import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { settings as campaignsSettings, start as startCampaigns } from "@tutelage/campaigns/start";
 import { settings as datasetsSettings, start as startDatasets } from "@tutelage/datasets/start";
-import { gatewaySettings, start as startGateway } from "@tutelage/gateway/start";
 import { TutelageError } from "@tutelage/platform/errors";
 import { serve } from "@tutelage/platform/grpc";
 import { EvaluationServiceDefinition } from "@tutelage/proto/evaluation/v1/evaluation";
@@ -17,9 +15,9 @@ import { TeacherServiceDefinition } from "@tutelage/proto/teacher/v1/teacher";
 import { TrainingServiceDefinition } from "@tutelage/proto/training/v1/training";
 import type { CallContext } from "nice-grpc";
 import pg from "pg";
+import { startCampaignsAndGateway } from "../support/campaignsgateway.js";
 import { config } from "../support/config.js";
 import { testDatabaseUrl } from "../support/database.js";
-import { recordingLog } from "../support/routes.js";
 import { log, standIn, studentProfile, teacherProfile } from "./gateway-fixture.js";
 
 const command = fileURLToPath(new URL("../../cli/bin/tutelage.mjs", import.meta.url));
@@ -65,23 +63,11 @@ export async function startCliFixture() {
     TEACHER_ADDRESS: teacherServer?.address,
     EVALUATION_ADDRESS: evaluationServer?.address,
   };
-  const campaigns = await startCampaigns(
-    config(campaignsSettings, {
-      ...shared,
-      ...addresses,
-      DATABASE_URL: databaseUrl,
-      CAMPAIGNS_LISTEN: "127.0.0.1:0",
-    }),
-  );
-  const gateway = await startGateway(
-    config(gatewaySettings, {
-      ...shared,
-      ...addresses,
-      CAMPAIGNS_ADDRESS: campaigns.address,
-      GATEWAY_LISTEN: "127.0.0.1:0",
-    }),
-    recordingLog(),
-  );
+  const { campaigns, gateway } = await startCampaignsAndGateway({
+    ...shared,
+    ...addresses,
+    DATABASE_URL: databaseUrl,
+  });
   const url = `http://${gateway.address}`;
   const database = new pg.Pool({ connectionString: databaseUrl, max: 1 });
   return {

@@ -5,9 +5,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { settings as campaignsSettings, start as startCampaigns } from "@tutelage/campaigns/start";
 import { settings as datasetsSettings, start as startDatasets } from "@tutelage/datasets/start";
-import { gatewaySettings, start as startGateway } from "@tutelage/gateway/start";
 import { connect, serve } from "@tutelage/platform/grpc";
 import type { RunningService } from "@tutelage/platform/process";
 import { EvaluationServiceDefinition } from "@tutelage/proto/evaluation/v1/evaluation";
@@ -20,9 +18,9 @@ import pg from "pg";
 import request from "supertest";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { log, standIn } from "../integration/gateway-fixture.js";
+import { startCampaignsAndGateway } from "../support/campaignsgateway.js";
 import { config } from "../support/config.js";
 import { testDatabaseUrl } from "../support/database.js";
-import { recordingLog } from "../support/routes.js";
 import { startTestStudent, type TestStudent } from "../support/teststudent.js";
 import { gate, until } from "../support/waiting.js";
 
@@ -62,18 +60,7 @@ beforeAll(async () => {
     TEACHER_ADDRESS: standIns[0]?.address,
     EVALUATION_ADDRESS: standIns[1]?.address,
   };
-  const campaigns = await startCampaigns(
-    config(campaignsSettings, { ...shared, ...addresses, CAMPAIGNS_LISTEN: "127.0.0.1:0" }),
-  );
-  const gateway = await startGateway(
-    config(gatewaySettings, {
-      ...shared,
-      ...addresses,
-      CAMPAIGNS_ADDRESS: campaigns.address,
-      GATEWAY_LISTEN: "127.0.0.1:0",
-    }),
-    recordingLog(),
-  );
+  const { campaigns, gateway } = await startCampaignsAndGateway({ ...shared, ...addresses });
   training = connect(TrainingServiceDefinition, trainings.address);
   url = `http://${gateway.address}`;
   const stops = standIns.map(({ address, stop }) => ({ name: "stand-in", address, stop: () => stop(100) }));
