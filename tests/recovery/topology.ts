@@ -3,7 +3,7 @@
  * runs, on one Postgres, with proxies between; each process is started again
  * when it dies, as Kubernetes would.
  */
-import { chmod, mkdir, readFile, writeFile } from "node:fs/promises";
+import { chmod, mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
@@ -12,6 +12,7 @@ import { Child } from "@tutelage/standalone/child";
 import { choosePorts } from "@tutelage/standalone/ports";
 import { type EmbeddedPostgres, erasePostgres, keepPostgres, startPostgres } from "@tutelage/standalone/postgres";
 import pg from "pg";
+import { postmasterOf } from "../support/postmaster.js";
 import { startProxy, type TcpProxy } from "../support/proxy.js";
 import { writeTinyModel } from "../support/realstudent.js";
 import { watchWrites } from "./evidence.js";
@@ -224,8 +225,7 @@ class RunningTopology implements Topology {
   private postmaster: number | undefined;
 
   private async notePostmaster(): Promise<void> {
-    const file = join(this.postgres?.dataDirectory ?? "", "postmaster.pid");
-    this.postmaster = Number((await readFile(file, "utf8")).split("\n")[0]);
+    this.postmaster = await postmasterOf(this.postgres as EmbeddedPostgres);
   }
 
   /** Notes how long Postgres is down, and who it is afterwards. */

@@ -1,9 +1,10 @@
 /** A Postgres of a test's own, which it may stop, kill and start. */
-import { chmod, mkdtemp, readFile, rm } from "node:fs/promises";
+import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { startOf } from "@tutelage/standalone/homelock";
 import { type EmbeddedPostgres, startPostgres } from "@tutelage/standalone/postgres";
+import { postmasterOf } from "./postmaster.js";
 import { until } from "./waiting.js";
 
 /** What was committed must outlive its processes, though not the machine. */
@@ -27,8 +28,7 @@ export async function startOwnCluster(): Promise<OwnCluster> {
   await chmod(home, 0o755);
   let cluster: EmbeddedPostgres = await startPostgres(home, settings);
   const { url, port } = cluster;
-  const postmaster = async () =>
-    Number((await readFile(join(cluster.dataDirectory, "postmaster.pid"), "utf8")).split("\n")[0]);
+  const postmaster = () => postmasterOf(cluster);
   return {
     url,
     home,

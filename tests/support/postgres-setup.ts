@@ -1,10 +1,11 @@
 /** Vitest's global set-up: one embedded Postgres for all test files, ended with them. */
 import { rmSync } from "node:fs";
-import { chmod, mkdtemp, readFile, rm } from "node:fs/promises";
+import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { startPostgres } from "@tutelage/standalone/postgres";
 import type { TestProject } from "vitest/node";
+import { postmasterOf } from "./postmaster.js";
 
 declare module "vitest" {
   export interface ProvidedContext {
@@ -18,7 +19,7 @@ export default async function setup(project: TestProject) {
   // Nothing in a test outlives a power cut, so nothing waits for the disk.
   const postgres = await startPostgres(home, { fsync: "off", synchronous_commit: "off", full_page_writes: "off" });
   project.provide("postgresAdminUrl", postgres.urlOf("postgres"));
-  const postmaster = Number((await readFile(join(postgres.dataDirectory, "postmaster.pid"), "utf8")).split("\n")[0]);
+  const postmaster = await postmasterOf(postgres);
   // Interrupted, vitest ends without the teardown below; Postgres would live on.
   const cutShort = () => {
     process.kill(postmaster, "SIGQUIT");
