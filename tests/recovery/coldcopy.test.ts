@@ -29,9 +29,13 @@ afterAll(async () => {
   await rm(folder, { recursive: true, force: true });
 }, slow);
 
-function tutelage(...args: string[]): Promise<{ code: number; out: string; told: string }> {
-  const env: NodeJS.ProcessEnv = { ...process.env, TUTELAGE_HOME: home };
-  delete env.DATABASE_URL;
+const tutelage = (...args: string[]) => tutelageOn(undefined, ...args);
+
+function tutelageOn(
+  databaseUrl: string | undefined,
+  ...args: string[]
+): Promise<{ code: number; out: string; told: string }> {
+  const env: NodeJS.ProcessEnv = { ...process.env, TUTELAGE_HOME: home, DATABASE_URL: databaseUrl };
   return new Promise((done) => {
     const child = execFile(process.execPath, [command, ...args], { env, cwd: folder }, (_error, out, told) =>
       done({ code: child.exitCode ?? -1, out, told }),
@@ -131,11 +135,6 @@ test("a backup with an altered file is refused, and the home stays as empty as i
 });
 
 test("with a Postgres of one's own there is pg_dump, and the command says so", async () => {
-  const env = { ...process.env, TUTELAGE_HOME: home, DATABASE_URL: "postgres://me@127.0.0.1/mine" };
-  const told = await new Promise<string>((done) => {
-    execFile(process.execPath, [command, "backup", "copy2"], { env, cwd: folder }, (_error, _out, stderr) =>
-      done(stderr),
-    );
-  });
+  const { told } = await tutelageOn("postgres://me@127.0.0.1/mine", "backup", "copy2");
   expect(told).toContain("copy that with pg_dump");
 });

@@ -14,12 +14,12 @@ import pg from "pg";
 import request from "supertest";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { slow, startCampaignFixture } from "../integration/campaign-fixture.js";
-import { startCampaign } from "../support/campaignstart.js";
 import { testDatabaseUrl } from "../support/database.js";
 import { type ServiceProcess, startServiceProcess } from "../support/serviceprocess.js";
 import { startTeacherServer } from "../support/teacher-server.js";
 import { startTestStudent } from "../support/teststudent.js";
 import { gate, until } from "../support/waiting.js";
+import { asking } from "./evidence.js";
 
 const projectId = "default";
 /** Whoever stops a service, a supervisor say, kills it after ten seconds. */
@@ -190,7 +190,7 @@ test("each process of a stack, told to stop in the middle of a campaign, has gon
   try {
     // A campaign lasts as long as its teacher takes.
     fixture.teacher.options.delayMs = 400;
-    const id = await startCampaign(fixture);
+    const id = await fixture.begin("storm", {});
     const api = request(stack.url);
     const campaign = async () => (await api.get(`/v1/campaigns/${id}`)).body;
     await until(async () => ((await campaign()).phase ?? "") !== "", 60_000);
@@ -217,12 +217,8 @@ test("each process of a stack, told to stop in the middle of a campaign, has gon
 });
 
 async function storedEvents(url: string, campaignId: string): Promise<string[]> {
-  const client = new pg.Client({ connectionString: url });
-  await client.connect();
-  const { rows: stored } = await client.query(
-    "select type from campaigns.events where campaign_id = $1 order by sequence",
-    [campaignId],
+  const { rows: stored } = await asking(url, (client) =>
+    client.query("select type from campaigns.events where campaign_id = $1 order by sequence", [campaignId]),
   );
-  await client.end();
   return stored.map(({ type }) => type);
 }

@@ -8,10 +8,10 @@ import pg from "pg";
 import request from "supertest";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type CampaignFixture, slow, startCampaignFixture } from "../integration/campaign-fixture.js";
-import { startCampaign } from "../support/campaignstart.js";
 import { type OwnCluster, startOwnCluster } from "../support/owncluster.js";
 import { startServiceProcess } from "../support/serviceprocess.js";
 import { gate, until } from "../support/waiting.js";
+import { asking } from "./evidence.js";
 
 const log = createLog("test", "fatal");
 const services = ["datasets", "training", "evaluation", "teacher", "campaigns", "gateway", "student"] as const;
@@ -128,7 +128,7 @@ test("a campaign goes on after kill -9 and a long absence of Postgres; services 
   try {
     const pids = () => services.map((name) => fixture.stack.pidOf(name));
     const before = pids();
-    const id = await startCampaign(fixture);
+    const id = await fixture.begin("storm", {});
     await until(async () => (await phaseOf(fixture, id)) !== "", 60_000);
     await cluster.kill();
     await notReady(fixture, 503);
@@ -153,18 +153,16 @@ test("a campaign goes on after kill -9 and a long absence of Postgres; services 
 
 /** Sessions of an application, once there is one. */
 async function sessionsOf(application: string): Promise<number> {
-  const client = new pg.Client({ connectionString: cluster.url });
-  await client.connect();
-  const count = async () =>
-    (
-      await client.query("select 1 from pg_stat_activity where application_name = $1 and query ilike 'listen%'", [
-        application,
-      ])
-    ).rowCount ?? 0;
-  await until(async () => (await count()) > 0);
-  const sessions = await count();
-  await client.end();
-  return sessions;
+  return await asking(cluster.url, async (client) => {
+    const count = async () =>
+      (
+        await client.query("select 1 from pg_stat_activity where application_name = $1 and query ilike 'listen%'", [
+          application,
+        ])
+      ).rowCount ?? 0;
+    await until(async () => (await count()) > 0);
+    return await count();
+  });
 }
 
 async function notReady({ stack }: CampaignFixture, status: 200 | 503): Promise<void> {
