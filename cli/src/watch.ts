@@ -56,8 +56,9 @@ export function liveLine({ run, iteration, phase, usage, teacher_wait }: Campaig
   const { done = 0, total = 0, eta_seconds = 0, message = "" } = run.progress ?? {};
   const cells = total === 0 ? 0 : Math.min(barCells, Math.round((done / (total + 1)) * barCells));
   const bar = "█".repeat(cells) + "░".repeat(barCells - cells);
-  // "iteration/0/train: 12/60 steps, 5 s left": the phase says the rest.
-  const detail = message.includes(":") ? message.slice(message.indexOf(":") + 1).trim() : "";
+  // "iteration/0/train: 12/60 steps, 5 s left; …": the phase says the rest.
+  const details = message.split("; ").map((part) => part.slice(part.indexOf(":") + 1).trim());
+  const detail = message.includes(":") ? details.join("; ") : "";
   const parts = [
     `${bar} iteration ${iteration}/${total}`,
     doingText(run.status, teacher_wait, phase, detail),

@@ -15,7 +15,8 @@ let stack: Stack;
 let teacher: TeacherServer;
 
 beforeAll(async () => {
-  fixture = await startCampaignFixture();
+  // Two students train side by side, as they do by default.
+  fixture = await startCampaignFixture({ environment: { TUTELAGE_STUDENTS: "2" } });
   ({ stack, teacher } = fixture);
 }, slow);
 afterAll(() => fixture?.stop(), slow);
@@ -102,7 +103,7 @@ test(
       ["train", "training"],
       ["generate", "teacher"],
       ["judge", "evaluation"],
-      ["plain", "student"],
+      ["plain", "student-2"],
     ]);
     // Slow enough that a kill meets calls in flight; what is replied is the same.
     teacher.options = { labelOf, delayMs: 100 };

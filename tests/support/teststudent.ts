@@ -39,6 +39,8 @@ export interface TestStudent {
   loss: (step: number) => number;
   /** Holds the slot as another job would. */
   busy: boolean;
+  /** Whether a job has the slot. */
+  readonly working: boolean;
   /** Resolves when a job ends, with how. */
   nextEnd(): Promise<"done" | "cancelled" | "failed">;
   /** Ends the process's end of every connection at once. */
@@ -64,6 +66,9 @@ export async function startTestStudent(listen = "127.0.0.1:0"): Promise<TestStud
   const implementation: StudentServiceImplementation = {
     async getDevice() {
       return { device: "cpu" };
+    },
+    async leaveResumePoint() {
+      throw new TutelageError("failed_precondition", "run_id: leaves no resume points");
     },
     async resolveModel() {
       return {};
@@ -149,6 +154,9 @@ export async function startTestStudent(listen = "127.0.0.1:0"): Promise<TestStud
     incident: () => undefined,
     loss: (step) => 1 / step,
     busy: false,
+    get working() {
+      return holding;
+    },
     nextEnd: async () => (await once(events, "end"))[0],
     stop: () => server.stop(0),
   };

@@ -90,8 +90,7 @@ function standsOut({ heldOutRight }: Round, plain: Round | undefined): boolean {
 
 /** Plain fine-tuning on the seed rows, as many tries as the campaign had; the first is iteration 0's student. */
 async function trainPlain(campaign: Campaign, seed: SeedData, tries: number, first: Round | undefined): Promise<Try[]> {
-  const students: Try[] = [];
-  for (let number = 0; number < tries; number += 1) {
+  const plainTry = async (number: number): Promise<Try> => {
     const shared = number === 0 ? first?.student : undefined;
     const name = `plain/${number}`;
     const student =
@@ -105,9 +104,9 @@ async function trainPlain(campaign: Campaign, seed: SeedData, tries: number, fir
       const rows = rowSource(seed.version, { split: Split.DEV });
       devAccuracy = (await evaluateStudent(campaign, `${name}/dev`, student.checkpoint, rows)).accuracy;
     }
-    students.push({ student, devAccuracy });
-  }
-  return students;
+    return { student, devAccuracy };
+  };
+  return await campaign.sideBySide(Array.from({ length: tries }, (_, number) => () => plainTry(number)));
 }
 
 /** The best by dev accuracy, the first of equals; the first where there is nothing to choose by. */
@@ -127,24 +126,26 @@ async function trainOtherArms(
   final: Student,
 ): Promise<{ name: string; student: Student }[]> {
   const { settings } = campaign;
-  const arms: { name: string; student: Student }[] = [];
+  const arms: (() => Promise<{ name: string; student: Student }>)[] = [];
   if (settings.matchedArm === Switch.ON) {
-    const student = await trainStudent(campaign, "arm/none_matched/train", {
-      rows: rowSource(seed.version, { split: Split.TRAIN }),
-      seed: derivedSeed(settings.seed, "train", 0),
-      recipe: { exactSteps: final.steps },
-    });
-    arms.push({ name: "none_matched", student });
+    const matched = () =>
+      trainStudent(campaign, "arm/none_matched/train", {
+        rows: rowSource(seed.version, { split: Split.TRAIN }),
+        seed: derivedSeed(settings.seed, "train", 0),
+        recipe: { exactSteps: final.steps },
+      });
+    arms.push(async () => ({ name: "none_matched", student: await matched() }));
   }
   if (settings.noneAllArm === Switch.ON && seed.devRows > 0) {
     const devRows = await rowsOf(campaign.services, campaign.projectId, seed.version.id, Split.DEV, campaign.signal);
-    const student = await trainStudent(campaign, "arm/none_all/train", {
-      rows: rowSource(seed.version, { rowIds: [...seed.seedRows, ...devRows].map((row) => row.id) }),
-      seed: derivedSeed(settings.seed, "train", 0),
-    });
-    arms.push({ name: "none_all", student });
+    const all = () =>
+      trainStudent(campaign, "arm/none_all/train", {
+        rows: rowSource(seed.version, { rowIds: [...seed.seedRows, ...devRows].map((row) => row.id) }),
+        seed: derivedSeed(settings.seed, "train", 0),
+      });
+    arms.push(async () => ({ name: "none_all", student: await all() }));
   }
-  return arms;
+  return await campaign.sideBySide(arms);
 }
 
 type Measured = Pick<ArmResult, "testAccuracy" | "testEvaluationRunId">;
@@ -172,21 +173,25 @@ async function measure(
   await campaign.enter(rounds.length - 1, "test");
   const rows = rowSource(seed.version, { split: Split.TEST });
   // A student that plays two parts is evaluated once.
-  const onTest = (student: Student): Promise<Evaluated> =>
-    evaluateStudent(campaign, `test/${student.trainingRunId}`, student.checkpoint, rows);
+  const tested = [...plainTries, plain, final, ...otherArms, ...rounds].flatMap(({ student }) => student ?? []);
+  const students = new Map(tested.map((student) => [student.trainingRunId, student]));
+  const evaluated = await campaign.sideBySide(
+    [...students].map(([id, { checkpoint }]) => async () => {
+      const result = await evaluateStudent(campaign, `test/${id}`, checkpoint, rows);
+      return [id, result] as const;
+    }),
+  );
+  const results = new Map(evaluated);
+  const onTest = ({ trainingRunId }: Student): Evaluated => results.get(trainingRunId) as Evaluated;
   const asMeasured = ({ accuracy, evaluationRunId }: Evaluated): Measured => ({
     testAccuracy: accuracy,
     testEvaluationRunId: evaluationRunId,
   });
-  const triesMeasured: Evaluated[] = [];
-  for (const one of plainTries) triesMeasured.push(await onTest(one.student));
-  const baseline = await onTest(plain.student);
-  const finalMeasured = await onTest(final.student);
-  const others: Measured[] = [];
-  for (const arm of otherArms) others.push(asMeasured(await onTest(arm.student)));
+  const baseline = onTest(plain.student);
+  const finalMeasured = onTest(final.student);
   for (const { iteration, student } of rounds) {
     if (student === undefined) continue;
-    const { accuracy } = await onTest(student);
+    const { accuracy } = onTest(student);
     await campaign.step(
       `test/iteration/${iteration.number}`,
       async () => null,
@@ -196,8 +201,8 @@ async function measure(
   return {
     baseline: asMeasured(baseline),
     final: asMeasured(finalMeasured),
-    others,
-    plainTries: triesMeasured,
+    others: otherArms.map(({ student }) => asMeasured(onTest(student))),
+    plainTries: plainTries.map(({ student }) => onTest(student)),
     gain: pairedGain(await predictions(campaign, finalMeasured), await predictions(campaign, baseline)),
   };
 }

@@ -13,10 +13,12 @@ import type { Version } from "@tutelage/proto/datasets/v1/datasets";
 import type { Recipe } from "@tutelage/proto/student/v1/student";
 import { type Row, type RowSource, Split, Task } from "@tutelage/proto/task/v1/task";
 import type { Usage } from "@tutelage/proto/teacher/v1/teacher";
+import { Children } from "./children.js";
 import type { ChildRun, Services, Waiting } from "./clients.js";
 import type { EventType } from "./events.js";
 import { type Fork, settingsAt } from "./fork.js";
 import { Spending } from "./spending.js";
+import { StepClock } from "./stepclock.js";
 import type { CampaignKey, CampaignStore } from "./store.js";
 import { type StoredTeacherWait, TeacherAbsence } from "./teacherabsence.js";
 
@@ -34,12 +36,12 @@ export interface CampaignState {
   /** What its budget lacked when it last rested for want of it. */
   shortfalls: Shortfall[];
   outcome: Outcome;
-  /** The run of another service that it waits for, or waited for last. */
-  child: ChildRun;
+  /** The runs of other services that its steps wait for, or waited for when it stopped, by their names. */
+  children: Record<string, ChildRun>;
   /** Times that it was tried again after a failure. */
   retries: number;
-  /** The run that it waited for when it failed, to be tried again first. */
-  retryOf: ChildRun | null;
+  /** The runs that it waited for when it failed, to be tried again first. */
+  retryOf: Record<string, ChildRun> | null;
   /** The hold on its dataset's version has no end any more; false when that version was gone. */
   versionHeld: boolean;
   /** The checkpoints that its outcome does not name are removed. */
@@ -73,8 +75,9 @@ export class Campaign {
   datasetId = "";
   private readonly secondsByStep = new Map<string, number>();
   private readonly sharedSteps = new Set<string>();
+  private readonly clock = new StepClock();
+  private readonly children: Children;
   private current = 0;
-  private lastReportAt = 0;
   /** What comes of it when the teacher does not answer. */
   readonly teacherAbsence: TeacherAbsence;
   /** What it uses, and what its budget leaves. */
@@ -89,6 +92,7 @@ export class Campaign {
     this.key = { projectId: lease.run.projectId, campaignId: lease.run.id };
     // A run that an earlier release stored lacks the fields that the contract gained since.
     this.task = Task.fromPartial(lease.run.request.task);
+    this.children = new Children(lease);
     this.teacherAbsence = new TeacherAbsence(lease, services, store);
     this.spending = new Spending(this);
   }
@@ -141,17 +145,22 @@ export class Campaign {
   ): Promise<Output> {
     const done = await this.store.step(this.key, name);
     if (done !== undefined) {
+      this.children.ended(name);
       this.secondsByStep.set(name, done.seconds);
       if (done.shared) this.sharedSteps.add(name);
       return done.output as Output;
     }
-    const startedAt = performance.now();
-    const output = await work();
-    const seconds = (performance.now() - startedAt) / 1000;
+    const end = this.clock.begin();
+    const output = await work().catch((error: unknown) => {
+      end();
+      throw error;
+    });
+    const seconds = end();
     await this.lease.advance(async (transaction) => {
       await this.store.putStep(transaction, this.key, { name, output: output ?? null, seconds });
       await effects?.(transaction, output);
     });
+    this.children.ended(name);
     this.secondsByStep.set(name, seconds);
     return output;
   }
@@ -164,6 +173,27 @@ export class Campaign {
   /** Whether the loop is in an iteration that a fork shares with its parent. */
   get isInSharedIteration(): boolean {
     return this.current < (this.request.fork?.iteration ?? 0);
+  }
+
+  /**
+   * Does several things at the same time, as far as there are students for
+   * it, and gives what came of them in order. Where a cap bounds the seconds of
+   * training they are done one after the other, as each may use all that is
+   * left. Throws the first error once all have ended: what succeeded is stored.
+   */
+  async sideBySide<Results extends readonly unknown[]>(
+    tasks: readonly [...{ [Place in keyof Results]: () => Promise<Results[Place]> }],
+  ): Promise<Results> {
+    const results: unknown[] = [];
+    if (this.spending.boundsTraining) for (const task of tasks) results.push(await task());
+    else {
+      const settled = await Promise.allSettled(tasks.map((task) => task()));
+      for (const one of settled) {
+        if (one.status === "rejected") throw one.reason;
+        results.push(one.value);
+      }
+    }
+    return results as unknown as Results;
   }
 
   /** Seconds of all steps that are its own. */
@@ -223,20 +253,13 @@ export class Campaign {
     return this.settings.reuseReplies === Switch.OFF ? (this.request.fork?.root ?? this.key.campaignId) : "";
   }
 
-  /** Waits for a child run: passes its progress on, at most twice a second, and remembers it for a cancel. */
-  waitingFor(what: string): Waiting<never> {
+  /** How a step waits for its run. */
+  waitingFor(step: string): Waiting<never> {
     return {
       signal: this.signal,
-      onStarted: async (child) => await this.lease.report({}, { child }),
+      onStarted: async (child) => await this.children.started(step, child),
+      onProgress: async (run) => await this.children.moved(step, run),
       onTeacherWait: async (wait) => await this.teacherAbsence.note(wait),
-      onProgress: async (run) => {
-        if (performance.now() - this.lastReportAt < 500) return;
-        this.lastReportAt = performance.now();
-        const { done = 0, total = 0, unit = "", etaSeconds = 0 } = run.progress ?? {};
-        const count = total > 0 ? ` ${done}/${total} ${unit}` : "";
-        const eta = etaSeconds > 0 ? `, ${Math.ceil(etaSeconds)} s left` : "";
-        await this.lease.report({ message: `${what}:${count}${eta}` });
-      },
     };
   }
 }

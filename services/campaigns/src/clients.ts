@@ -109,19 +109,17 @@ function childCalls(services: Services, service: ChildRun["service"]): ChildCall
   };
 }
 
-type OfChild = { state: { child?: ChildRun } };
-
-/** Ends the child run that a cancelled campaign waited for; one that is final stays as it is. */
-export async function abandon(services: Services, { state: { child } }: OfChild): Promise<void> {
-  if (child === undefined) return;
-  const { service, ...which } = child;
-  await childCalls(services, service).cancel(which);
+/** Ends the child runs that a cancelled campaign waited for; those that are final stay as they are. */
+export async function abandon(services: Services, children: readonly ChildRun[]): Promise<void> {
+  await Promise.all(children.map(({ service, ...which }) => childCalls(services, service).cancel(which)));
 }
 
-/** Has the child run that a pausing campaign waited for come to rest, and waits until it rests or has ended. */
-export async function suspend(services: Services, { state: { child } }: OfChild, signal: AbortSignal): Promise<void> {
-  if (child === undefined) return;
-  const { service, ...which } = child;
+/** Has the child runs that a pausing campaign waited for come to rest, and waits until they rest or have ended. */
+export async function suspend(services: Services, children: readonly ChildRun[], signal: AbortSignal): Promise<void> {
+  await Promise.all(children.map((child) => suspendOne(services, child, signal)));
+}
+
+async function suspendOne(services: Services, { service, ...which }: ChildRun, signal: AbortSignal): Promise<void> {
   const calls = childCalls(services, service);
   let { run } = await whileAway(signal, () => calls.pause(which));
   while (!isFinal(run) && !isResting(run)) {
@@ -134,10 +132,11 @@ export async function suspend(services: Services, { state: { child } }: OfChild,
   }
 }
 
-/** Tries the child run again with which a campaign failed; one that did not fail, or is gone, stays as it is. */
-export async function retryChild(services: Services, child: ChildRun, signal: AbortSignal): Promise<void> {
-  const { service, ...which } = child;
-  await whileAway(signal, () => childCalls(services, service).resume(which));
+/** Tries the child runs again with which a campaign failed; those that did not fail, or are gone, stay as they are. */
+export async function retry(services: Services, children: readonly ChildRun[], signal: AbortSignal): Promise<void> {
+  const again = ({ service, ...which }: ChildRun) =>
+    whileAway(signal, () => childCalls(services, service).resume(which));
+  await Promise.all(children.map(again));
 }
 
 /**
@@ -257,13 +256,14 @@ async function complete<Kind extends { run?: Run | undefined }>(
   }
 }
 
-/** How long the teacher of a campaign's generation run is still waited for; undefined when it is not. */
+/** How long the teacher of a campaign's generation run is still waited for; undefined when it is not, or there is none. */
 export async function teacherWaitOf(
   services: Services,
-  { child }: { child?: ChildRun },
+  children: readonly ChildRun[],
   signal: AbortSignal,
 ): Promise<TeacherWait | undefined> {
-  if (child?.service !== "teacher") return undefined;
+  const child = children.find(({ service }) => service === "teacher");
+  if (child === undefined) return undefined;
   const { projectId, id } = child;
   return (await whileAway(signal, () => services.teacher.getGenerationRun({ projectId, id }, { signal }))).waiting;
 }

@@ -70,11 +70,11 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
     const isLast = number === settings.iterations;
     const judged = settings.errorsFrom === ErrorsFrom.ALL ? trainRows : seed.seedRows;
     const previousFit = settings.startFrom === StartFrom.PREVIOUS ? fit : undefined;
-    if (needsCrossFit(settings) && (!isLast || seed.devRows === 0)) {
-      await campaign.enter(number, "cross_fit");
-      fit = await crossFit(campaign, number, version, seed, judged, previousFit);
-    } else fit = undefined;
-    const round = await measureRound(campaign, number, version, seed, fit, rounds.at(-1));
+    const crossFits = needsCrossFit(settings) && (!isLast || seed.devRows === 0);
+    const cross = () => crossFit(campaign, number, version, seed, judged, previousFit);
+    const trained = await trainRound(campaign, number, version, seed, crossFits ? cross : undefined, rounds.at(-1));
+    fit = trained.fit;
+    const round = await measureRound(campaign, number, version, seed, trained);
     rounds.push(round);
     reason = stopReason(
       rounds.map((one) => one.iteration),
@@ -192,22 +192,49 @@ async function openSeed(campaign: Campaign): Promise<SeedData> {
   return { version, heldOutTexts, seedRows, devRows: version.splits?.dev ?? 0, testRows: version.splits?.test ?? 0 };
 }
 
-/** Trains the round's student where one is needed to judge the round, and measures both. */
+/** What a round is judged by. */
+interface Trained {
+  fit: CrossFit | undefined;
+  student: Student | undefined;
+}
+
+/** Cross-fits the round, and trains its own student beside that where one is needed to judge it. */
+async function trainRound(
+  campaign: Campaign,
+  number: number,
+  version: Version,
+  seed: SeedData,
+  cross: (() => Promise<CrossFit>) | undefined,
+  previous: Round | undefined,
+): Promise<Trained> {
+  const { settings } = campaign;
+  const needed = seed.devRows > 0 || settings.mining === Mining.IN_SAMPLE || settings.startFrom === StartFrom.PREVIOUS;
+  const own = async () => (needed ? await trainRoundStudent(campaign, number, version, previous?.student) : undefined);
+  if (cross === undefined) {
+    await campaign.enter(number, "train");
+    return { fit: undefined, student: await own() };
+  }
+  await campaign.enter(number, "cross_fit");
+  const [fit, student] = await campaign.sideBySide([cross, own]);
+  if (needed) await campaign.enter(number, "train");
+  return { fit, student };
+}
+
+/** Measures what a round is judged by. */
 async function measureRound(
   campaign: Campaign,
   number: number,
   version: Version,
   seed: SeedData,
-  fit: CrossFit | undefined,
-  previous: Round | undefined,
+  { fit, student }: Trained,
 ): Promise<Round> {
   const iteration: Iteration = {
     number,
     datasetVersionId: version.id,
     datasetDigest: version.digest,
     trainRows: version.splits?.train ?? 0,
-    trainingRunId: "",
-    checkpoint: undefined,
+    trainingRunId: student?.trainingRunId ?? "",
+    checkpoint: student?.checkpoint,
     crossFitAccuracy: fit?.accuracy,
     devAccuracy: undefined,
     testAccuracy: undefined,
@@ -219,15 +246,6 @@ async function measureRound(
     phaseSeconds: {},
     mined: false,
   };
-  const { settings } = campaign;
-  const needed = seed.devRows > 0 || settings.mining === Mining.IN_SAMPLE || settings.startFrom === StartFrom.PREVIOUS;
-  let student: Student | undefined;
-  if (needed) {
-    await campaign.enter(number, "train");
-    student = await trainRoundStudent(campaign, number, version, previous?.student);
-    iteration.trainingRunId = student.trainingRunId;
-    iteration.checkpoint = student.checkpoint;
-  }
   if (student !== undefined && seed.devRows > 0) {
     const dev = rowSource(version, { split: Split.DEV });
     iteration.devAccuracy = (

@@ -17,6 +17,7 @@ import { type TeacherWait, Usage } from "@tutelage/proto/teacher/v1/teacher";
 import type { CampaignState, ResolvedRequest } from "./campaign.js";
 import { checkedFilter } from "./campaignfilter.js";
 import { isCampaignPlace } from "./campaignplace.js";
+import { childrenOf } from "./children.js";
 import { abandon, type Services, suspend } from "./clients.js";
 import { deleteCampaign } from "./deletion.js";
 import type { DeletionStore } from "./deletionstore.js";
@@ -123,7 +124,7 @@ export function campaignsService(deps: {
       await get(projectId, id);
       const run = await runs.cancel(projectId, id);
       // One that was between two holders is cancelled at once, and has nobody else to end what it waited for.
-      if (run.status === "CANCELLED") await abandon(services, run);
+      if (run.status === "CANCELLED") await abandon(services, childrenOf(run));
       return toCampaign(run);
     },
 
@@ -132,7 +133,7 @@ export function campaignsService(deps: {
       const run = await pauseRun(runs, projectId, id);
       requireGoing(run, "paused");
       // Likewise: nobody else has what it waited for come to rest.
-      if (run.status === "PAUSED") await suspend(services, run, deps.stopping);
+      if (run.status === "PAUSED") await suspend(services, childrenOf(run), deps.stopping);
       return toCampaign(run);
     },
 

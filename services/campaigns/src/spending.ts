@@ -25,7 +25,7 @@ export class Spending {
   private sharedUsage: Usage = noUsage;
   private sharedTrainingSeconds = 0;
   private trainingSeconds = 0;
-  private running: Running = {};
+  private readonly running = new Map<string, Running>();
   caps: Caps;
   /** A generation run met the wall: what is left does not pay for another call, though it may not be nothing. */
   private walled = false;
@@ -41,6 +41,7 @@ export class Spending {
   async addUsage(step: string, usage: Usage | undefined): Promise<void> {
     if (usage === undefined || this.countedSteps.has(step)) return;
     this.countedSteps.add(step);
+    this.running.delete(step);
     if (this.campaign.isShared(step)) {
       this.sharedUsage = sumOf(this.sharedUsage, usage);
       await this.campaign.lease.report({}, { sharedUsage: this.sharedUsage });
@@ -48,13 +49,14 @@ export class Spending {
     }
     this.usage = sumOf(this.usage, usage);
     await this.campaign.lease.report({}, { usage: this.usage });
-    await this.noteRunning({});
+    await this.tellMarks();
   }
 
   /** Adds the seconds that a training took, once, as with usage. */
   async addTraining(step: string, seconds: number): Promise<void> {
     if (this.countedSteps.has(step)) return;
     this.countedSteps.add(step);
+    this.running.delete(step);
     if (this.campaign.isShared(step)) {
       this.sharedTrainingSeconds += seconds;
       await this.campaign.lease.report({}, { sharedTrainingSeconds: this.sharedTrainingSeconds });
@@ -62,7 +64,7 @@ export class Spending {
     }
     this.trainingSeconds += seconds;
     await this.campaign.lease.report({}, { trainingSeconds: this.trainingSeconds });
-    await this.noteRunning({});
+    await this.tellMarks();
   }
 
   /** At a cap it ends with what it has, instead of stopping whole. Campaigns of earlier releases did. */
@@ -112,6 +114,11 @@ export class Spending {
     return this.budgetLeft;
   }
 
+  /** Whether there is a cap on the seconds of training. */
+  get boundsTraining(): boolean {
+    return this.caps.maxTrainingSeconds !== 0;
+  }
+
   /** Seconds that a training may take. */
   async trainingSecondsLeft(): Promise<number | undefined> {
     const { maxTrainingSeconds } = await this.campaign.store.caps(this.campaign.key);
@@ -132,31 +139,36 @@ export class Spending {
     return calls ?? Number.MAX_SAFE_INTEGER;
   }
 
-  /** What it has used, with what the run that it waits for has, by the names of the caps. */
+  /** What it has used, with what the runs that it waits for have, by the names of the caps. */
   get used(): Used {
-    const { running } = this;
+    const runs = [...this.running.values()];
+    const running = (name: keyof Running) => runs.reduce((sum, run) => sum + (run[name] ?? 0), 0);
     const { calls, promptTokens, completionTokens, costMicroUsd } = this.usage;
     return {
-      teacher_calls: calls + (running.calls ?? 0),
-      teacher_tokens: promptTokens + completionTokens + (running.promptTokens ?? 0) + (running.completionTokens ?? 0),
-      cost_micro_usd: costMicroUsd + (running.costMicroUsd ?? 0),
-      training_seconds: this.trainingSeconds + (running.trainingSeconds ?? 0),
+      teacher_calls: calls + running("calls"),
+      teacher_tokens: promptTokens + completionTokens + running("promptTokens") + running("completionTokens"),
+      cost_micro_usd: costMicroUsd + running("costMicroUsd"),
+      training_seconds: this.trainingSeconds + running("trainingSeconds"),
     };
   }
 
   /**
-   * Notes what the run has used so far that it waits for, and tells, once for
-   * each cap, that half, four fifths, or nearly all of it are used.
+   * Notes what the run of a step has used so far, and tells, once for each
+   * cap, that half, four fifths, or nearly all of it are used.
    * @param notices the same of the project's month: the run that passed the mark knows
    */
-  async noteRunning(running: Running, notices: readonly BudgetNotice[] = []): Promise<void> {
-    this.running = running;
-    for (const mark of passedMarks(this.caps, this.used)) {
-      await this.tellMark({ scope: "campaign", ...mark }, `${mark.name}/${mark.percent}/${mark.cap}`);
-    }
+  async noteRunning(step: string, running: Running, notices: readonly BudgetNotice[] = []): Promise<void> {
+    this.running.set(step, running);
+    await this.tellMarks();
     for (const { name, month, percent, used, cap } of notices) {
       const key = `project/${month}/${name}/${percent}/${cap}`;
       await this.tellMark({ scope: "project", name, month, percent, used, cap }, key);
+    }
+  }
+
+  private async tellMarks(): Promise<void> {
+    for (const mark of passedMarks(this.caps, this.used)) {
+      await this.tellMark({ scope: "campaign", ...mark }, `${mark.name}/${mark.percent}/${mark.cap}`);
     }
   }
 

@@ -13,7 +13,8 @@ import { CampaignsServiceDefinition } from "@tutelage/proto/campaigns/v1/campaig
 import { WebhooksServiceDefinition } from "@tutelage/proto/campaigns/v1/webhooks";
 import { z } from "zod";
 import { Campaign, type CampaignState, type ResolvedRequest } from "./campaign.js";
-import { abandon, connectServices, retryChild, suspend } from "./clients.js";
+import { childrenOf } from "./children.js";
+import { abandon, connectServices, retry, suspend } from "./clients.js";
 import { DeletionStore } from "./deletionstore.js";
 import { DeliveryStore } from "./deliverystore.js";
 import { type DispatchTiming, defaultDispatchTiming, dispatch } from "./dispatcher.js";
@@ -101,7 +102,7 @@ export async function start(
       const campaign = new Campaign(lease, services, artifacts, store);
       const { retryOf } = lease.run.state;
       if (retryOf) {
-        await retryChild(services, retryOf, lease.signal);
+        await retry(services, Object.values(retryOf), lease.signal);
         await lease.report({}, { retryOf: null });
       }
       await campaign.teacherAbsence.stopIfLasting();
@@ -113,8 +114,8 @@ export async function start(
     },
     worker: {
       concurrency: config.CAMPAIGNS_CONCURRENCY,
-      abandon: (run) => abandon(services, run),
-      suspend: (run, signal) => suspend(services, run, signal),
+      abandon: (run) => abandon(services, childrenOf(run)),
+      suspend: (run, signal) => suspend(services, childrenOf(run), signal),
     },
     stopping,
     close: async () => {

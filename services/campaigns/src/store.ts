@@ -310,13 +310,14 @@ export class CampaignStore {
   }
 
   /**
-   * Notes with a retry which child run it is about. Throws failed_precondition
+   * Notes with a retry which child runs it is about. Throws failed_precondition
    * when the checkpoints are gone that the steps so far rest on.
    */
   async noteRetry(transaction: Transaction, key: CampaignKey): Promise<void> {
     const { rowCount } = await transaction.execute(sql`
       update runs set state = state || jsonb_build_object(
-        'retries', coalesce((state->>'retries')::int, 0) + 1, 'retryOf', state->'child')
+        'retries', coalesce((state->>'retries')::int, 0) + 1, 'retryOf',
+        coalesce(state->'children', jsonb_strip_nulls(jsonb_build_object('child', state->'child'))))
       where project_id = ${key.projectId} and id = ${key.campaignId} and not state ? 'checkpointsSwept'`);
     if (rowCount === 0) {
       throw new TutelageError(

@@ -47,7 +47,7 @@ export async function trainStudent(
       {
         ...campaign.waitingFor(name),
         onChange: ({ chargedSeconds, budgetNotices }) =>
-          campaign.spending.noteRunning({ trainingSeconds: chargedSeconds }, budgetNotices),
+          campaign.spending.noteRunning(name, { trainingSeconds: chargedSeconds }, budgetNotices),
       },
       () => campaign.spending.trainingSecondsLeft(),
     );
@@ -167,9 +167,7 @@ export async function crossFit(
   const folds = Math.min(settings.folds, seed.seedRows.length);
   const foldOf = assignFolds(seed.seedRows, folds, settings.seed);
   const foldOfRow = (row: Row) => foldOf.get(row.rootRowId === "" ? row.id : row.rootRowId);
-  const students: Student[] = [];
-  const heldOut: GradedPrediction[] = [];
-  for (let fold = 0; fold < folds; fold += 1) {
+  const judgeFold = async (fold: number): Promise<{ student: Student; answers: GradedPrediction[] }> => {
     const step = `iteration/${iteration}/cross_fit/${fold}`;
     const seedIdsOfFold = seed.seedRows.filter((row) => foldOf.get(row.id) === fold).map((row) => row.id);
     const student = await trainStudent(campaign, `${step}/train`, {
@@ -184,9 +182,11 @@ export async function crossFit(
       student.checkpoint,
       rowSource(version, { rowIds }),
     );
-    students.push(student);
-    heldOut.push(...(await predictions(campaign, evaluated)));
-  }
+    return { student, answers: await predictions(campaign, evaluated) };
+  };
+  const judgedFolds = await campaign.sideBySide(Array.from({ length: folds }, (_, fold) => () => judgeFold(fold)));
+  const students = judgedFolds.map(({ student }) => student);
+  const heldOut = judgedFolds.flatMap(({ answers }) => answers);
   const ofSeed = heldOut.filter((one) => foldOf.has(one.rowId));
   const accuracy = proportion(ofSeed.filter((one) => one.correct).length, ofSeed.length);
   return { students, foldOf, heldOut, accuracy, right: new Map(ofSeed.map((one) => [one.rowId, one.correct])) };

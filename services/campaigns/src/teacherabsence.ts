@@ -2,6 +2,7 @@
 import { TryLater } from "@tutelage/platform/runs";
 import type { TeacherWait } from "@tutelage/proto/teacher/v1/teacher";
 import type { CampaignLease } from "./campaign.js";
+import { childrenOf } from "./children.js";
 import { type Services, teacherWaitOf } from "./clients.js";
 import type { EventType } from "./events.js";
 import type { CampaignStore } from "./store.js";
@@ -30,7 +31,7 @@ export class TeacherAbsence {
   /** Throws TryLater when the teacher that was waited for is still away: no need to read the campaign's rows for that. */
   async stopIfLasting(): Promise<void> {
     if (this.stored === null) return;
-    const wait = await teacherWaitOf(this.services, this.lease.run.state, this.lease.signal);
+    const wait = await teacherWaitOf(this.services, childrenOf(this.lease.run), this.lease.signal);
     if (wait !== undefined) await this.note(wait);
   }
 

@@ -73,7 +73,7 @@ async function ask(
       },
       {
         ...campaign.waitingFor(name),
-        onChange: ({ usage, budgetNotices }) => campaign.spending.noteRunning(usage ?? {}, budgetNotices),
+        onChange: ({ usage, budgetNotices }) => campaign.spending.noteRunning(name, usage ?? {}, budgetNotices),
       },
       () => campaign.spending.budgetNow(),
     );

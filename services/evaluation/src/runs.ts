@@ -1,14 +1,15 @@
 /** The long work: one evaluation, the student's answers graded as they come. */
 import type { ArtifactStore } from "@tutelage/platform/artifacts";
 import { TutelageError } from "@tutelage/platform/errors";
-import { type connect, watchDeadlineMs } from "@tutelage/platform/grpc";
+import { watchDeadlineMs } from "@tutelage/platform/grpc";
 import { rougeL } from "@tutelage/platform/rouge";
 import { readRows } from "@tutelage/platform/rowfile";
 import type { Lease } from "@tutelage/platform/runs";
 import { studentJob } from "@tutelage/platform/studentjob";
+import type { Students } from "@tutelage/platform/students";
 import { requirePromptFor } from "@tutelage/platform/task";
 import type { GradedPrediction } from "@tutelage/proto/evaluation/v1/evaluation";
-import type { Prediction, StudentServiceDefinition } from "@tutelage/proto/student/v1/student";
+import type { Prediction } from "@tutelage/proto/student/v1/student";
 import { type Row, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import { decodingFor } from "./decoding.js";
 import type { CheckedRequest, EvaluationState } from "./evaluationrun.js";
@@ -21,14 +22,14 @@ const storeEveryMs = 250;
 const storeAtMost = 1_000;
 
 interface Dependencies {
-  student: Pick<ReturnType<typeof connect<StudentServiceDefinition>>, "predict">;
+  students: Students;
   artifacts: ArtifactStore;
 }
 
 /** Evaluates for one lease; predictions are stored on the way, metrics with the final status. */
 export async function evaluate(
   lease: Lease<CheckedRequest, EvaluationState>,
-  { student, artifacts }: Dependencies,
+  { students, artifacts }: Dependencies,
 ): Promise<{ state: Partial<EvaluationState> }> {
   const { id: runId, projectId, request } = lease.run;
   const { task } = request;
@@ -42,8 +43,8 @@ export async function evaluate(
   requirePromptFor(task, rows);
 
   const openedAt = performance.now();
-  const batches = studentJob(lease, (signal) =>
-    student.predict(
+  const open = (signal: AbortSignal) =>
+    students.client.predict(
       {
         projectId,
         runId,
@@ -55,8 +56,8 @@ export async function evaluate(
         decoding: decodingFor(task, request.decoding),
       },
       { signal, deadline: watchDeadlineMs },
-    ),
-  );
+    );
+  const batches = studentJob(lease, open, { students: students.count });
 
   const grades: Grade[] = [];
   let pending: GradedPrediction[] = [];

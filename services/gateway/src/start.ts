@@ -23,7 +23,7 @@ export const gatewaySettings = {
   TEACHER_ADDRESS: replicas.default("127.0.0.1:50054"),
   CAMPAIGNS_ADDRESS: replicas.default("127.0.0.1:50055"),
   /** Only asked for its health; training and evaluation speak to it. */
-  STUDENT_ADDRESS: hostPort.optional(),
+  STUDENT_ADDRESS: replicas.optional(),
   /** Where checkpoints are read from; TUTELAGE_HOME/artifacts when unset. */
   ARTIFACT_ROOT: z.string().optional(),
   /** Largest file that may be imported, in bytes. */

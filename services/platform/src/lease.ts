@@ -25,6 +25,14 @@ export function openLease<Request, State extends object>(
     // An effect that has begun may be stored, or have left something in memory: only its maker knows.
     return onceThere(signal, attempt, () => !begun);
   };
+  let lastReport: Promise<void> = Promise.resolve();
+  const reportNow: Lease<Request, State>["report"] = async (progress, state = {}) => {
+    const values = [run.id, run.fence, JSON.stringify(progress), JSON.stringify(state)];
+    const update = `update runs set progress = progress || $3::jsonb, state = state || $4::jsonb, revision = revision + 1
+         where id = $1 and fence = $2 and status = 'RUNNING'`;
+    const { rowCount } = await onceThere(signal, () => database.pool.query(update, values));
+    if (rowCount === 0) throw new LeaseLost(run.id);
+  };
   return {
     run,
     fence: run.fence,
@@ -36,12 +44,11 @@ export function openLease<Request, State extends object>(
         await transaction.execute(sql`update runs set deferrals = fence where id = ${run.id}`);
         return await effect(transaction);
       }),
-    report: async (progress, state = {}) => {
-      const values = [run.id, run.fence, JSON.stringify(progress), JSON.stringify(state)];
-      const update = `update runs set progress = progress || $3::jsonb, state = state || $4::jsonb, revision = revision + 1
-           where id = $1 and fence = $2 and status = 'RUNNING'`;
-      const { rowCount } = await onceThere(signal, () => database.pool.query(update, values));
-      if (rowCount === 0) throw new LeaseLost(run.id);
+    report: (progress, state) => {
+      // One after the other: what is said last, by whoever works on the run, stands.
+      const said = lastReport.then(() => reportNow(progress, state));
+      lastReport = said.catch(() => {});
+      return said;
     },
   };
 }

@@ -1,4 +1,4 @@
-/** A job on the student's one slot: which of its errors mean "wait", and which end the run. */
+/** A job on the slot of a student: which of its errors mean "wait", and which end the run. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { TutelageError } from "./errors.js";
 import { type Lease, LeaseLost, TryLater } from "./runs.js";
@@ -13,12 +13,14 @@ export interface StudentWait {
 
 /** How a job is followed. */
 export interface StudentJobOptions<State> {
+  /** Students to ask in turn for a free slot. */
+  students?: number;
   /**
    * Longest silence once the student has begun: it is left then, and the run queued again. Its process is not ours to
    * end: the student ends itself when its work hangs, and its supervisor ends one that does not answer.
    */
   silenceMs?: number;
-  /** Ends the call; the reason is thrown. */
+  /** Ends the call, and its reason is thrown; without it the lease's own signal does. */
   stop?: AbortSignal;
   /** Whether something was kept since the claim that the next attempt goes on from. */
   hasKept?: () => boolean;
@@ -47,9 +49,10 @@ const beginningPatienceMs = 20 * 60_000;
 const wakingMs = 1_000;
 
 /**
- * The events of a streaming call to the student. Ends the call when the lease's
- * signal aborts or the reader stops reading. Throws TryLater while the student
- * is busy or away, and a TutelageError with a stable reason when the run is over.
+ * The events of a streaming call to the first student with a free slot. Ends
+ * the call when the lease's signal aborts or the reader stops reading. Throws
+ * TryLater while all are busy or away, and a TutelageError with a stable reason
+ * when the run is over.
  */
 export async function* studentJob<Event, State extends StudentWait = StudentWait>(
   lease: Lease<unknown, State>,
@@ -57,15 +60,24 @@ export async function* studentJob<Event, State extends StudentWait = StudentWait
   options: StudentJobOptions<State> = {},
 ): AsyncGenerator<Event> {
   const ended = new AbortController();
+  const { silenceMs, students = 1, stop = lease.signal } = options;
+  const ends = AbortSignal.any([stop, ended.signal]);
   let began = false;
-  const { stop = new AbortController().signal } = options;
-  const events = open(AbortSignal.any([lease.signal, ended.signal, stop]))[Symbol.asyncIterator]();
+  let events = open(ends)[Symbol.asyncIterator]();
+  const nextEvent = async (): Promise<IteratorResult<Event>> => {
+    for (let refusals = 1; ; refusals += 1) {
+      try {
+        if (silenceMs === undefined) return await events.next();
+        return await spoken(events.next(), began ? silenceMs : Math.max(silenceMs, beginningPatienceMs));
+      } catch (error) {
+        if (began || !isBusy(error) || refusals >= students) throw error;
+        events = open(ends)[Symbol.asyncIterator]();
+      }
+    }
+  };
   try {
     for (;;) {
-      const { silenceMs } = options;
-      const next = await (silenceMs === undefined
-        ? events.next()
-        : spoken(events.next(), began ? silenceMs : Math.max(silenceMs, beginningPatienceMs)));
+      const next = await nextEvent();
       if (next.done) return;
       began = true;
       yield next.value;
@@ -113,7 +125,7 @@ async function afterError<State extends StudentWait>(
     await lease.report({}, { studentLosses: 0, unreachableSince: null } as Partial<State>);
     return new TutelageError("unavailable", message, { reason, cause: error });
   };
-  if (error.code === "resource_exhausted" && !began && namedStudentError(error).reason !== "out_of_memory") {
+  if (!began && isBusy(error)) {
     await report("waiting for the student: another job holds it", { unreachableSince: null });
     return new TryLater(busyRetryMs, "the student is busy");
   }
@@ -147,6 +159,12 @@ async function afterError<State extends StudentWait>(
   // The student saw a higher fence: somebody else holds the run.
   if (error.code === "failed_precondition" && /\bfence\b/.test(error.message)) return new LeaseLost(lease.run.id);
   return namedStudentError(error);
+}
+
+/** True when another job has the slot. */
+function isBusy(error: unknown): error is TutelageError {
+  if (!(error instanceof TutelageError) || error.code !== "resource_exhausted") return false;
+  return namedStudentError(error).reason !== "out_of_memory";
 }
 
 /** True when the call ended because the process on the other side did: refused, cut, or cancelled by its shutdown. */

@@ -1,9 +1,10 @@
 /**
- * The whole of Tutelage in one process tree: Postgres, the student and every
+ * The whole of Tutelage in one process tree: Postgres, the students and every
  * service, each a child that is started again when it dies.
  */
 import { existsSync } from "node:fs";
 import { mkdir, rm } from "node:fs/promises";
+import { availableParallelism } from "node:os";
 import { delimiter, join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
@@ -17,10 +18,12 @@ const repository = fileURLToPath(new URL("../../../", import.meta.url));
 
 const domainServices = ["datasets", "training", "evaluation", "teacher", "campaigns"] as const;
 type DomainService = (typeof domainServices)[number];
-export type ServiceName = DomainService | "student" | "gateway";
+/** One of the students that share the cores. */
+type StudentName = "student" | `student-${number}`;
+export type ServiceName = DomainService | StudentName | "gateway";
 
 /** Twelve seconds in all at most; the teacher lets calls under way end, as they are paid for. What is killed hands its leases over by their running out, so nothing is lost. */
-const stopMs: Record<ServiceName, number> = {
+const stopMs: Record<DomainService | "student" | "gateway", number> = {
   gateway: 2_000,
   campaigns: 3_500,
   datasets: 3_500,
@@ -30,6 +33,8 @@ const stopMs: Record<ServiceName, number> = {
   student: 1_500,
 };
 const postgresStopMs = 2_500;
+const mostStudents = 64;
+const nvidiaDevice = "/dev/nvidiactl";
 /** The student imports PyTorch first: 5 to 15 s on two cold cores, more on a busy machine. */
 const startTimeoutMs = 180_000;
 
@@ -46,7 +51,7 @@ const ordinary = new RegExp(
 /** Whether a child that is not the teacher sees a variable: no key of anybody, but a model hub's token for the student, and the one that all share. */
 function isFor(name: ServiceName, variable: string): boolean {
   if (variable === "TUTELAGE_TOKEN") return true;
-  if (/(KEY|TOKEN|SECRET|PASSWORD)S?$/i.test(variable)) return name === "student" && variable === "HF_TOKEN";
+  if (/(KEY|TOKEN|SECRET|PASSWORD)S?$/i.test(variable)) return isStudent(name) && variable === "HF_TOKEN";
   return ordinary.test(variable);
 }
 
@@ -79,7 +84,7 @@ export interface StackOptions {
 export interface Stack {
   /** http://127.0.0.1:port */
   url: string;
-  /** host:port of every gRPC server. */
+  /** host:port of every gRPC server; of several students all, with commas between. */
   addresses: Record<DomainService | "student", string>;
   databaseUrl: string;
   home: string;
@@ -133,25 +138,41 @@ class RunningStack implements Stack {
         `Port ${httpPort} is taken. Set TUTELAGE_PORT to another one, e.g. TUTELAGE_PORT=${httpPort + 1}.`,
       );
     }
-    const names = [...domainServices, "student"] as const;
+    const given = { ...process.env, ...this.options.environment };
+    const students = studentNames(given);
+    const names = [...domainServices, ...students];
     const [gatewayPort, ...ports] = await choosePorts(names.length + 1);
     // Where other programs are to speak gRPC to a service, its port is chosen by who starts it: CAMPAIGNS_LISTEN.
-    const given = { ...process.env, ...this.options.environment };
-    this.addresses = Object.fromEntries(
-      names.map((name, index) => [name, given[`${name.toUpperCase()}_LISTEN`] || `127.0.0.1:${ports[index]}`]),
-    ) as Stack["addresses"];
+    const chosen = names.map((name, index) => given[`${name.toUpperCase()}_LISTEN`] || `127.0.0.1:${ports[index]}`);
+    const studentAddresses = chosen.slice(domainServices.length);
+    this.addresses = {
+      ...(Object.fromEntries(domainServices.map((name, index) => [name, chosen[index]])) as Record<
+        DomainService,
+        string
+      >),
+      student: studentAddresses.join(","),
+    };
     const gateway = `${httpHost}:${httpPort || gatewayPort}`;
     this.url = `http://127.0.0.1:${httpPort || gatewayPort}`;
     await this.lock.note({ url: this.url });
 
-    // The student needs no database: it imports PyTorch while Postgres starts.
+    // A student needs no database: it imports PyTorch while Postgres starts.
     const signal = AbortSignal.any([this.stopping.signal, this.options.signal ?? this.stopping.signal]);
-    const student = this.startStudent().healthy(startTimeoutMs, signal);
-    student.catch(() => {});
+    const threads = Math.max(1, Math.floor(availableParallelism() / students.length));
+    const studentsReady = Promise.all(
+      students.map((name, index) =>
+        this.startStudent(name, studentAddresses[index] as string, threads).healthy(startTimeoutMs, signal),
+      ),
+    );
+    studentsReady.catch(() => {});
     await this.startDatabase();
     signal.throwIfAborted();
     for (const name of domainServices) {
-      this.startService(name, { [`${name.toUpperCase()}_LISTEN`]: this.addresses[name] }, this.probe(name));
+      this.startService(
+        name,
+        { [`${name.toUpperCase()}_LISTEN`]: this.addresses[name] },
+        this.probe(this.addresses[name]),
+      );
     }
     this.startService("gateway", { GATEWAY_LISTEN: gateway }, async () => {
       return await fetch(`${this.url}/health`, { signal: AbortSignal.timeout(2_000) }).then(
@@ -159,8 +180,8 @@ class RunningStack implements Stack {
         () => false,
       );
     });
-    const others = [...this.children].filter(([name]) => name !== "student");
-    await Promise.all([student, ...others.map(([, child]) => child.healthy(startTimeoutMs, signal))]);
+    const others = [...this.children].filter(([name]) => !isStudent(name));
+    await Promise.all([studentsReady, ...others.map(([, child]) => child.healthy(startTimeoutMs, signal))]);
     for (const child of this.children.values()) this.watching.push(child.watchHealth(this.stopping.signal));
   }
 
@@ -183,9 +204,11 @@ class RunningStack implements Stack {
   private async stopInOrder(): Promise<void> {
     this.stopping.abort();
     await this.children.get("gateway")?.stop();
-    const others = [...this.children].filter(([name]) => !["gateway", "student"].includes(name));
-    await Promise.all(others.map(([, child]) => child.stop()));
-    await this.children.get("student")?.stop();
+    const others = [...this.children].filter(([name]) => name !== "gateway");
+    const stopAll = async (which: (name: ServiceName) => boolean) =>
+      await Promise.all(others.filter(([name]) => which(name)).map(([, child]) => child.stop()));
+    await stopAll((name) => !isStudent(name));
+    await stopAll(isStudent);
     for (const probe of this.probes) probe.close();
     await Promise.all(this.watching);
     if (this.postgres !== undefined) {
@@ -214,18 +237,19 @@ class RunningStack implements Stack {
     this.watching.push(keepPostgres(this.home, postgres, { settings, signal: this.stopping.signal, onRestart }));
   }
 
-  private startStudent(): Child {
+  private startStudent(name: StudentName, address: string, threads: number): Child {
     const path = [join(repository, "services/student"), process.env.PYTHONPATH].filter(Boolean).join(delimiter);
-    return this.add("student", {
+    return this.add(name, {
       command: this.python(),
       args: ["-m", "tutelage_student"],
       env: {
-        ...this.environment("student"),
-        STUDENT_LISTEN: this.addresses.student,
+        STUDENT_THREADS: `${threads}`,
+        ...this.environment(name),
+        STUDENT_LISTEN: address,
         STUDENT_STOP_WITH_STDIN: "true",
         PYTHONPATH: path,
       },
-      isHealthy: this.probe("student"),
+      isHealthy: this.probe(address),
       // A minute: a look at a process that does not answer takes 2.5 s. Its trainings go on from their resume points.
       replaceAfterLooks: 24,
     });
@@ -242,7 +266,7 @@ class RunningStack implements Stack {
 
   private add(name: ServiceName, plan: Omit<Child["plan"], "name" | "logFile" | "stopMs">): Child {
     const logFile = join(this.logDirectory, `${name}.log`);
-    const child = new Child({ ...plan, name, logFile, stopMs: stopMs[name] }, (event) => {
+    const child = new Child({ ...plan, name, logFile, stopMs: stopMs[isStudent(name) ? "student" : name] }, (event) => {
       // A home that went away, or a full disk: the children run on, only the next start knows less.
       if (event.type === "started") this.noteChildren().catch(() => {});
       this.emit(event);
@@ -252,8 +276,8 @@ class RunningStack implements Stack {
     return child;
   }
 
-  private probe(name: DomainService | "student"): () => Promise<boolean> {
-    const probe = healthProbe(this.addresses[name]);
+  private probe(address: string): () => Promise<boolean> {
+    const probe = healthProbe(address);
     this.probes.push(probe);
     return async () => (await probe.check()) === "serving";
   }
@@ -296,6 +320,23 @@ class RunningStack implements Stack {
   private emit(event: StackEvent): void {
     this.options.onEvent?.(lineOf(event), event);
   }
+}
+
+function isStudent(name: ServiceName): name is StudentName {
+  return name.startsWith("student");
+}
+
+/**
+ * As many as TUTELAGE_STUDENTS says, or two where there are cores for two and
+ * no NVIDIA GPU: two trainings on one thread each take 1.5 times the steps of
+ * one on two threads. Throws where it is no such number.
+ */
+function studentNames({ TUTELAGE_STUDENTS: given = "" }: NodeJS.ProcessEnv): StudentName[] {
+  const count = given === "" ? (availableParallelism() > 1 && !existsSync(nvidiaDevice) ? 2 : 1) : Number(given);
+  if (!Number.isInteger(count) || count < 1 || count > mostStudents) {
+    throw new Error(`TUTELAGE_STUDENTS is "${given}"; give a whole number from 1 to ${mostStudents}, or leave it out.`);
+  }
+  return Array.from({ length: count }, (_, index): StudentName => (index === 0 ? "student" : `student-${index + 1}`));
 }
 
 /** An event for a person to read. */

@@ -198,7 +198,7 @@ def test_a_short_training_leaves_none_and_one_that_is_being_stopped_does(model, 
         if stopping:
             raise StudentError("UNAVAILABLE", "stopping")
 
-    resumption = Resumption(tmp_path / "b", stopping=lambda: bool(stopping), on_point=taken.append)
+    resumption = Resumption(tmp_path / "b", wanted=lambda: bool(stopping), on_point=taken.append)
     with pytest.raises(StudentError, match="stopping"):
         train(
             model,

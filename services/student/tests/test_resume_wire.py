@@ -91,6 +91,27 @@ def test_a_student_that_is_stopped_leaves_a_point_first(wire, tmp_path):
     assert weights_of(wire, "drained", 2) == weights_of(wire, "undrained", 1)
 
 
+def test_a_training_leaves_a_point_when_it_is_asked_to(wire):
+    def ask(run_id, fence):
+        request = student_pb2.LeaveResumePointRequest(run_id=run_id, fence=fence)
+        return wire.stub.LeaveResumePoint(request)
+
+    points = []
+    training = wire.stub.Train(resumable(wire, "asked-for-a-point"))
+    for event in training:
+        if event.step.step == 5:
+            ask("asked-for-a-point", 1)
+        if event.HasField("resume_point"):
+            points.append(event.resume_point)
+    assert len(points) == 1
+    assert points[0].step >= 5
+    for which in [("asked-for-a-point", 1), ("another", 1)]:
+        with pytest.raises(grpc.RpcError) as raised:
+            ask(*which)
+        assert raised.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert which[0] in raised.value.details()
+
+
 def test_a_student_whose_work_hangs_ends_itself_and_says_where(wire, tmp_path):
     # Whoever opens a pipe that nobody writes to waits for ever.
     pipe = wire.artifacts / "pipe.jsonl"

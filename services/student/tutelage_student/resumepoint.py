@@ -49,7 +49,7 @@ class Resumption:
     every_seconds, every_steps: after either a point is due; 0 turns that one off. Seconds stretch
     so that points cost 2 % at most.
     permitted: called before a point gets its name; an exception from it ends the training.
-    stopping: whether the process is about to end, so that a point is due now.
+    wanted: whether a point is due now, as the process or the training is about to be stopped.
     on_point, on_failure: told of each point, and at which step one could not be written and why;
     the training goes on, only less safe.
     """
@@ -59,7 +59,7 @@ class Resumption:
     every_seconds: float = 60.0
     every_steps: int = 0
     permitted: Callable[[], None] = lambda: None
-    stopping: Callable[[], bool] = lambda: False
+    wanted: Callable[[], bool] = lambda: False
     on_point: Callable[[ResumePoint], None] = lambda point: None
     on_failure: Callable[[int, str], None] = lambda step, reason: None
     clock: Callable[[], float] = time.perf_counter
@@ -98,7 +98,7 @@ class Resumption:
         self._wait_after(self.clock() - began)
 
     def _is_due(self, step: int) -> bool:
-        if self.stopping() or (self.every_steps and step % self.every_steps == 0):
+        if self.wanted() or (self.every_steps and step % self.every_steps == 0):
             return True
         waited = self.clock() - self._saved_at
         return bool(self.every_seconds) and waited >= self._waits_seconds

@@ -76,6 +76,14 @@ class StudentService(student_pb2_grpc.StudentServiceServicer):
             ):
                 yield event
 
+    async def LeaveResumePoint(
+        self, request: student_pb2.LeaveResumePointRequest, context: Any
+    ) -> student_pb2.LeaveResumePointResponse:
+        """Has the training leave a resume point after its step."""
+        async with _statuses(context):
+            self.worker.leave_resume_point(request.run_id, request.fence)
+            return student_pb2.LeaveResumePointResponse()
+
     async def Predict(
         self, request: student_pb2.PredictRequest, context: Any
     ) -> AsyncIterator[student_pb2.PredictResponse]:

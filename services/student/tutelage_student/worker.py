@@ -26,7 +26,7 @@ from tutelage_student.requests import (
     RowFile,
     TrainJob,
 )
-from tutelage_student.resumepoint import Resumption
+from tutelage_student.resumepoint import ResumePoint, Resumption
 from tutelage_student.settings import Settings
 from tutelage_student.train import SmallerMicroBatch, Start, fine_tune
 from tutelage_student.watchdog import Watchdog
@@ -47,6 +47,8 @@ class Worker:
         self.fences = fences
         self.stopping = threading.Event()
         self.watchdog = Watchdog(settings.stall_seconds)
+        # The training that runs: set where it is to leave a resume point soon.
+        self._point_wanted: dict[tuple[str, int], threading.Event] = {}
         self._models: OrderedDict[str, Model] = OrderedDict()
         self._checkpoints: OrderedDict[tuple[str, str, str], Weights] = OrderedDict()
         self._activations = ActivationCache(settings.activation_cache_mb << 20)
@@ -94,6 +96,15 @@ class Worker:
             self._checkpoints.move_to_end(key)
         return weights
 
+    def leave_resume_point(self, run_id: str, fence: int) -> None:
+        """Has the training that runs leave a resume point; called by any thread."""
+        wanted = self._point_wanted.get((run_id, fence))
+        if wanted is None:
+            raise StudentError(
+                Code.FAILED_PRECONDITION, f"run_id: {run_id} does not train here; ask its holder"
+            )
+        wanted.set()
+
     def resolve(self, reference: str) -> student_pb2.ResolveModelResponse:
         """Loads the model and says what it is."""
         model = self.model(reference)
@@ -128,13 +139,19 @@ class Worker:
     ) -> None:
         """Fine-tunes, from the start or a resume point, and writes the checkpoint."""
         claimed = self.fences.claimed(job.run_id, job.fence, job.output)
-        with self.watchdog.watching(), claimed:
-            self._train(job, cancelled, emit)
+        which = (job.run_id, job.fence)
+        wanted = self._point_wanted.setdefault(which, threading.Event())
+        try:
+            with self.watchdog.watching(), claimed:
+                self._train(job, cancelled, wanted, emit)
+        finally:
+            del self._point_wanted[which]
 
     def _train(
         self,
         job: TrainJob,
         cancelled: threading.Event,
+        point_wanted: threading.Event,
         emit: Callable[[student_pb2.TrainEvent], None],
     ) -> None:
         pause = self.pause(job.run_id, job.fence, cancelled)
@@ -166,6 +183,10 @@ class Worker:
             info("out of memory; smaller micro-batches", run_id=job.run_id, **vars(smaller))
             say(messages.smaller_micro_batch(smaller))
 
+        def on_point(point: ResumePoint) -> None:
+            point_wanted.clear()
+            say(messages.resume_point(job, point))
+
         def on_failure(step: int, reason: str) -> None:
             info("no resume point", run_id=job.run_id, step=step, reason=reason)
             say(messages.resume_point_not_written(step, reason))
@@ -195,8 +216,8 @@ class Worker:
                 every_seconds=self.settings.resume_seconds,
                 every_steps=self.settings.resume_steps,
                 permitted=permitted,
-                stopping=self.stopping.is_set,
-                on_point=lambda point: say(messages.resume_point(job, point)),
+                wanted=lambda: self.stopping.is_set() or point_wanted.is_set(),
+                on_point=on_point,
                 on_failure=on_failure,
             ),
             on_start=on_start,

@@ -31,6 +31,7 @@ async function startSlot() {
       served(StudentServiceDefinition, {
         getDevice: only,
         resolveModel: only,
+        leaveResumePoint: only,
         // biome-ignore lint/correctness/useYield: never called
         train: async function* () {
           await only();
@@ -69,14 +70,16 @@ test("the model in the Python packages writes and labels, holding the student's 
   timeout: 120_000,
 }, async () => {
   const home = await mkdtemp(join(tmpdir(), "tutelage-gemma-"));
-  const slot = await startSlot();
-  const fixture: Fixture = await startFixture([profile], { home, studentAddress: slot.address });
+  const [first, slot] = [await startSlot(), await startSlot()];
+  const studentAddress = `${first.address},${slot.address}`;
+  const fixture: Fixture = await startFixture([profile], { home, studentAddress });
 
-  // While a training holds the slot, the teacher waits.
+  // While a training holds one of the slots, the teacher has the other and waits.
   slot.seen.holder = "train x";
   const orders = seedRows.slice(0, 4).map((seed) => order(seed, { count: 2, maxAttempts: 2 }));
   const started = await fixture.client.startGenerationRun(writeRequest("gemma", orders));
   await expect.poll(() => slot.seen.refusals, { timeout: 20_000 }).toBeGreaterThan(1);
+  expect(first.seen.holder).toMatch(/^teacher generation/);
   expect(childPids()).toEqual([]);
   slot.seen.holder = "";
 
@@ -99,7 +102,7 @@ test("the model in the Python packages writes and labels, holding the student's 
   expect(calls.some(({ errorCode }) => errorCode === "teacher_process_died")).toBe(true);
   expect(calls.filter(({ status }) => status === "answered").every(({ promptTokens }) => promptTokens > 10)).toBe(true);
   expect(await readdir(join(home, "models"))).toEqual([expect.stringMatching(/^[0-9a-f]{64}\.gguf$/)]);
-  await expect.poll(() => slot.seen.holder).toBe("");
+  await expect.poll(() => [first.seen.holder, slot.seen.holder]).toEqual(["", ""]);
 
   const rows = [
     row("n1", "is it going to snow in Moscow this week", "weather"),
@@ -141,6 +144,6 @@ test("the model in the Python packages writes and labels, holding the student's 
 
   await fixture.stop();
   expect(childPids()).toEqual([]);
-  await slot.stop();
+  await Promise.all([first.stop(), slot.stop()]);
   await rm(home, { recursive: true, force: true });
 });

@@ -10,7 +10,7 @@ import { Caller, type CallSignals, type ProfiledTeacher, type Settled } from "./
 import type { Outcome } from "./outcome.js";
 import { canWrite } from "./request.js";
 import { settleEarlierHolders, spentBy } from "./reservations.js";
-import { Slot, type SlotClient } from "./slot.js";
+import { Slot, type SlotClients } from "./slot.js";
 import type { GenerationLease, Store } from "./store.js";
 import { TeacherFailure } from "./teacher.js";
 import type { Teachers } from "./teachers.js";
@@ -29,7 +29,7 @@ export interface GenerationDependencies {
   store: Store;
   teachers: Teachers;
   log: Logger;
-  slotClient: SlotClient | undefined;
+  slotClients: SlotClients;
   /** Aborts when the service stops. */
   shutdown: AbortSignal;
 }
@@ -53,7 +53,7 @@ export async function generate(
   await settleEarlierHolders(database, lease);
   const budget = new Budget(request.budget, await spentBy(database, lease.run.projectId, lease.run.id));
   const made = await store.outcomes(lease.run.projectId, lease.run.id);
-  const slot = new Slot(dependencies.slotClient, lease.run.projectId, `teacher generation ${lease.run.id}`);
+  const slot = new Slot(dependencies.slotClients, lease.run.projectId, `teacher generation ${lease.run.id}`);
   const failed = new AbortController();
   const given = new AbortController();
   const giveUpLater = () => setTimeout(() => given.abort(), shutdownGraceMs).unref();

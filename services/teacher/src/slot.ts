@@ -1,4 +1,4 @@
-/** The accelerator's one slot, held while an embedded teacher works, so that it and the student do not share cores. */
+/** The slots of this machine's students, held while an embedded teacher works, so that it and they do not share cores. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { TutelageError } from "@tutelage/platform/errors";
 import { connect, watchDeadlineMs } from "@tutelage/platform/grpc";
@@ -7,31 +7,34 @@ import { StudentServiceDefinition } from "@tutelage/proto/student/v1/student";
 
 /** A slot is mostly free within seconds; waiting here keeps the run's place and spares it a claim. */
 const patienceMs = 10_000;
+/** Who has one waits longer for the next, or students with work of a few seconds each would never let it have all. */
+const patienceWithOneMs = 60_000;
 const lookMs = 250;
 
-export type SlotClient = ReturnType<typeof connectSlot>;
+export type SlotClients = ReturnType<typeof connectSlots>;
+type SlotClient = SlotClients[number];
 
-export function connectSlot(address: string) {
-  return connect(StudentServiceDefinition, address);
+/** One client a student: their slots are taken in this order, so that two teachers never wait for one another. */
+export function connectSlots(addresses: string) {
+  return addresses.split(",").map((address) => connect(StudentServiceDefinition, address));
 }
 
-/** Holds the slot for one run, from the first time that it is needed until release(). */
+/** Holds all slots for one run, from the first time that they are needed until release(). */
 export class Slot {
   private held: Promise<void> | undefined;
   private readonly released = new AbortController();
-  /** Aborts when the student dropped us: the accelerator may be somebody else's now. */
+  /** Aborts when a student dropped us: its cores may be somebody else's now. */
   readonly lost = new AbortController();
 
   constructor(
-    private readonly client: SlotClient | undefined,
+    private readonly clients: readonly SlotClient[],
     private readonly projectId: string,
     private readonly holder: string,
   ) {}
 
-  /** Resolves when the slot is ours. Throws TryLater while somebody else holds it. */
+  /** Resolves when the slots are ours. Throws TryLater while somebody else holds one. */
   async hold(signal: AbortSignal): Promise<void> {
-    if (this.client === undefined) return;
-    this.held ??= this.acquire(this.client, signal);
+    this.held ??= this.acquireAll(signal);
     await this.held;
   }
 
@@ -39,8 +42,14 @@ export class Slot {
     this.released.abort();
   }
 
-  private async acquire(client: SlotClient, signal: AbortSignal): Promise<void> {
-    const until = Date.now() + patienceMs;
+  private async acquireAll(signal: AbortSignal): Promise<void> {
+    for (const [place, client] of this.clients.entries()) {
+      await this.acquire(client, signal, place === 0 ? patienceMs : patienceWithOneMs);
+    }
+  }
+
+  private async acquire(client: SlotClient, signal: AbortSignal, waitMs: number): Promise<void> {
+    const until = Date.now() + waitMs;
     for (;;) {
       signal.throwIfAborted();
       try {

@@ -1,7 +1,7 @@
 /** Wires the teacher service and declares its settings. */
 import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { hostPort, serviceSettings } from "@tutelage/platform/config";
+import { hostPort, replicas, serviceSettings } from "@tutelage/platform/config";
 import { openDatabase } from "@tutelage/platform/database";
 import { served } from "@tutelage/platform/grpc";
 import { createLog, type Logger } from "@tutelage/platform/log";
@@ -15,7 +15,7 @@ import { readProfiles } from "./profile.js";
 import { settleLeftOver } from "./reservations.js";
 import { generate, shutdownGraceMs } from "./runs.js";
 import { teacherService } from "./service.js";
-import { connectSlot } from "./slot.js";
+import { connectSlots } from "./slot.js";
 import { forgetWait, Store } from "./store.js";
 import { Teachers } from "./teachers.js";
 import { WeatherStore } from "./weatherstore.js";
@@ -26,8 +26,8 @@ const repository = fileURLToPath(new URL("../../../", import.meta.url));
 export const settings = {
   ...serviceSettings,
   TEACHER_LISTEN: hostPort.default("127.0.0.1:50054"),
-  /** Where to hold the accelerator's slot for embedded teachers; unset, they do not wait for the student. */
-  STUDENT_ADDRESS: hostPort.optional(),
+  /** Students whose slots embedded teachers hold, as they share their cores; unset, they wait for none. */
+  STUDENT_ADDRESS: replicas.optional(),
   TEACHER_PROFILES: z
     .string()
     .default(`${repository}services/teacher/profiles.yaml`)
@@ -62,7 +62,7 @@ export async function start(
   const weather = new WeatherStore(database);
   const place = { home: config.TUTELAGE_HOME, python: config.TUTELAGE_PYTHON };
   const teachers = new Teachers(profiles, place, weather, log);
-  const slotClient = config.STUDENT_ADDRESS === undefined ? undefined : connectSlot(config.STUDENT_ADDRESS);
+  const slotClients = config.STUDENT_ADDRESS === undefined ? [] : connectSlots(config.STUDENT_ADDRESS);
   const stopping = new AbortController();
   return await startRunService({
     name: "teacher",
@@ -72,7 +72,7 @@ export async function start(
       teacherService({ runs, store, ledger: new Ledger(database, store), teachers, weather, database }),
     ),
     runs,
-    handler: (lease) => generate(lease, { database, store, teachers, log, slotClient, shutdown: stopping.signal }),
+    handler: (lease) => generate(lease, { database, store, teachers, log, slotClients, shutdown: stopping.signal }),
     worker: {
       concurrency: concurrentRuns,
       // Handed over any sooner, calls under way would be made again by the next holder.
@@ -81,7 +81,7 @@ export async function start(
     stopping,
     close: async () => {
       await teachers.close();
-      slotClient?.close();
+      for (const client of slotClients) client.close();
     },
   });
 }

@@ -1,10 +1,11 @@
 /** Exports of checkpoints: each made once, by the student, and kept in the artifact store. */
 import type { ArtifactStore } from "@tutelage/platform/artifacts";
 import { TutelageError } from "@tutelage/platform/errors";
-import { type connect, watchDeadlineMs } from "@tutelage/platform/grpc";
+import { watchDeadlineMs } from "@tutelage/platform/grpc";
 import type { Lease, Runs } from "@tutelage/platform/runs";
 import { studentJob } from "@tutelage/platform/studentjob";
-import type { ExportComparison, ExportedStudent, StudentServiceDefinition } from "@tutelage/proto/student/v1/student";
+import type { Students } from "@tutelage/platform/students";
+import type { ExportComparison, ExportedStudent } from "@tutelage/proto/student/v1/student";
 import { type CheckedExport, type ExportState, exportKey, type StoredExportRun } from "./exportrun.js";
 
 /** Rows that the check asks: enough to meet every label of most tasks, few enough for seconds. */
@@ -34,14 +35,14 @@ export async function startExport(
 }
 
 interface Dependencies {
-  student: Pick<ReturnType<typeof connect<StudentServiceDefinition>>, "exportCheckpoint">;
+  students: Students;
   artifacts: Pick<ArtifactStore, "remove">;
 }
 
 /** Exports for one lease; the files become the run's with its final status. */
 export async function exportStudent(
   lease: Lease<CheckedExport, ExportState>,
-  { student, artifacts }: Dependencies,
+  { students, artifacts }: Dependencies,
 ): Promise<{ state: Partial<ExportState> }> {
   const { id: runId, projectId, request, state } = lease.run;
   // Below the training run's folder, so that whoever removes a student removes what was made of it.
@@ -49,8 +50,8 @@ export async function exportStudent(
   const beside = request.checkpoint.uri.replace(/\/[^/]+\/?$/, "");
   const folderOf = (fence: number) => `${beside}/exports/${runId}/${fence}`;
   const earlier = state.attempts ?? [];
-  const events = studentJob(lease, (signal) =>
-    student.exportCheckpoint(
+  const open = (signal: AbortSignal) =>
+    students.client.exportCheckpoint(
       {
         projectId,
         runId,
@@ -65,8 +66,8 @@ export async function exportStudent(
         outputUri: `${folderOf(lease.fence)}/export`,
       },
       { signal, deadline: watchDeadlineMs },
-    ),
-  );
+    );
+  const events = studentJob(lease, open, { students: students.count });
   let exported: ExportedStudent | undefined;
   for await (const { event } of events) {
     if (event?.$case === "stage") {

@@ -204,11 +204,13 @@ test("a student that no longer moves is left with a named stall, and its success
   expect(await outcome(done)).toEqual(undisturbed);
 }, 240_000);
 
-test("a paused training goes on likewise", async () => {
+test("a paused training leaves a resume point of the step at hand, and goes on likewise", async () => {
   const id = await started();
   await afterPoints(id);
   await client.pauseTrainingRun({ projectId, id });
   await until(async () => (await get(id)).run?.status === RunStatus.PAUSED);
+  const [newest] = await pointsOf(id);
+  expect(newest?.step).toBe((await get(id)).lastStep?.step);
   await client.resumeTrainingRun({ projectId, id });
   const done = await succeeded(id);
   expect(await outcome(done)).toEqual(undisturbed);

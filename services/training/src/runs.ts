@@ -1,21 +1,21 @@
 /** The long work: one fine-tuning on the student, followed to its checkpoint, from where an earlier attempt came to. */
 import type { ArtifactStore } from "@tutelage/platform/artifacts";
 import { TutelageError } from "@tutelage/platform/errors";
-import { type connect, watchDeadlineMs } from "@tutelage/platform/grpc";
+import { watchDeadlineMs } from "@tutelage/platform/grpc";
+import { RunPaused } from "@tutelage/platform/rest";
 import type { Lease } from "@tutelage/platform/runs";
 import { studentJob } from "@tutelage/platform/studentjob";
-import {
-  type Checkpoint,
-  type StudentServiceDefinition,
-  TrainIncidentKind,
-  type TrainStep,
-} from "@tutelage/proto/student/v1/student";
+import { askInTurn, type Students } from "@tutelage/platform/students";
+import { type Checkpoint, TrainIncidentKind, type TrainStep } from "@tutelage/proto/student/v1/student";
 import { Attempt } from "./attempt.js";
 import { TimeBudget } from "./timebudget.js";
 import type { CheckedRequest, TrainingState } from "./trainingrun.js";
 
+/** How long a paused training may take for the step at hand. A cancel does not wait for it. */
+const leavePointMs = 30_000;
+
 interface Dependencies {
-  student: Pick<ReturnType<typeof connect<StudentServiceDefinition>>, "train">;
+  students: Students;
   artifacts: Pick<ArtifactStore, "uri" | "remove">;
   /** Longest silence of the student in a training. */
   silenceMs: number;
@@ -24,7 +24,7 @@ interface Dependencies {
 /** Trains for one lease; the checkpoint becomes the run's with its final status. */
 export async function train(
   lease: Lease<CheckedRequest, TrainingState>,
-  { student, artifacts, silenceMs }: Dependencies,
+  { students, artifacts, silenceMs }: Dependencies,
 ): Promise<{ state: Partial<TrainingState> }> {
   const { id: runId, projectId, request, state } = lease.run;
   // Files of a lost attempt lie elsewhere: the fence is in the path.
@@ -33,7 +33,7 @@ export async function train(
   const time = new TimeBudget(lease);
   let lastStep = state.lastStep?.step ?? 0;
   const open = (signal: AbortSignal) =>
-    student.train(
+    students.client.train(
       {
         projectId,
         runId,
@@ -50,9 +50,12 @@ export async function train(
       },
       { signal, deadline: watchDeadlineMs },
     );
+  const leavePoint = () => students.client.leaveResumePoint({ projectId, runId, fence: lease.fence });
+  const stop = stopOf(lease, () => askInTurn(students, leavePoint));
   const events = studentJob(lease, open, {
+    students: students.count,
     silenceMs,
-    stop: time.over,
+    stop: AbortSignal.any([stop.signal, time.over]),
     hasKept: () => attempt.hasKept,
     onLost: ({ kind, message }) => ({
       trainSeconds: attempt.trainSeconds,
@@ -75,8 +78,10 @@ export async function train(
         requireFinite(event.value);
         lastStep = event.value.step;
         await attempt.step(event.value);
-      } else if (event?.$case === "resumePoint") await attempt.resumePoint(event.value);
-      else if (event?.$case === "incident") await attempt.incident(event.value);
+      } else if (event?.$case === "resumePoint") {
+        await attempt.resumePoint(event.value);
+        if (lease.signal.aborted) throw lease.signal.reason;
+      } else if (event?.$case === "incident") await attempt.incident(event.value);
       else if (event?.$case === "checkpoint") checkpoint = event.value;
     }
     await attempt.storeSteps();
@@ -99,6 +104,24 @@ export async function train(
   for (const fence of state.attempts ?? []) await artifacts.remove(folderOf(fence));
   await artifacts.remove(`${folderOf(lease.fence)}/resume`);
   return { state: { checkpoint, trainSeconds: attempt.trainSeconds, resumePoints: [] } };
+}
+
+/**
+ * Ends the student's call when the lease does; where the run was paused, a step later, so that it goes on from there.
+ * A student that leaves no point in that time is stopped without.
+ */
+function stopOf(lease: Lease<unknown, unknown>, leavePoint: () => Promise<unknown>): AbortController {
+  const stop = new AbortController();
+  const end = () => stop.abort(lease.signal.reason);
+  const onEnd = () => {
+    if (!(lease.signal.reason instanceof RunPaused)) return end();
+    lease.cancelled.addEventListener("abort", end, { once: true });
+    setTimeout(end, leavePointMs).unref();
+    leavePoint().catch(end);
+  };
+  if (lease.signal.aborted) end();
+  else lease.signal.addEventListener("abort", onEnd, { once: true });
+  return stop;
 }
 
 /** Weights that overflowed never come back. */

@@ -228,6 +228,36 @@ test("while another job holds the student the run waits, and says so", async () 
   expect((await untilFinal(id)).run).toMatchObject({ status: RunStatus.SUCCEEDED, progress: { message: "training" } });
 });
 
+test("two students train two runs at the same time, and a third waits for whichever is free first", async () => {
+  const other = await startTestStudent();
+  const both = { address: `${student.address},${other.address}` };
+  client.close();
+  await service.stop();
+  const { open, pass } = gate();
+  const { open: openOther, pass: passOther } = gate();
+  student.onStep = (_, signal) => pass(signal);
+  other.onStep = (_, signal) => passOther(signal);
+  ({ service, client } = await startService(url, home, both));
+  try {
+    const started: string[] = [];
+    for (let number = 0; number < 3; number += 1) started.push(idOf(await client.startTrainingRun(request())));
+    const statuses = async () =>
+      await Promise.all(
+        started.map(async (id) => (await client.getTrainingRun({ projectId: "default", id })).run?.status),
+      );
+    // Each has begun on a student of its own.
+    await until(async () => (await statuses()).filter((status) => status === RunStatus.RUNNING).length === 2);
+    await until(() => student.working && other.working);
+    openOther();
+    await until(async () => (await statuses()).filter((status) => status === RunStatus.SUCCEEDED).length === 2);
+    expect(student.working).toBe(true);
+    open();
+    for (const id of started) expect((await untilFinal(id)).run?.status).toBe(RunStatus.SUCCEEDED);
+  } finally {
+    await other.stop();
+  }
+});
+
 test("a student that dies in the middle is waited for and the run is trained again", async () => {
   const { address } = student;
   const { pass } = gate();

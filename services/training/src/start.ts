@@ -4,13 +4,13 @@ import { fileURLToPath } from "node:url";
 import { FileArtifactStore } from "@tutelage/platform/artifacts";
 import { hostPort, serviceSettings } from "@tutelage/platform/config";
 import { openDatabase } from "@tutelage/platform/database";
-import { connect, served } from "@tutelage/platform/grpc";
+import { served } from "@tutelage/platform/grpc";
 import { createLog, type Logger } from "@tutelage/platform/log";
 import type { RunningService } from "@tutelage/platform/process";
 import { Runs } from "@tutelage/platform/runs";
 import { startRunService } from "@tutelage/platform/runservice";
+import { connectStudents, studentSettings } from "@tutelage/platform/students";
 import { work } from "@tutelage/platform/worker";
-import { StudentServiceDefinition } from "@tutelage/proto/student/v1/student";
 import { TrainingServiceDefinition } from "@tutelage/proto/training/v1/training";
 import { z } from "zod";
 import type { CheckedExport, ExportState } from "./exportrun.js";
@@ -23,7 +23,7 @@ import type { CheckedRequest, TrainingState } from "./trainingrun.js";
 export const settings = {
   ...serviceSettings,
   TRAINING_LISTEN: hostPort.default("127.0.0.1:50052"),
-  STUDENT_ADDRESS: hostPort.default("127.0.0.1:50056"),
+  ...studentSettings,
   ARTIFACT_ROOT: z.string().optional(),
   /** A student that says nothing for longer is left; one on a slow machine speaks every few seconds. */
   TRAINING_STALL_SECONDS: z.coerce.number().positive().default(600),
@@ -31,9 +31,6 @@ export const settings = {
 };
 
 type Config = z.output<z.ZodObject<typeof settings>>;
-
-/** One accelerator, one slot: a second claim would only be refused by the student. */
-const concurrency = 1;
 
 export async function start(config: Readonly<Config>): Promise<RunningService> {
   const log = createLog("training", config.LOG_LEVEL);
@@ -45,11 +42,13 @@ export async function start(config: Readonly<Config>): Promise<RunningService> {
     throw error;
   });
   const artifacts = new FileArtifactStore(config.ARTIFACT_ROOT ?? join(config.TUTELAGE_HOME, "artifacts"));
-  const student = connect(StudentServiceDefinition, config.STUDENT_ADDRESS);
+  const students = connectStudents(config);
+  // Each student has one slot: another claim would only be refused.
+  const concurrency = students.count;
   const stopping = new AbortController();
   const service = trainingService({ database, runs, exports, profiles, artifacts });
   const listening = exports.signals.listen();
-  const exporting = work(exports, (lease) => exportStudent(lease, { student, artifacts }), {
+  const exporting = work(exports, (lease) => exportStudent(lease, { students, artifacts }), {
     concurrency,
     signal: stopping.signal,
   });
@@ -58,7 +57,7 @@ export async function start(config: Readonly<Config>): Promise<RunningService> {
     listen: config.TRAINING_LISTEN,
     served: served(TrainingServiceDefinition, service),
     runs,
-    handler: (lease) => train(lease, { student, artifacts, silenceMs: config.TRAINING_STALL_SECONDS * 1_000 }),
+    handler: (lease) => train(lease, { students, artifacts, silenceMs: config.TRAINING_STALL_SECONDS * 1_000 }),
     worker: { concurrency },
     stopping,
     close: async () => {
@@ -68,7 +67,7 @@ export async function start(config: Readonly<Config>): Promise<RunningService> {
       await exports.signals.close();
       await listening;
       await exports.database.close();
-      student.close();
+      students.client.close();
     },
   });
 }

@@ -1,0 +1,47 @@
+/** The runs of other services that a campaign waits for: kept in its row, as a cancel, a pause and a retry concern them. */
+import type { Run } from "@tutelage/proto/run/v1/run";
+import type { CampaignLease, CampaignState } from "./campaign.js";
+import type { ChildRun } from "./clients.js";
+
+const reportEveryMs = 500;
+
+export class Children {
+  /** By the step that waits. */
+  private readonly runs: Map<string, ChildRun>;
+  private readonly progress = new Map<string, string>();
+  private reportedAt = 0;
+
+  constructor(private readonly lease: CampaignLease) {
+    // What the last holder waited for is forgotten step by step, as the loop passes there.
+    this.runs = new Map(Object.entries(lease.run.state.children ?? {}));
+  }
+
+  /** A step waits for a run. */
+  async started(step: string, child: ChildRun): Promise<void> {
+    this.runs.set(step, child);
+    await this.lease.report({}, { children: Object.fromEntries(this.runs) });
+  }
+
+  /** A step is done. */
+  ended(step: string): void {
+    this.runs.delete(step);
+    this.progress.delete(step);
+  }
+
+  /** Passes on, now and then, how far the runs are that have begun. */
+  async moved(step: string, { progress }: Run): Promise<void> {
+    const { done = 0, total = 0, unit = "", etaSeconds = 0 } = progress ?? {};
+    if (total === 0) return;
+    const eta = etaSeconds > 0 ? `, ${Math.ceil(etaSeconds)} s left` : "";
+    this.progress.set(step, `${step}: ${done}/${total} ${unit}${eta}`);
+    if (performance.now() - this.reportedAt < reportEveryMs) return;
+    this.reportedAt = performance.now();
+    await this.lease.report({ message: [...this.progress.values()].join("; ") });
+  }
+}
+
+/** Those of a campaign that is not held here; an earlier release waited for one at a time. */
+export function childrenOf({ state }: { state: Partial<CampaignState> & { child?: ChildRun } }): ChildRun[] {
+  const { child, children = child === undefined ? {} : { child } } = state;
+  return Object.values(children);
+}
