@@ -187,6 +187,7 @@ test.each([
   [undefined],
   [{ prompt_tokens: -5, completion_tokens: "many" }],
   [{ prompt_tokens: 0, completion_tokens: 0 }],
+  [{ prompt_tokens: 120, completion_tokens: 0 }],
 ])("usage %j is not believed: an upper bound is counted", async (usage) => {
   server.options.behave = (call) => ({
     kind: "reply",

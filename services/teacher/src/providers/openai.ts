@@ -141,8 +141,8 @@ function readBody(raw: string, ask: Ask): Reply {
   const [choice] = parsed.data.choices;
   const text = storable(choice?.message?.content ?? choice?.text ?? "");
   const usage = usageSchema.safeParse(parsed.data.usage);
-  // Without believable usage the ledger takes the most that the call can have used.
-  const believable = usage.success && usage.data.prompt_tokens > 0;
+  // Without believable usage the ledger takes the most that the call can have used: no text is made of no tokens.
+  const believable = usage.success && usage.data.prompt_tokens > 0 && (usage.data.completion_tokens > 0 || text === "");
   const top = choice?.logprobs?.content?.[0]?.top_logprobs ?? [];
   const scores = ask.kind === "chat" ? choiceScores(ask.choices, top) : undefined;
   return {
