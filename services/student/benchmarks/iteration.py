@@ -1,11 +1,12 @@
 """`iteration`: cross-fit, train, evaluate and judge, against one script a step.
 
-Ours is a student process that is asked over gRPC, step by step, as a campaign's training and
-evaluation runs ask it: rows from artifacts, checkpoints on disk. It is started before the clock,
-because a service is there when an iteration begins, and anew in each round, because nothing of a
-former round may be kept. The other side starts a fresh Python process for each step, as the
-authors' published code does: Trainer and PEFT to train, batched `generate` to answer. Both get the
-same rows, folds, steps and rows a step, and answer the same questions.
+Ours are student processes that are asked over gRPC, step by step, as a campaign's training and
+evaluation runs ask them: rows from artifacts, checkpoints on disk, side by side where a campaign
+does so. They are started before the clock, because a service is there when an iteration begins, and
+anew in each round, because nothing of a former round may be kept. The other side starts a fresh
+Python process for each step, as the authors' published code does: Trainer and PEFT to train,
+batched `generate` to answer. Both get the same rows, folds, steps and rows a step, and answer the
+same questions.
 """
 
 import json
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import Any
 import torch
 
 from benchmarks.measure import in_turns, report, say
-from benchmarks.ourstudent import OurStudent, our_student
+from benchmarks.ourstudent import OurStudent, OurStudents, our_students
 from benchmarks.plain import PlainTrainer
 from benchmarks.plainstep import Job
 from benchmarks.rows import Benched
@@ -87,9 +88,9 @@ def run(
     def ours(seed: int) -> tuple[float, float]:
         with (
             tempfile.TemporaryDirectory() as name,
-            our_student(Path(name), home, reference, plan.task, threads) as student,
+            our_students(Path(name), home, reference, plan.task, threads) as students,
         ):
-            laps["ours"].append(our_lap(student, plan, seed))
+            laps["ours"].append(our_lap(students, plan, seed))
         return UNITS, sum(laps["ours"][-1].seconds.values())
 
     def theirs(seed: int) -> tuple[float, float]:
@@ -141,23 +142,33 @@ def plan_of(benched: Benched, recipe: Recipe, folds: int) -> Plan:
     )
 
 
-def our_lap(student: OurStudent, plan: Plan, seed: int) -> Lap:
-    """Our side's iteration."""
+def our_lap(students: OurStudents, plan: Plan, seed: int) -> Lap:
+    """Our side's iteration. The round's student is the last of those trained side by side."""
     lap = Lap()
     clock = _Clock(lap.seconds)
-    seed_rows = student.publish(plan.seed_rows)
-    judges = []
-    for number, fold in enumerate(plan.folds):
-        ids = [row.id for row in fold]
-        judges.append(student.train(seed_rows, ids, plan.recipe, _seed(seed, number)))
-        lap.cross_fit.append(student.answer(judges[-1], seed_rows, ids))
-    clock.phase("cross_fit")
-    trained = student.train(seed_rows, [], plan.recipe, _seed(seed, len(plan.folds)))
+    seed_rows = students.first.publish(plan.seed_rows)
+
+    def fit(number: int) -> Callable[[OurStudent], tuple[str, list[str]]]:
+        ids = [row.id for row in plan.folds[number]] if number < len(plan.folds) else []
+
+        def job(student: OurStudent) -> tuple[str, list[str]]:
+            trained = student.train(seed_rows, ids, plan.recipe, _seed(seed, number))
+            return trained, student.answer(trained, seed_rows, ids) if ids else []
+
+        return job
+
+    *judges, (trained, _) = students.side_by_side([fit(n) for n in range(len(plan.folds) + 1)])
+    lap.cross_fit = [answers for _, answers in judges]
     clock.phase("train")
-    lap.evaluated = student.answer(trained, student.publish(plan.evaluated))
+    evaluated = students.first.publish(plan.evaluated)
+    lap.evaluated = students.first.answer(trained, evaluated)
     clock.phase("evaluate")
-    candidates = student.publish(plan.candidates)
-    lap.judged = [student.answer(judge, candidates) for judge in judges]
+    candidates = students.first.publish(plan.candidates)
+
+    def judge(checkpoint: str) -> Callable[[OurStudent], list[str]]:
+        return lambda student: student.answer(checkpoint, candidates)
+
+    lap.judged = students.side_by_side([judge(checkpoint) for checkpoint, _ in judges])
     clock.phase("judge")
     return lap
 
@@ -172,7 +183,6 @@ def their_lap(steps: "Steps", plan: Plan, seed: int) -> Lap:
         rows = [row for row in plan.seed_rows if row.id not in held_out]
         judges.append(steps.train(plan, rows, _seed(seed, number)))
         lap.cross_fit += steps.answer(plan, judges[-1:], fold)
-    clock.phase("cross_fit")
     trained = steps.train(plan, plan.seed_rows, _seed(seed, len(plan.folds)))
     clock.phase("train")
     lap.evaluated = steps.answer(plan, [trained], plan.evaluated)[0]

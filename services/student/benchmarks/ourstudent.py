@@ -1,14 +1,16 @@
-"""Our side of `iteration`: a student process, asked over gRPC as training and evaluation ask it."""
+"""Our side of `iteration`: student processes, asked over gRPC as our services ask them."""
 
 import hashlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 import grpc
 
@@ -16,11 +18,14 @@ from tutelage_student.contract import student_pb2, student_pb2_grpc, task_pb2
 from tutelage_student.recipe import Recipe
 from tutelage_student.task import Row, Task
 
+T = TypeVar("T")
+
 
 class OurStudent:
-    """A client of one student process."""
+    """A client of one student process. name: tells its runs from another student's."""
 
-    def __init__(self, stub: Any, artifacts: Path, model: str, task: Task) -> None:
+    def __init__(self, name: str, stub: Any, artifacts: Path, model: str, task: Task) -> None:
+        self._name = name
         self._stub = stub
         self._artifacts = artifacts
         self._model = model
@@ -87,17 +92,60 @@ class OurStudent:
 
     def _next_run(self) -> str:
         self._runs += 1
-        return f"bench-{self._runs}"
+        return f"bench-{self._name}-{self._runs}"
+
+
+class OurStudents:
+    """Students that share their artifacts; each does one thing at a time."""
+
+    def __init__(self, students: Sequence[OurStudent]) -> None:
+        self.first = students[0]
+        self._free: SimpleQueue[OurStudent] = SimpleQueue()
+        for student in students:
+            self._free.put(student)
+        self._most = len(students)
+
+    def side_by_side(self, jobs: Sequence[Callable[[OurStudent], T]]) -> list[T]:
+        """Each job with a student that is free; what they give, in order."""
+
+        def take_and_do(job: Callable[[OurStudent], T]) -> T:
+            student = self._free.get()
+            try:
+                return job(student)
+            finally:
+                self._free.put(student)
+
+        with ThreadPoolExecutor(self._most) as pool:
+            return list(pool.map(take_and_do, jobs))
 
 
 @contextmanager
-def our_student(
+def our_students(
     folder: Path, home: Path, model: str, task: Task, threads: int
-) -> Iterator[OurStudent]:
-    """A student process with its artifacts below `folder`; it has loaded the model."""
+) -> Iterator[OurStudents]:
+    """As `npm start` runs them: two that share the threads out where there are two or more.
+
+    Their artifacts lie below `folder`; they have loaded the model.
+    """
+    count = 2 if threads > 1 else 1
     artifacts = folder / "artifacts"
     artifacts.mkdir(parents=True)
-    log = folder / "student.log"
+    with ExitStack() as students:
+        yield OurStudents(
+            [
+                students.enter_context(
+                    _student(f"{number}", artifacts, folder, home, model, task, threads // count)
+                )
+                for number in range(count)
+            ]
+        )
+
+
+@contextmanager
+def _student(
+    name: str, artifacts: Path, folder: Path, home: Path, model: str, task: Task, threads: int
+) -> Iterator[OurStudent]:
+    log = folder / f"student-{name}.log"
     with log.open("wb") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "tutelage_student"],
@@ -121,7 +169,7 @@ def our_student(
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
             stub = student_pb2_grpc.StudentServiceStub(channel)
             stub.ResolveModel(student_pb2.ResolveModelRequest(model=model), timeout=600)
-            yield OurStudent(stub, artifacts.resolve(), model, task)
+            yield OurStudent(name, stub, artifacts.resolve(), model, task)
     finally:
         process.terminate()
         try:

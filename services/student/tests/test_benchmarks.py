@@ -1,6 +1,7 @@
 """The small form of each of the student's benchmarks: both sides run, agree, and fill the line."""
 
 import json
+import threading
 
 import pytest
 import tiny_model
@@ -42,6 +43,24 @@ def test_small_form_runs_both_sides_and_they_agree(name, reference, tmp_path, mo
     if name.startswith("train"):
         # Learnt something: a model of random weights starts at about 6 nats.
         assert line["held_out_loss"]["ours"] < 4
+
+
+def test_students_work_side_by_side_and_what_they_give_keeps_its_order():
+    from benchmarks.ourstudent import OurStudents
+
+    both = threading.Barrier(2, timeout=10)
+
+    def job(number):
+        def work(student):
+            # Only two at a time get past here.
+            both.wait()
+            return number, student
+
+        return work
+
+    given = OurStudents(["a", "b"]).side_by_side([job(number) for number in range(4)])
+    assert [number for number, _ in given] == [0, 1, 2, 3]
+    assert {student for _, student in given} == {"a", "b"}
 
 
 def test_sides_that_differ_end_with_1(capsys):
