@@ -4,7 +4,6 @@
  */
 import { existsSync } from "node:fs";
 import { mkdir, rm } from "node:fs/promises";
-import { availableParallelism } from "node:os";
 import { delimiter, join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
@@ -13,6 +12,7 @@ import { Child, type ChildEvent } from "./child.js";
 import { type HomeLock, lockHome, startOf } from "./homelock.js";
 import { choosePorts, isFree } from "./ports.js";
 import { type EmbeddedPostgres, erasePostgres, keepPostgres, startPostgres } from "./postgres.js";
+import { studentCount, thisMachine } from "./studentcount.js";
 
 const repository = fileURLToPath(new URL("../../../", import.meta.url));
 
@@ -33,8 +33,6 @@ const stopMs: Record<DomainService | "student" | "gateway", number> = {
   student: 1_500,
 };
 const postgresStopMs = 2_500;
-const mostStudents = 64;
-const nvidiaDevice = "/dev/nvidiactl";
 /** The student imports PyTorch first: 5 to 15 s on two cold cores, more on a busy machine. */
 const startTimeoutMs = 180_000;
 
@@ -139,7 +137,12 @@ class RunningStack implements Stack {
       );
     }
     const given = { ...process.env, ...this.options.environment };
-    const students = studentNames(given);
+    const machine = thisMachine();
+    const count = studentCount(given.TUTELAGE_STUDENTS ?? "", machine);
+    const students = Array.from(
+      { length: count },
+      (_, index): StudentName => (index === 0 ? "student" : `student-${index + 1}`),
+    );
     const names = [...domainServices, ...students];
     const [gatewayPort, ...ports] = await choosePorts(names.length + 1);
     // Where other programs are to speak gRPC to a service, its port is chosen by who starts it: CAMPAIGNS_LISTEN.
@@ -158,7 +161,7 @@ class RunningStack implements Stack {
 
     // A student needs no database: it imports PyTorch while Postgres starts.
     const signal = AbortSignal.any([this.stopping.signal, this.options.signal ?? this.stopping.signal]);
-    const threads = Math.max(1, Math.floor(availableParallelism() / students.length));
+    const threads = Math.max(1, Math.floor(machine.cores / count));
     const studentsReady = Promise.all(
       students.map((name, index) =>
         this.startStudent(name, studentAddresses[index] as string, threads).healthy(startTimeoutMs, signal),
@@ -324,19 +327,6 @@ class RunningStack implements Stack {
 
 function isStudent(name: ServiceName): name is StudentName {
   return name.startsWith("student");
-}
-
-/**
- * As many as TUTELAGE_STUDENTS says, or two where there are cores for two and
- * no NVIDIA GPU: two trainings on one thread each take 1.5 times the steps of
- * one on two threads. Throws where it is no such number.
- */
-function studentNames({ TUTELAGE_STUDENTS: given = "" }: NodeJS.ProcessEnv): StudentName[] {
-  const count = given === "" ? (availableParallelism() > 1 && !existsSync(nvidiaDevice) ? 2 : 1) : Number(given);
-  if (!Number.isInteger(count) || count < 1 || count > mostStudents) {
-    throw new Error(`TUTELAGE_STUDENTS is "${given}"; give a whole number from 1 to ${mostStudents}, or leave it out.`);
-  }
-  return Array.from({ length: count }, (_, index): StudentName => (index === 0 ? "student" : `student-${index + 1}`));
 }
 
 /** An event for a person to read. */
