@@ -121,7 +121,7 @@ export async function startTestStudent(listen = "127.0.0.1:0"): Promise<TestStud
       let how = "failed";
       try {
         const rows = request.interactive ? request.inlineRows : await rowsOf(request);
-        for (let first = 0; first < rows.length; first += 2) {
+        for (let first = request.skipRows; first < rows.length; first += 2) {
           if (!request.interactive) await student.onStep(first / 2 + 1, signal);
           const predictions = rows.slice(first, first + 2).map(({ id, input }) => ({
             rowId: id,

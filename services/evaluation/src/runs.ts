@@ -1,5 +1,6 @@
 /** The long work: one evaluation, the student's answers graded as they come. */
 import type { ArtifactStore } from "@tutelage/platform/artifacts";
+import type { Database } from "@tutelage/platform/database";
 import { TutelageError } from "@tutelage/platform/errors";
 import { watchDeadlineMs } from "@tutelage/platform/grpc";
 import { rougeL } from "@tutelage/platform/rouge";
@@ -15,23 +16,27 @@ import { decodingFor } from "./decoding.js";
 import type { CheckedRequest, EvaluationState } from "./evaluationrun.js";
 import { gradingOf } from "./grader.js";
 import { type Grade, metricsOf } from "./metrics.js";
-import { deletePredictions, insertPredictions } from "./store.js";
+import { insertPredictions, listPredictions, storable } from "./store.js";
 
 /** A person sees four changes a second; a batch of this many is stored at once. */
 const storeEveryMs = 250;
 const storeAtMost = 1_000;
 
 interface Dependencies {
+  database: Database;
   students: Students;
   artifacts: ArtifactStore;
 }
 
-/** Evaluates for one lease; predictions are stored on the way, metrics with the final status. */
+/**
+ * Evaluates for one lease; predictions are stored on the way, metrics with the final status. What an earlier attempt
+ * stored is kept: it is whole messages of the student, so that the rest is answered as it would have been there.
+ */
 export async function evaluate(
   lease: Lease<CheckedRequest, EvaluationState>,
-  { students, artifacts }: Dependencies,
+  { database, students, artifacts }: Dependencies,
 ): Promise<{ state: Partial<EvaluationState> }> {
-  const { id: runId, projectId, request } = lease.run;
+  const { id: runId, projectId, request, state } = lease.run;
   const { task } = request;
   const rows: Pick<Row, "id" | "output" | "messages">[] = [];
   for await (const { id, output, messages } of readRows(artifacts, request.rows)) rows.push({ id, output, messages });
@@ -42,7 +47,22 @@ export async function evaluate(
   }
   requirePromptFor(task, rows);
 
+  const grades: Grade[] = [];
+  const gradeNext = (prediction: Prediction): GradedPrediction => {
+    const row = rows[grades.length];
+    if (row === undefined || row.id !== prediction.rowId) throw mismatch(rows.length);
+    const { graded, grade } = gradePrediction(prediction, row.output, task);
+    grades.push(grade);
+    return graded;
+  };
+  for await (const batch of listPredictions(database, { projectId, runId })) batch.forEach(gradeNext);
+  const kept = grades.length;
+  const summary = (predictSeconds: number) => ({ state: { metrics: metricsOf(grades, task), predictSeconds } });
+  if (kept === rows.length) return summary(state.predictSeconds ?? 0);
+
   const openedAt = performance.now();
+  const seconds = () => (performance.now() - openedAt) / 1_000;
+  const predictSeconds = () => (state.predictSeconds ?? 0) + seconds();
   const open = (signal: AbortSignal) =>
     students.client.predict(
       {
@@ -54,23 +74,23 @@ export async function evaluate(
         task,
         rows: request.rows,
         decoding: decodingFor(task, request.decoding),
+        skipRows: kept,
       },
       { signal, deadline: watchDeadlineMs },
     );
-  const batches = studentJob(lease, open, { students: students.count });
+  let stored = kept;
+  const batches = studentJob(lease, open, { students: students.count, hasKept: () => stored > kept });
 
-  const grades: Grade[] = [];
   let pending: GradedPrediction[] = [];
   let storedAt = 0;
   const storePending = async () => {
     const batch = pending;
     pending = [];
     const done = grades.length;
-    await lease.write((transaction) =>
-      insertPredictions(transaction, { projectId, runId }, done - batch.length, batch),
-    );
-    const etaSeconds = ((performance.now() - openedAt) / 1_000 / done) * (rows.length - done);
-    await lease.report({ done, etaSeconds });
+    await lease.advance((transaction) => insertPredictions(transaction, { projectId, runId }, stored, batch));
+    stored = done;
+    const etaSeconds = (seconds() / (done - kept)) * (rows.length - done);
+    await lease.report({ done, etaSeconds }, { predictSeconds: predictSeconds(), studentLosses: 0 });
     storedAt = performance.now();
   };
 
@@ -78,35 +98,33 @@ export async function evaluate(
   for await (const { predictions } of batches) {
     if (!began) {
       began = true;
-      await lease.write((transaction) => deletePredictions(transaction, { projectId, runId }));
+      const message = kept > 0 ? `predicting; went on after row ${kept}` : "predicting";
       await lease.report(
-        { done: 0, total: rows.length, unit: "rows", etaSeconds: 0, message: "predicting" },
+        { done: kept, total: rows.length, unit: "rows", etaSeconds: 0, message },
         { unreachableSince: null },
       );
     }
-    for (const prediction of predictions) {
-      const row = rows[grades.length];
-      if (row === undefined || row.id !== prediction.rowId) throw mismatch(rows.length);
-      const { graded, grade } = gradePrediction(prediction, row.output, task);
-      grades.push(grade);
-      pending.push(graded);
-    }
+    pending.push(...predictions.map(gradeNext));
     if (pending.length >= storeAtMost || performance.now() - storedAt >= storeEveryMs) await storePending();
   }
   if (grades.length !== rows.length) throw mismatch(rows.length);
-  const predictSeconds = (performance.now() - openedAt) / 1_000;
+  const took = predictSeconds();
   if (pending.length > 0) await storePending();
-  return { state: { metrics: metricsOf(grades, task), predictSeconds } };
+  return summary(took);
 }
 
-/** One prediction with its grade. The expected output is read by the same grader as the answer. */
+/**
+ * One prediction with its grade. The expected output is read by the same grader as the answer, and the answer as it is
+ * stored, so that a stored one has the same grade.
+ */
 export function gradePrediction(
   prediction: Prediction,
   expectedOutput: string,
   task: Task,
 ): { graded: GradedPrediction; grade: Grade } {
   const grading = gradingOf(task);
-  const { rowId, text, logProbability, labelScores, tooLong } = prediction;
+  const { rowId, logProbability, labelScores, tooLong } = prediction;
+  const text = storable(prediction.text);
   const answer = tooLong ? undefined : grading.read(text, task);
   const expected = grading.read(expectedOutput, task);
   const correct = answer !== undefined && expected !== undefined && grading.equal(answer, expected, task);

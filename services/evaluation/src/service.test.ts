@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { FileArtifactStore } from "@tutelage/platform/artifacts";
 import { type Database, openDatabase } from "@tutelage/platform/database";
+import { TutelageError } from "@tutelage/platform/errors";
 import { createLog } from "@tutelage/platform/log";
 import type { RunningService } from "@tutelage/platform/process";
 import { rowToLine } from "@tutelage/platform/rowfile";
@@ -225,23 +226,49 @@ test("cancel ends the student's call and keeps what was predicted", async () => 
   expect((await untilFinal(id)).run?.status).toBe(RunStatus.CANCELLED);
 });
 
-test("after a restart in the middle the predictions of the first attempt are replaced", async () => {
+test("after a restart in the middle only the rows without a stored prediction are asked, and the grades are of all", async () => {
   const { pass } = gate();
   student.answer = () => ({ text: "bad" });
   student.onStep = (step, signal) => (step === 3 ? pass(signal) : Promise.resolve());
   const id = idOf(await client.startEvaluationRun(request(await publish(10))));
   await until(async () => (await predictionsOf(id)).flat().length > 0);
+  const kept = (await predictionsOf(id)).flat().length;
   client.close();
   await service.stop();
   student.onStep = async () => {};
   student.answer = () => ({ text: "good" });
   ({ service, client } = await startService(url, home, student));
   const last = await untilFinal(id);
-  expect(last.run).toMatchObject({ status: RunStatus.SUCCEEDED, fence: 2 });
+  expect(last.run).toMatchObject({ status: RunStatus.SUCCEEDED, fence: 2, progress: { done: 10, total: 10 } });
+  expect(student.predicted.map(({ skipRows }) => skipRows)).toEqual([0, kept]);
   const predictions = (await predictionsOf(id)).flat();
   expect(predictions.map(({ rowId }) => rowId)).toEqual(Array.from({ length: 10 }, (_, index) => `r${index}`));
-  expect(new Set(predictions.map(({ text }) => text))).toEqual(new Set(["good"]));
+  expect(predictions.map(({ text }) => text)).toEqual([...Array(kept).fill("bad"), ...Array(10 - kept).fill("good")]);
+  expect(last.metrics?.accuracy).toMatchObject({ successes: 5, n: 10 });
 });
+
+test("a run whose predictions are all stored is over without the student", async () => {
+  const id = idOf(await client.startEvaluationRun(request(await publish(6))));
+  const first = await untilFinal(id);
+  client.close();
+  await service.stop();
+  await database.pool.query("update runs set status = 'QUEUED', state = state - 'metrics', finished_at = null");
+  ({ service, client } = await startService(url, home, student));
+  const last = await untilFinal(id);
+  expect(last.metrics).toEqual(first.metrics);
+  expect(last.predictSeconds).toBeGreaterThan(0);
+  expect(student.predicted).toHaveLength(1);
+});
+
+test("a student may be lost more often than a run is given up for, where it gets further each time", async () => {
+  let messages = 0;
+  student.onStep = async () => {
+    messages += 1;
+    if (messages % 2 === 0) throw new TutelageError("unavailable", "The process is gone.");
+  };
+  const id = idOf(await client.startEvaluationRun(request(await publish(12))));
+  expect((await untilFinal(id)).run).toMatchObject({ status: RunStatus.SUCCEEDED, fence: 6 });
+}, 30_000);
 
 test("a late writer changes nothing", async () => {
   const { open, pass } = gate();

@@ -36,7 +36,7 @@ export async function start(config: Readonly<Config>): Promise<RunningService> {
     listen: config.EVALUATION_LISTEN,
     served: served(EvaluationServiceDefinition, service),
     runs,
-    handler: (lease) => evaluate(lease, { students, artifacts }),
+    handler: (lease) => evaluate(lease, { database, students, artifacts }),
     // Each student has one slot: another claim would only be refused.
     worker: { concurrency: students.count },
     close: () => students.client.close(),

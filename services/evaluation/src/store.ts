@@ -12,7 +12,7 @@ interface OfRun {
   runId: string;
 }
 
-/** Forgets a run's predictions, e.g. those of an earlier attempt. Gives how many. */
+/** Forgets a run's predictions. Gives how many. */
 export async function deletePredictions(transaction: Transaction, run: OfRun): Promise<number> {
   const { rowCount } = await transaction
     .delete(predictions)
@@ -35,7 +35,7 @@ export async function insertPredictions(
   const rows = batch.map((prediction, index) => ({
     position: firstPosition + index,
     row_id: prediction.rowId,
-    text: storable(prediction.text),
+    text: prediction.text,
     answer: storable(prediction.answer),
     expected: storable(prediction.expected),
     correct: prediction.correct,
@@ -61,7 +61,7 @@ export async function insertPredictions(
 export async function* listPredictions(
   database: Database,
   run: OfRun,
-  options: { wrongOnly: boolean },
+  { wrongOnly }: { wrongOnly: boolean } = { wrongOnly: false },
 ): AsyncGenerator<GradedPrediction[]> {
   for (let after = -1; ; ) {
     const page = await database.drizzle
@@ -83,7 +83,7 @@ export async function* listPredictions(
           eq(predictions.projectId, run.projectId),
           eq(predictions.runId, run.runId),
           gt(predictions.position, after),
-          options.wrongOnly ? sql`not ${predictions.correct}` : undefined,
+          wrongOnly ? sql`not ${predictions.correct}` : undefined,
         ),
       )
       .orderBy(asc(predictions.position))
@@ -98,7 +98,7 @@ export async function* listPredictions(
 }
 
 /** Postgres has no NUL in text, but a student may write one. */
-function storable(text: string): string {
+export function storable(text: string): string {
   return text.replaceAll("\0", "\uFFFD");
 }
 

@@ -115,6 +115,24 @@ def test_interactive_predictions_slip_in_between_steps(wire):
     wait_until_free(wire)
 
 
+@pytest.mark.parametrize(
+    "decoding",
+    [
+        student_pb2.Decoding(score_labels=True),
+        student_pb2.Decoding(temperature=1.0, top_p=0.9, max_new_tokens=4, seed=3),
+    ],
+)
+def test_rows_after_whole_messages_are_answered_as_in_an_undisturbed_call(wire, decoding):
+    rows = wire.publish([as_json(row) for row in make_rows(600, seed=11)], "rest")
+    request = wire.predict_request(
+        interactive=False, run_id="whole", fence=1, rows=rows, decoding=decoding
+    )
+    whole = list(wire.stub.Predict(request))
+    wait_until_free(wire)
+    request.run_id, request.skip_rows = "rest", len(whole[0].predictions)
+    assert list(wire.stub.Predict(request)) == whole[1:]
+
+
 def test_cancel_stops_a_long_generation(wire):
     rows = wire.publish([as_json(row) for row in make_rows(2000, seed=5)], "many")
     request = wire.predict_request(interactive=False, run_id="gen", fence=1, rows=rows)

@@ -84,6 +84,7 @@ class PredictJob:
     score_labels: bool
     decoding: Decoding
     interactive: bool
+    skip_rows: int
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,8 @@ def predict_job(request: student_pb2.PredictRequest, root: Path) -> PredictJob:
             f"{len(request.inline_rows)} rows",
             f"give at most {MOST_INLINE_ROWS}, or an artifact in rows",
         )
+    if request.skip_rows < 0:
+        raise invalid("skip_rows", f"{request.skip_rows}", "use 0 or more")
     the_task = task(request)
     if request.decoding.score_labels and not the_task.labels:
         raise invalid("decoding.score_labels", "the task has no labels", "name them, or unset it")
@@ -174,6 +177,7 @@ def predict_job(request: student_pb2.PredictRequest, root: Path) -> PredictJob:
             decoding.seed,
         ),
         request.interactive,
+        request.skip_rows,
     )
 
 

@@ -272,7 +272,7 @@ class Worker:
             )
         model = self.model(job.model)
         weights = self.weights(model, job.checkpoint, "checkpoint_uri") if job.checkpoint else None
-        for first in range(0, len(rows), ROWS_PER_MESSAGE):
+        for first in range(job.skip_rows, len(rows), ROWS_PER_MESSAGE):
             part = rows[first : first + ROWS_PER_MESSAGE]
             if job.score_labels:
                 predictions = score_labels(
