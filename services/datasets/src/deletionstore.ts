@@ -1,5 +1,5 @@
 /** The SQL of holds and of deleting. Every query names the project. */
-import type { Database, Transaction } from "@tutelage/platform/database";
+import { type Database, type Transaction, transact } from "@tutelage/platform/database";
 import { and, eq, isNotNull, sql } from "drizzle-orm";
 import { artifactLock, type DatasetRecord } from "./store.js";
 import { datasets, holds } from "./tables.js";
@@ -128,9 +128,8 @@ export class DeletionStore {
     version: { id: string; digest: string },
     removeArtifact: () => Promise<number>,
   ): Promise<{ versions: number; rows: number; artifactBytes: number }> {
-    return await this.database.drizzle.transaction(async (transaction) => {
-      // Millions of rows take longer than the pool's limit for a statement.
-      await transaction.execute(sql`set local statement_timeout = 0`);
+    // Millions of rows take longer than the other pool's limit for a statement.
+    return await transact(this.database.bulkPool, async (transaction) => {
       await transaction.execute(
         sql`select pg_advisory_xact_lock(${artifactLock({ projectId, digest: version.digest })})`,
       );

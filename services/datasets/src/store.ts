@@ -187,12 +187,11 @@ export class DatasetStore {
    */
   async commitVersion(made: NewVersion): Promise<Committed> {
     const { version, commit } = made;
-    const client = await this.database.pool.connect();
+    // Millions of rows take longer than the other pool's limit for a statement.
+    const client = await this.database.bulkPool.connect();
     let failure: Error | undefined;
     try {
       return await drizzle(client).transaction(async (transaction) => {
-        // Millions of rows take longer than the pool's limit for a statement.
-        await transaction.execute(sql`set local statement_timeout = 0`);
         const [dataset] = await transaction
           .select()
           .from(datasets)

@@ -63,8 +63,7 @@ async function migrateOnce(pool: pg.Pool, { schema, folder, root, version }: Mig
   try {
     await client.query("begin");
     await client.query("select pg_advisory_xact_lock(hashtext($1))", [`tutelage migrations ${schema}`]);
-    // An index of a large table takes longer than the pool's limit for a statement.
-    await client.query(`set local statement_timeout = 0; set local lock_timeout = ${lockTimeoutMs}`);
+    await client.query(`set local lock_timeout = ${lockTimeoutMs}`);
     await client.query(`create schema if not exists ${schema}`);
     await client.query(
       `create table if not exists ${schema}.applied_migrations (
