@@ -42,8 +42,8 @@ const weather: TeacherWeather = {
 };
 /** Pays for everything, what was in flight at a crash and counts in full included. */
 const ampleMicroUsd = 100_000_000;
-const single = { campaigns: 1, training: 1, evaluation: 1, teacher: 2 };
-const double = { campaigns: 2, training: 2, evaluation: 2, teacher: 2 };
+const single = { campaigns: 1, training: 1, evaluation: 1, teacher: 2, student: 2 };
+const double = { campaigns: 2, training: 2, evaluation: 2, teacher: 2, student: 2 };
 /** A tight cap, as a share of what the campaign costs undisturbed. */
 const tightShare = 0.6;
 

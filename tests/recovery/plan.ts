@@ -1,7 +1,7 @@
 /** Which faults a chaos run meets, and when. Pure: the same seed gives the same plan. */
 import { createHash } from "node:crypto";
 
-/** What can be killed. Of the first four there are two replicas. */
+/** What can be killed. Of the first four and of the student there are two replicas. */
 export const kinds = [
   "campaigns",
   "training",

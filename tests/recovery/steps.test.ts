@@ -25,7 +25,7 @@ beforeAll(async () => {
   const [teacherPort] = (await choosePorts(1)) as [number];
   teacher = await startTeacherServer({ labelOf });
   // Somebody is always there to take over while the others start.
-  const replicas = { campaigns: 3, training: 1, evaluation: 1, teacher: 1 };
+  const replicas = { campaigns: 3, training: 1, evaluation: 1, teacher: 1, student: 2 };
   const teacherServerPort = teacher.port;
   topology = await startTopology({ home, teacherPort, teacherServerPort, replicas, restartsAtOnce: true });
 }, slow);

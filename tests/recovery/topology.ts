@@ -1,6 +1,6 @@
 /**
- * Every service as processes of their own, two replicas of those that work on
- * runs, on one Postgres, with proxies between; each process is started again
+ * Every service as processes of their own, replicas of those that work on runs
+ * and of the student, on one Postgres, with proxies between; each process is started again
  * when it dies, as Kubernetes would.
  */
 import { chmod, mkdir, writeFile } from "node:fs/promises";
@@ -66,8 +66,8 @@ export interface TopologyOptions {
 }
 
 /** Services that work on runs. */
-const replicatedKinds = ["campaigns", "training", "evaluation", "teacher"] as const;
-type ReplicatedKind = (typeof replicatedKinds)[number];
+const runKinds = ["campaigns", "training", "evaluation", "teacher"] as const;
+type ReplicatedKind = (typeof runKinds)[number] | "student";
 
 const recipe = `{ method: lora, lora_rank: 4, lora_alpha: 8, lora_dropout: 0, trained_layers: 1, epochs: 4, min_steps: 8,
       exact_steps: 0, batch_rows: 8, micro_batch_tokens: 2048, learning_rate: 0.01, warmup_share: 0.1, weight_decay: 0,
@@ -122,7 +122,7 @@ class RunningTopology implements Topology {
   readonly members: (Member & { child?: Child })[] = [];
   readonly postgresDown: Span[] = [];
   readonly logDirectory: string;
-  private readonly proxies = new Map<Link, TcpProxy>();
+  private readonly proxies = new Map<Link, TcpProxy[]>();
   private readonly stopping = new AbortController();
   private readonly closers: (() => Promise<void> | void)[] = [];
   private postgres: EmbeddedPostgres | undefined;
@@ -134,7 +134,7 @@ class RunningTopology implements Topology {
   async start(): Promise<void> {
     const { home, replicas } = this.options;
     const replicaCount = Object.values(replicas).reduce((a, b) => a + b, 0);
-    const ports = (await choosePorts(4 + replicaCount)).values();
+    const ports = (await choosePorts(3 + replicaCount)).values();
     const port = () => ports.next().value as number;
     const local = (chosen: number) => `127.0.0.1:${chosen}`;
 
@@ -157,23 +157,26 @@ class RunningTopology implements Topology {
       process.off("exit", cutShort);
     });
 
-    const studentPort = port();
-    this.proxies.set("postgres", await startProxy(postgres.port));
-    this.proxies.set("student", await startProxy(studentPort));
-    this.proxies.set("teacher", await startProxy(this.options.teacherServerPort, this.options.teacherPort));
-    for (const proxy of this.proxies.values()) this.closers.push(() => proxy.stop());
+    const toPostgres = await startProxy(postgres.port);
+    const studentPorts = Array.from({ length: replicas.student }, port);
+    const toStudents = await Promise.all(studentPorts.map((studentPort) => startProxy(studentPort)));
+    const toTeacher = await startProxy(this.options.teacherServerPort, this.options.teacherPort);
+    this.proxies.set("postgres", [toPostgres]).set("student", toStudents).set("teacher", [toTeacher]);
+    for (const proxy of [toPostgres, ...toStudents, toTeacher]) this.closers.push(() => proxy.stop());
 
-    this.startStudent(local(studentPort));
+    for (const [index, studentPort] of studentPorts.entries()) {
+      this.startStudent(`student-${index + 1}`, local(studentPort));
+    }
     const addresses: Record<string, string> = { DATASETS_ADDRESS: local(port()) };
     const common = {
-      DATABASE_URL: postgres.url.replace(`:${postgres.port}/`, `:${this.proxies.get("postgres")?.port}/`),
-      STUDENT_ADDRESS: local(this.proxies.get("student")?.port as number),
+      DATABASE_URL: postgres.url.replace(`:${postgres.port}/`, `:${toPostgres.port}/`),
+      STUDENT_ADDRESS: toStudents.map((proxy) => local(proxy.port)).join(","),
       STUDENT_PROFILES: join(home, "students.yaml"),
       TEACHER_PROFILES: join(home, "teachers.yaml"),
     };
     const listens = new Map<string, { kind: Kind; listen: string }>();
     listens.set("datasets", { kind: "datasets", listen: addresses.DATASETS_ADDRESS as string });
-    for (const kind of replicatedKinds) {
+    for (const kind of runKinds) {
       const own = Array.from({ length: replicas[kind] }, () => local(port()));
       addresses[`${kind.toUpperCase()}_ADDRESS`] = own.join(",");
       for (const [index, listen] of own.entries()) listens.set(`${kind}-${index + 1}`, { kind, listen });
@@ -209,11 +212,15 @@ class RunningTopology implements Topology {
   }
 
   connections(link: Link): number {
-    return this.proxies.get(link)?.open ?? 0;
+    return this.sum(link, (proxy) => proxy.open);
   }
 
   cut(link: Link): number {
-    return this.proxies.get(link)?.cut() ?? 0;
+    return this.sum(link, (proxy) => proxy.cut());
+  }
+
+  private sum(link: Link, count: (proxy: TcpProxy) => number): number {
+    return (this.proxies.get(link) ?? []).reduce((sum, proxy) => sum + count(proxy), 0);
   }
 
   async stop(): Promise<void> {
@@ -249,9 +256,9 @@ class RunningTopology implements Topology {
     }
   }
 
-  private startStudent(listen: string): void {
+  private startStudent(name: string, listen: string): void {
     const folder = join(root, "services/student");
-    this.add("student", "student", {
+    this.add(name, "student", {
       command: join(root, ".venv/bin/python"),
       args: ["-m", "tutelage_student"],
       env: {
