@@ -53,6 +53,22 @@ test("a worker's result and its effects are stored with the final status", async
   });
 });
 
+test("what a worker tidies up is still there until its result is stored, and cannot fail the run any more", async () => {
+  const runs = newRuns();
+  const { id } = await runs.start("p", "", { what: "a" });
+  const then: string[] = [];
+  const last = await workUntilFinal(runs, id, async () => ({
+    state: { result: "done" },
+    commit: async () => void then.push((await runs.get("p", id)).status),
+    tidy: async () => {
+      then.push((await runs.get("p", id)).status);
+      throw new Error("The disk is gone.");
+    },
+  }));
+  expect(last).toMatchObject({ status: "SUCCEEDED", state: { result: "done" } });
+  expect(then).toEqual(["RUNNING", "SUCCEEDED"]);
+});
+
 test("a run whose holder stops renewing is taken over, and the first holder's late write is refused", async () => {
   const runs = newRuns();
   const { id } = await runs.start("p", "", { what: "a" });

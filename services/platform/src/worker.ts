@@ -35,10 +35,20 @@ const maxDeferrals = 172_800;
 const restKinds = { PAUSED: "paused", BUDGET_EXHAUSTED: "budget_exhausted" } as const;
 const endings = { SUCCEEDED: "succeeded", FAILED: "failed", CANCELLED: "cancelled" } as const;
 
+/** What a handler's work came to. */
+export interface Result<State> {
+  state?: Partial<State>;
+  /** Stored together with that. */
+  commit?: (transaction: Transaction) => Promise<void>;
+  /**
+   * Removes what a successor would need until all that is stored. A crash may leave it undone, and it cannot fail the
+   * run any more.
+   */
+  tidy?: () => Promise<void>;
+}
+
 /** Does the work of one run. */
-export type Handler<Request, State> = (
-  lease: Lease<Request, State>,
-) => Promise<{ state?: Partial<State>; commit?: (transaction: Transaction) => Promise<void> }>;
+export type Handler<Request, State> = (lease: Lease<Request, State>) => Promise<Result<State>>;
 
 export interface WorkOptions<Request, State> {
   /** Runs at a time. */
@@ -185,6 +195,9 @@ class Worker<Request, State extends object> {
           await this.finish(transaction, run, "SUCCEEDED", { state: result.state ?? {} });
         }),
       );
+      await result
+        .tidy?.()
+        .catch((error: unknown) => this.log.warn({ err: error, runId: run.id }, "could not tidy up"));
       return 0;
     } catch (error) {
       const settle = () => this.settle(run, lease, error, { lost, cancelled, paused });

@@ -5,6 +5,7 @@ import { watchDeadlineMs } from "@tutelage/platform/grpc";
 import type { Lease, Runs } from "@tutelage/platform/runs";
 import { studentJob } from "@tutelage/platform/studentjob";
 import type { Students } from "@tutelage/platform/students";
+import type { Result } from "@tutelage/platform/worker";
 import type { ExportComparison, ExportedStudent } from "@tutelage/proto/student/v1/student";
 import { type CheckedExport, type ExportState, exportKey, type StoredExportRun } from "./exportrun.js";
 
@@ -43,7 +44,7 @@ interface Dependencies {
 export async function exportStudent(
   lease: Lease<CheckedExport, ExportState>,
   { students, artifacts }: Dependencies,
-): Promise<{ state: Partial<ExportState> }> {
+): Promise<Result<ExportState>> {
   const { id: runId, projectId, request, state } = lease.run;
   // Below the training run's folder, so that whoever removes a student removes what was made of it.
   // Files of a lost attempt lie elsewhere: the fence is in the path.
@@ -85,13 +86,18 @@ export async function exportStudent(
       reason: "student_failed",
     });
   }
-  for (const fence of earlier) await artifacts.remove(folderOf(fence));
   if (exported.check?.passed !== true) {
     // What the check found is kept beside the failure.
     await lease.report({}, { exported: { ...exported, uri: "", files: [] } });
     throw checkFailed(exported);
   }
-  return { state: { exported } };
+  return {
+    state: { exported },
+    // What lost attempts left is nobody's.
+    tidy: async () => {
+      for (const fence of earlier) await artifacts.remove(folderOf(fence));
+    },
+  };
 }
 
 function checkFailed({ check, model, dtype }: ExportedStudent): TutelageError {

@@ -6,6 +6,7 @@ import { RunPaused } from "@tutelage/platform/rest";
 import type { Lease } from "@tutelage/platform/runs";
 import { studentJob } from "@tutelage/platform/studentjob";
 import { askInTurn, type Students } from "@tutelage/platform/students";
+import type { Result } from "@tutelage/platform/worker";
 import { type Checkpoint, TrainIncidentKind, type TrainStep } from "@tutelage/proto/student/v1/student";
 import { Attempt } from "./attempt.js";
 import { TimeBudget } from "./timebudget.js";
@@ -25,7 +26,7 @@ interface Dependencies {
 export async function train(
   lease: Lease<CheckedRequest, TrainingState>,
   { students, artifacts, silenceMs }: Dependencies,
-): Promise<{ state: Partial<TrainingState> }> {
+): Promise<Result<TrainingState>> {
   const { id: runId, projectId, request, state } = lease.run;
   // Files of a lost attempt lie elsewhere: the fence is in the path.
   const folderOf = (fence: number) => artifacts.uri(`${projectId}/runs/${runId}/${fence}`);
@@ -100,10 +101,14 @@ export async function train(
   } finally {
     await time.settle();
   }
-  // What lost attempts left is nobody's, and this one's resume points have served.
-  for (const fence of state.attempts ?? []) await artifacts.remove(folderOf(fence));
-  await artifacts.remove(`${folderOf(lease.fence)}/resume`);
-  return { state: { checkpoint, trainSeconds: attempt.trainSeconds, resumePoints: [] } };
+  return {
+    state: { checkpoint, trainSeconds: attempt.trainSeconds, resumePoints: [] },
+    // What lost attempts left is nobody's then, and this one's resume points have served.
+    tidy: async () => {
+      for (const fence of state.attempts ?? []) await artifacts.remove(folderOf(fence));
+      await artifacts.remove(`${folderOf(lease.fence)}/resume`);
+    },
+  };
 }
 
 /**

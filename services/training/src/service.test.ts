@@ -197,7 +197,7 @@ test("a service that stops in the middle leaves a run that the next one trains u
   expect(last.run).toMatchObject({ status: RunStatus.SUCCEEDED, fence: 2 });
   expect(last.checkpoint?.uri).toContain(`${id}/2/checkpoint`);
   expect((await stepsOf(id)).map(({ step }) => step)).toEqual([1, 2, 3]);
-  expect(existsSync(lost)).toBe(false);
+  await until(() => !existsSync(lost));
 });
 
 test("a holder whose lease ran out stores nothing more and its student call is cut", async () => {
@@ -359,6 +359,25 @@ test("a bug in the student ends the run and its details stay in the log", async 
   const failed = await untilFinal(idOf(await client.startTrainingRun(request())));
   expect(failed.run).toMatchObject({ status: RunStatus.FAILED, failure: { code: "student_failed" } });
   expect(failed.run?.failure?.message).not.toContain("secret");
+});
+
+test("resume points are kept until the training's result is stored", async () => {
+  const { open, pass } = gate();
+  student.onStep = (step, signal) => (step === 2 ? pass(signal) : Promise.resolve());
+  const id = idOf(await client.startTrainingRun(request()));
+  await until(() => student.trained.length === 1);
+  const folder = join(home, "artifacts/default/runs", id, "1/resume");
+  await mkdir(folder, { recursive: true });
+  await database.pool.query(`
+    create function refuse() returns trigger language plpgsql as $$ begin raise exception 'not now'; end $$;
+    create trigger refuse before update on runs for each row when (new.status = 'SUCCEEDED') execute function refuse()`);
+  open();
+  expect((await untilFinal(id)).run?.status).toBe(RunStatus.FAILED);
+  await database.pool.query("drop function refuse() cascade");
+  expect(existsSync(folder)).toBe(true);
+  await client.resumeTrainingRun({ projectId: "default", id });
+  expect((await untilFinal(id)).run?.status).toBe(RunStatus.SUCCEEDED);
+  await until(() => !existsSync(folder));
 });
 
 test("another project sees neither the run nor its steps", async () => {
