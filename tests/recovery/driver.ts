@@ -44,8 +44,8 @@ const lastEventMs = 20_000;
 const storedWithinMs = 500;
 /** How often the victim is a replica that holds a lease. */
 const preferHolder = 0.9;
-/** The blow waits this long for a victim that holds a lease, or for connections to cut. */
-const worthwhileMs = 3_000;
+/** The blow waits this long for a victim that holds a lease, or for connections to cut, while there are campaigns. */
+const worthwhileMs = 10_000;
 const leaseKinds: ReadonlySet<Kind> = new Set(["campaigns", "training", "evaluation", "teacher"]);
 
 export async function drive(
@@ -104,7 +104,7 @@ class Driver {
     const { account, say } = this.options;
     if (fault.what === "cut") {
       for (const askedAt = Date.now(); this.topology.connections(fault.link) === 0; await sleep(20))
-        if (Date.now() - askedAt > worthwhileMs) break;
+        if (!(await this.mayWait(askedAt))) break;
       if (fault.link === "teacher") account.broke(undefined, this.unstoredSince());
       const connections = this.topology.cut(fault.link);
       this.happened.cuts.push({ link: fault.link, connections });
@@ -148,11 +148,17 @@ class Driver {
       const found = await Promise.all(running.map(async (member) => ({ member, held: await this.heldBy(member) })));
       const alive = found.filter(({ member }) => member.pid() !== undefined);
       const holders = alive.filter(({ held }) => held.length > 0);
-      if (wantsHolder && holders.length === 0 && Date.now() - askedAt < worthwhileMs) continue;
+      if (wantsHolder && holders.length === 0 && (await this.mayWait(askedAt))) continue;
       const among = wantsHolder && holders.length > 0 ? holders : alive;
       const chosen = among[Math.floor(draw * 1_000) % Math.max(1, among.length)];
       if (chosen !== undefined) return chosen;
     }
+  }
+
+  private async mayWait(askedAt: number): Promise<boolean> {
+    if (Date.now() - askedAt > worthwhileMs) return false;
+    const open = await openCampaigns(this.topology.databaseUrl).catch(() => undefined);
+    return open === undefined || open.length > 0;
   }
 
   /** Nothing while Postgres is away: nobody can say then. */
