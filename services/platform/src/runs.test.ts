@@ -6,7 +6,7 @@ import { TutelageError } from "./errors.js";
 import { openLease } from "./lease.js";
 import { type Asked, log, openRunsDatabase, type State, timing, workUntilFinal } from "./runs.fixture.js";
 import { LeaseLost, Runs, TryLater } from "./runs.js";
-import { work } from "./worker.js";
+import { type Handler, work } from "./worker.js";
 
 let database: Database;
 beforeAll(async () => {
@@ -268,6 +268,48 @@ test("a dead holder is replaced though every worker is busy with runs of its own
   await until(async () => (await runs.get("p", queued)).status === "SUCCEEDED");
   stop.abort();
   await working;
+});
+
+test("a run that was handed over by a shutdown is taken over though every worker is busy, one that waits is not", async () => {
+  const runs = newRuns();
+  const stops = { leaving: new AbortController(), staying: new AbortController() };
+  const done: string[] = [];
+  let isOpen = false;
+  const handler: Handler<Asked, State> = async ({ run, signal }) => {
+    while (!isOpen && (run.request.what === "busy" || run.fence === 1)) {
+      signal.throwIfAborted();
+      await sleep(10);
+    }
+    done.push(run.request.what);
+    return {};
+  };
+  const { id: handedOver } = await runs.start("p", "", { what: "handed over" });
+  const leaving = work(runs, handler, { concurrency: 1, signal: stops.leaving.signal });
+  await until(async () => (await runs.get("p", handedOver)).status === "RUNNING");
+  const { id: busy } = await runs.start("p", "", { what: "busy" });
+  const staying = work(runs, handler, { concurrency: 1, signal: stops.staying.signal });
+  await until(async () => (await runs.get("p", busy)).status === "RUNNING");
+  const { id: waiting } = await runs.start("p", "", { what: "waiting" });
+  stops.leaving.abort();
+  await leaving;
+  await until(async () => (await runs.get("p", handedOver)).status === "SUCCEEDED");
+  expect(done).toEqual(["handed over"]);
+  expect(await runs.get("p", waiting)).toMatchObject({ status: "QUEUED", fence: 0 });
+  isOpen = true;
+  await until(async () => (await runs.get("p", waiting)).status === "SUCCEEDED");
+  stops.staying.abort();
+  await staying;
+});
+
+test("a run may wait for a busy student for days", async () => {
+  const runs = newRuns();
+  const { id } = await runs.start("p", "", { what: "a" });
+  await database.pool.query("update runs set fence = 1000000, deferrals = 1000000 where id = $1", [id]);
+  const last = await workUntilFinal(runs, id, async ({ fence }) => {
+    if (fence <= 1_000_001) throw new TryLater(0, "busy");
+    return {};
+  });
+  expect(last).toMatchObject({ status: "SUCCEEDED", fence: 1_000_002 });
 });
 
 test("a run that takes its workers down is given up, one that got on meanwhile is not", async () => {

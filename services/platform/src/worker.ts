@@ -30,8 +30,6 @@ const maxDeaths = 25;
 const dueMarginMs = 10;
 /** Time to the next heartbeat when one did not reach Postgres. */
 const missedBeatMs = 250;
-/** A day of "try again later" at half a second: a run may queue for hours behind another on the same accelerator. */
-const maxDeferrals = 172_800;
 const restKinds = { PAUSED: "paused", BUDGET_EXHAUSTED: "budget_exhausted" } as const;
 const endings = { SUCCEEDED: "succeeded", FAILED: "failed", CANCELLED: "cancelled" } as const;
 
@@ -124,8 +122,8 @@ class Worker<Request, State extends object> {
   }
 
   /**
-   * Takes runs over whose holder died, beside the loops: those may be busy for hours with runs of their own, and the
-   * dead holder's successor at its address with queued ones. As many at a time as there are loops.
+   * Takes runs over whose holder died or shut down, beside the loops: those may be busy for hours with runs of their
+   * own, and the holder's successor at its address with queued ones. As many at a time as there are loops.
    */
   private async rescue(holder: string): Promise<void> {
     const { concurrency, signal } = this.options;
@@ -150,11 +148,13 @@ class Worker<Request, State extends object> {
           select id as next_id, status as status_before, started_at as started_before from runs
           where (status in ('QUEUED', 'RUNNING') or wake_at is not null)
             and ((status = 'RUNNING' and lease_until < now())
-              or (${which === "any"} and ((status = 'QUEUED' and not_before <= now()) or wake_at <= now())))
+              or (status = 'QUEUED' and not_before <= now() and (handed_over or ${which === "any"}))
+              or (wake_at <= now() and ${which === "any"}))
           order by created_at for update skip locked limit 1)
         update runs set status = 'RUNNING', fence = fence + 1, lease_holder = ${holder},
           lease_until = now() + ${this.timing.leaseMs} * interval '1 millisecond',
-          started_at = coalesce(started_at, now()), rest = null, wake_at = null, revision = revision + 1
+          started_at = coalesce(started_at, now()), handed_over = false, rest = null, wake_at = null,
+          revision = revision + 1
         from next where id = next_id
         returning ${returned}, status_before as "statusBefore", started_before is null as "isFirst"`);
       if (rows[0] === undefined) return undefined;
@@ -256,19 +256,20 @@ class Worker<Request, State extends object> {
     );
   }
 
-  /** Queues the run again: the next worker may claim it at once, or after the delay. */
+  /**
+   * Queues the run again: the next worker may claim it at once, or after the delay. However often: it may wait for days
+   * behind others on the same accelerator. Who waits for what may never come, e.g. a dead student, has limits of its own.
+   */
   private async handBack(run: RunRow<Request, State>, { delayMs, message }: TryLater): Promise<void> {
+    const isShutdown = this.options.signal.aborted;
     await this.database.drizzle.transaction(async (transaction) => {
       const { rows } = await transaction.execute(sql`
         update runs set status = 'QUEUED', lease_until = null, lease_holder = null, revision = revision + 1,
-          deferrals = deferrals + 1, not_before = now() + ${delayMs} * interval '1 millisecond'
+          deferrals = deferrals + 1, not_before = now() + ${delayMs} * interval '1 millisecond',
+          handed_over = ${isShutdown}
         where id = ${run.id} and fence = ${run.fence} and status = 'RUNNING' returning ${returned}`);
       if (rows[0] === undefined) return;
-      const queued = toRow<Request, State>(rows[0]);
-      if (queued.deferrals > maxDeferrals) {
-        const failure = { code: "waited_too_long", message: `Given up waiting: ${message}` };
-        await this.finish(transaction, run, "FAILED", { failure });
-      } else await this.runs.changed(transaction, { kind: "handed_back", reason: message }, queued);
+      await this.runs.changed(transaction, { kind: "handed_back", reason: message }, toRow(rows[0]));
     });
   }
 
