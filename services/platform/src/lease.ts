@@ -41,7 +41,8 @@ export function openLease<Request, State extends object>(
     write,
     advance: (effect) =>
       write(async (transaction) => {
-        await transaction.execute(sql`update runs set deferrals = fence where id = ${run.id}`);
+        // Once a claim is enough: a row that is written with each of thousands of results grows.
+        await transaction.execute(sql`update runs set deferrals = fence where id = ${run.id} and deferrals < fence`);
         return await effect(transaction);
       }),
     report: (progress, state) => {

@@ -12,6 +12,7 @@ import {
   type GenerationRun,
   TeacherServiceDefinition,
 } from "@tutelage/proto/teacher/v1/teacher";
+import pg from "pg";
 import { expect, test } from "vitest";
 import { testDatabaseUrl } from "../../../tests/support/database.js";
 import { startTeacherServer } from "../../../tests/support/teacher-server.js";
@@ -20,7 +21,10 @@ import { order, profileYaml, row, writeRequest } from "./service.fixture.js";
 const concurrency = 3;
 const orders = 20;
 
-/** Runs 20 orders and kills the service with its eighth call; gives the run as its successor ended it. */
+/**
+ * Runs 20 orders and kills the service with its eighth call, after many such deaths, of which each stored some results
+ * first; gives the run as its successor ended it.
+ */
 async function killedInTheMiddle(budget?: GenerationBudget) {
   const server = await startTeacherServer({ delayMs: 100 });
   const home = await mkdtemp(join(tmpdir(), "tutelage-teacher-crash-"));
@@ -53,6 +57,11 @@ async function killedInTheMiddle(budget?: GenerationBudget) {
     ),
     budget,
   });
+  const admin = new pg.Client({ connectionString: databaseUrl });
+  await admin.connect();
+  await expect.poll(() => server.calls.length, { timeout: 10_000, interval: 10 }).toBeGreaterThan(0);
+  await admin.query("update teacher.runs set deferrals = -50");
+  await admin.end();
   await expect.poll(() => server.calls.length, { timeout: 10_000, interval: 10 }).toBeGreaterThan(7);
   first.child.kill("SIGKILL");
   await once(first.child, "exit");

@@ -145,12 +145,12 @@ export class Store {
   }
 
   /**
-   * Stores what came of a call, fenced. False when the call is gone: it was of
+   * Stores what came of a call, fenced: with it the run got further. False when the call is gone: it was of
    * a run that was deleted after its reply was found.
    */
   async record(lease: GenerationLease, result: NewResult): Promise<boolean> {
     try {
-      await lease.write(async (transaction: Transaction) => {
+      await lease.advance(async (transaction: Transaction) => {
         await transaction.insert(results).values({ projectId: lease.run.projectId, runId: lease.run.id, ...result });
       });
       return true;

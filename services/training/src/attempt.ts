@@ -96,6 +96,7 @@ export class Attempt {
     this.points = all.slice(0, keptPoints);
     this.hasKept = true;
     await this.report({}, { resumePoints: this.points, studentLosses: 0 });
+    await this.lease.advance(async () => {});
     for (const { uri } of all.slice(keptPoints)) await this.artifacts.remove(uri);
   }
 
