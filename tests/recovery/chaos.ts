@@ -8,7 +8,7 @@ import { forecastOf, type TeacherWeather, teacherWeather } from "../support/teac
 import { labelOf } from "../support/tinytask.js";
 import { TeacherAccount } from "./account.js";
 import { drive, type Happened } from "./driver.js";
-import { campaignEnds, fencedWrites, unevenEvaluations } from "./evidence.js";
+import { campaignEnds, fencedWrites, openRuns, unevenEvaluations } from "./evidence.js";
 import { type Fault, planFaults } from "./plan.js";
 import type { CampaignOrder } from "./start.js";
 import { startTopology, type Topology, type TopologyOptions } from "./topology.js";
@@ -110,6 +110,7 @@ async function run(
       account,
       happened,
       ends: await campaignEnds(url),
+      openRuns: await openRuns(url),
       writes: await fencedWrites(url),
       unevenEvaluations: await unevenEvaluations(url),
       postgresDown: topology.postgresDown,

@@ -87,6 +87,15 @@ export async function fencedWrites(url: string): Promise<FencedWrite[]> {
   });
 }
 
+/** Runs that somebody holds or is to claim, with the fence of their last holder. */
+export async function openRuns(url: string): Promise<Held[]> {
+  const each = services.map(
+    (schema) => `select '${schema}' as service, id as "runId", fence::int as fence from ${schema}.runs
+      where status in ('QUEUED', 'RUNNING')`,
+  );
+  return await asking(url, async (client) => (await client.query(each.join(" union all "))).rows);
+}
+
 /** The campaigns that have not ended, by tag, with what they do. */
 export async function openCampaigns(url: string): Promise<{ tag: string; status: string; message: string }[]> {
   return await asking(url, async (client) => {

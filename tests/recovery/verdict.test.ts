@@ -39,6 +39,7 @@ const found: Found = {
   repaidCalls: 2,
   inFlightAtKills: 2,
   unevenEvaluations: 0,
+  openRuns: [],
   writes,
   postgresDown: [],
 };
@@ -90,6 +91,14 @@ test("a takeover is measured to the next fence, without the time in which Postgr
   expect(takeovers(kills, [], [], "claim")).toEqual([]);
 });
 
+test("a lease that nobody took over is counted unless its run came to an end", () => {
+  expect(judged({ writes: [], openRuns: [held] }).not_taken_over).toBe(1);
+  expect(judged({ writes: [], openRuns: [] }).not_taken_over).toBe(0);
+  expect(judged({ writes: [], openRuns: [{ ...held, service: "training" }] }).not_taken_over).toBe(0);
+  // Its successor holds the run now.
+  expect(judged({ openRuns: [{ ...held, fence: 2 }] }).not_taken_over).toBe(0);
+});
+
 test("every promise that is broken is named, and so is a run that shows too little", () => {
   const bad: [Partial<Report>, RegExp][] = [
     [{ lost_rows: 1 }, /lost/],
@@ -99,6 +108,7 @@ test("every promise that is broken is named, and so is a run that shows too litt
     [{ repaid_calls: 3 }, /paid twice/],
     [{ event_gaps: 1 }, /gaps/],
     [{ max_takeover_seconds: 10.1 }, /takeover/],
+    [{ not_taken_over: 1 }, /nobody took over/],
     [{ failed: 1 }, /failed/],
     [{ stuck: 1 }, /stuck/],
     [{ kills: 7 }, /kills/],

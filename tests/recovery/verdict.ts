@@ -1,6 +1,6 @@
 /** What a chaos run shows. Pure: from what happened and what was found to the figures, and which promise they break. */
 import type { Happened, Kill } from "./driver.js";
-import type { CampaignEnd, FencedWrite } from "./evidence.js";
+import type { CampaignEnd, FencedWrite, Held } from "./evidence.js";
 import { type Kind, kinds } from "./plan.js";
 import type { Span } from "./topology.js";
 
@@ -17,6 +17,8 @@ export interface Found {
   repaidCalls: number;
   inFlightAtKills: number;
   unevenEvaluations: number;
+  /** Runs that had not come to an end or a rest. */
+  openRuns: readonly Held[];
   writes: FencedWrite[];
   postgresDown: readonly Span[];
 }
@@ -41,6 +43,8 @@ export interface Report {
   event_gaps: number;
   /** Leases that had to be taken over. */
   takeovers: number;
+  /** Leases of killed holders that nobody took over, though the run has not ended. */
+  not_taken_over: number;
   max_takeover_seconds: number;
   /** From the kill to the successor's first change of the run after its claim. */
   max_first_change_seconds: number;
@@ -77,6 +81,7 @@ export function judge(found: Found): Report {
     in_flight_at_kills: found.inFlightAtKills,
     event_gaps: sum(ends.map((end) => eventGaps(end, happened.followed.get(end.tag)))),
     takeovers: claims.length,
+    not_taken_over: notTakenOver(happened.kills, found.writes, found.openRuns),
     max_takeover_seconds: seconds(claims),
     max_first_change_seconds: seconds(changes),
     failed: ends.filter(({ status }) => status === "FAILED" || status === "CANCELLED").length,
@@ -133,6 +138,23 @@ export function takeovers(
   );
 }
 
+/**
+ * Leases of killed holders without a next claim, whose run is as the holder left it. One that ended it, or laid it to
+ * rest, did so after it was seen to hold the lease and before the kill met it.
+ */
+export function notTakenOver(
+  kills: readonly Kill[],
+  writes: readonly FencedWrite[],
+  openRuns: readonly Held[],
+): number {
+  const same = (one: Held, { service, runId, fence }: Held) =>
+    one.service === service && one.runId === runId && one.fence === fence;
+  return kills
+    .flatMap(({ held }) => held)
+    .filter((lease) => !writes.some((one) => one.kind === "claim" && same(one, { ...lease, fence: lease.fence + 1 })))
+    .filter((lease) => openRuns.some((run) => same(run, lease))).length;
+}
+
 function seconds(milliseconds: number[]): number {
   return Math.round(Math.max(0, ...milliseconds)) / 1_000;
 }
@@ -165,6 +187,7 @@ export function broken(report: Report, least: Least): string[] {
     ],
     [report.event_gaps > 0, `${report.event_gaps} gaps in events`],
     [report.max_takeover_seconds > 10, `a takeover took ${report.max_takeover_seconds} s`],
+    [report.not_taken_over > 0, `nobody took over ${report.not_taken_over} leases`],
     [report.failed > 0, `${report.failed} campaigns failed`],
     [report.stuck > 0, `${report.stuck} campaigns are stuck`],
   ];
