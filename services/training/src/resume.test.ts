@@ -33,6 +33,7 @@ let client: Client;
 let request: StartTrainingRunRequest;
 /** What the training comes to when nothing happens. */
 let undisturbed: Outcome;
+let undisturbedSeconds: number;
 
 interface Outcome {
   weightsSha256: string;
@@ -78,7 +79,9 @@ beforeAll(async () => {
   });
   await startStudent();
   await start();
-  undisturbed = await outcome(await succeeded(await started()));
+  const first = await succeeded(await started());
+  undisturbed = await outcome(first);
+  undisturbedSeconds = first.trainSeconds;
 }, 240_000);
 afterAll(async () => {
   client.close();
@@ -219,6 +222,26 @@ test("a paused training leaves a resume point of the step at hand, and goes on l
   const done = await succeeded(id);
   expect(await outcome(done)).toEqual(undisturbed);
   expect(incidentsOf(done, TrainIncidentKind.RESUMED)).toHaveLength(1);
+}, 240_000);
+
+test("a training leaves a resume point before its seconds are over, and no step is paid twice", async () => {
+  const maxSeconds = Math.max(1.5, undisturbedSeconds / 3);
+  const { run } = await client.startTrainingRun({ ...request, maxSeconds });
+  const id = run?.id ?? "";
+  await until(async () => (await get(id)).run?.status === RunStatus.BUDGET_EXHAUSTED, patienceMs);
+  const rested = await get(id);
+  const [newest] = await pointsOf(id);
+  expect(newest?.step).toBe(rested.lastStep?.step);
+  expect(rested.chargedSeconds).toBeLessThan(maxSeconds);
+  expect(rested.run?.rest?.code).toBe("run_training_seconds");
+  const [, said] = /has used ([\d.]+) of/.exec(rested.run?.rest?.message ?? "") ?? [];
+  expect(Math.abs(Number(said) - rested.chargedSeconds)).toBeLessThan(0.2);
+  await client.resumeTrainingRun({ projectId, id, maxSeconds: 600 });
+  const done = await succeeded(id);
+  expect(await outcome(done)).toEqual(undisturbed);
+  expect(incidentsOf(done, TrainIncidentKind.RESUMED)).toMatchObject([
+    { message: expect.stringContaining("; 0 later steps are made again") },
+  ]);
 }, 240_000);
 
 test("a cancelled training leaves no resume points", async () => {

@@ -31,7 +31,9 @@ export async function train(
   // Files of a lost attempt lie elsewhere: the fence is in the path.
   const folderOf = (fence: number) => artifacts.uri(`${projectId}/runs/${runId}/${fence}`);
   const attempt = new Attempt(lease, artifacts);
-  const time = new TimeBudget(lease);
+  const leavePoint = () =>
+    askInTurn(students, () => students.client.leaveResumePoint({ projectId, runId, fence: lease.fence }));
+  const time = new TimeBudget(lease, leavePoint);
   let lastStep = state.lastStep?.step ?? 0;
   const open = (signal: AbortSignal) =>
     students.client.train(
@@ -51,8 +53,7 @@ export async function train(
       },
       { signal, deadline: watchDeadlineMs },
     );
-  const leavePoint = () => students.client.leaveResumePoint({ projectId, runId, fence: lease.fence });
-  const stop = stopOf(lease, () => askInTurn(students, leavePoint));
+  const stop = stopOf(lease, leavePoint);
   const events = studentJob(lease, open, {
     students: students.count,
     silenceMs,
@@ -79,9 +80,11 @@ export async function train(
         requireFinite(event.value);
         lastStep = event.value.step;
         await attempt.step(event.value);
+        time.heard("step");
       } else if (event?.$case === "resumePoint") {
         await attempt.resumePoint(event.value);
         if (lease.signal.aborted) throw lease.signal.reason;
+        time.heard("point");
       } else if (event?.$case === "incident") await attempt.incident(event.value);
       else if (event?.$case === "checkpoint") checkpoint = event.value;
     }

@@ -2,7 +2,8 @@
  * The wall of a training's seconds: its own and that of the project's month.
  * Time is set aside in slices before it passes, so that trainings on several
  * students cannot cross the project's cap together, and what a dead holder had
- * set aside counts in full.
+ * set aside counts in full. Before the wall the student leaves a resume point,
+ * so that the seconds up to it are not taken again.
  */
 import type { Transaction } from "@tutelage/platform/database";
 import { chargeMonth, endOfMonth, MonthBudgetMet, monthOf } from "@tutelage/platform/monthbudget";
@@ -19,6 +20,20 @@ const aheadSeconds = 2;
 const stopSeconds = 0.2;
 /** Less is not worth a start: it would be over before it has begun. */
 const leastSeconds = 0.3;
+/** A resume point takes at least so long. */
+const leastPointSeconds = 0.3;
+/** The step at hand may take longer than the longest of late. */
+const stepMargin = 1.25;
+/** By this each shorter step or point makes the longest one shorter: a student that stood still is forgotten. */
+const forgetting = 0.95;
+
+interface Wall {
+  scope: "run" | "project";
+  /** Seconds, those set aside included. */
+  used: number;
+  cap: number;
+  until?: Date;
+}
 
 export class TimeBudget {
   private readonly month = monthOf(new Date());
@@ -27,11 +42,18 @@ export class TimeBudget {
   private beganAt = 0;
   /** Set aside by this holder. */
   private granted = 0;
-  private wall: Rest | undefined;
+  private wall: Wall | undefined;
   private asking = false;
+  private pointAsked = false;
+  private heardAt = 0;
+  private readonly longest = { step: 0, point: leastPointSeconds };
   private timer: NodeJS.Timeout | undefined;
 
-  constructor(private readonly lease: Lease<CheckedRequest, TrainingState>) {
+  /** @param leavePoint has the student leave a resume point after the step at hand */
+  constructor(
+    private readonly lease: Lease<CheckedRequest, TrainingState>,
+    private readonly leavePoint: () => Promise<unknown>,
+  ) {
     this.chargedBefore = lease.run.state.chargedSeconds ?? 0;
   }
 
@@ -43,9 +65,18 @@ export class TimeBudget {
   /** The student begins to work. Throws a Rest when there is no time for it. */
   async begin(): Promise<void> {
     this.beganAt = performance.now();
+    this.heardAt = this.beganAt;
     await this.grant();
-    if (this.wall !== undefined) throw this.wall;
+    if (this.wall !== undefined) throw this.rest(this.wall);
     this.timer = setInterval(() => void this.look(), lookEveryMs);
+  }
+
+  /** The student has ended a step or a resume point. Throws a Rest where that was the point to end with. */
+  heard(what: "step" | "point"): void {
+    const now = performance.now();
+    this.longest[what] = Math.max((now - this.heardAt) / 1_000, forgetting * this.longest[what]);
+    this.heardAt = now;
+    if (what === "point" && this.pointAsked && this.wall !== undefined) throw this.rest(this.wall);
   }
 
   /** The student has ended: what was set aside and not used is given back, what it took beyond is counted. */
@@ -63,13 +94,28 @@ export class TimeBudget {
     return (performance.now() - this.beganAt) / 1_000;
   }
 
+  private get left(): number {
+    return this.granted - this.elapsed;
+  }
+
+  /** Seconds before the wall at which a resume point must be asked for to be there in time. */
+  private get pointSeconds(): number {
+    const step = Math.max(this.longest.step, (performance.now() - this.heardAt) / 1_000);
+    return stepMargin * step + Math.max(this.longest.point, leastPointSeconds) + stopSeconds;
+  }
+
   private async look(): Promise<void> {
-    const left = this.granted - this.elapsed;
+    const { left, pointSeconds } = this;
     if (this.wall !== undefined) {
-      if (left < stopSeconds) this.end.abort(this.wall);
+      if (left < stopSeconds) this.end.abort(this.rest(this.wall));
+      else if (!this.pointAsked && left < pointSeconds) {
+        this.pointAsked = true;
+        // Without one the training goes on from an earlier one.
+        await this.leavePoint().catch(() => {});
+      }
       return;
     }
-    if (this.asking || left > aheadSeconds) return;
+    if (this.asking || left > Math.max(aheadSeconds, 2 * pointSeconds)) return;
     this.asking = true;
     // A database that is away for a moment is asked again; a lost lease aborts the lease's own signal.
     await this.grant().catch(() => {});
@@ -81,7 +127,7 @@ export class TimeBudget {
     const { maxSeconds } = this.lease.run.request;
     const own = maxSeconds === undefined ? sliceSeconds : maxSeconds - this.chargedBefore - this.granted;
     if (own < leastSeconds) {
-      this.wall = restAt("run", this.chargedBefore + this.granted, maxSeconds ?? 0);
+      this.wall = { scope: "run", used: this.chargedBefore + this.granted, cap: maxSeconds ?? 0 };
       return;
     }
     let seconds = Math.min(sliceSeconds, own);
@@ -94,7 +140,7 @@ export class TimeBudget {
         if (!(error instanceof MonthBudgetMet)) throw error;
         const { used, cap } = error.line;
         if (cap - used < leastSeconds) {
-          this.wall = restAt("project", used, cap, endOfMonth(this.month));
+          this.wall = { scope: "project", used, cap, until: endOfMonth(this.month) };
           return;
         }
         seconds = Math.min(seconds, cap - used);
@@ -107,14 +153,15 @@ export class TimeBudget {
     const notices = await chargeMonth(transaction, projectId, this.month, { training_seconds: seconds }, options);
     await noteCharge(transaction, { projectId, runId }, this.chargedBefore + this.granted + seconds, notices);
   }
-}
 
-function restAt(scope: "run" | "project", used: number, cap: number, until?: Date): Rest {
-  const whose = scope === "run" ? "training" : "project this month";
-  return new Rest(
-    "BUDGET_EXHAUSTED",
-    `${scope}_training_seconds`,
-    `The ${whose} has used ${used.toFixed(1)} of ${cap} seconds of training. Raise the cap to go on.`,
-    until,
-  );
+  private rest({ scope, used, cap, until }: Wall): Rest {
+    const whose = scope === "run" ? "training" : "project this month";
+    const seconds = (used - Math.max(0, this.left)).toFixed(1);
+    return new Rest(
+      "BUDGET_EXHAUSTED",
+      `${scope}_training_seconds`,
+      `The ${whose} has used ${seconds} of ${cap} seconds of training; what is left is too little to go on. Raise the cap.`,
+      until,
+    );
+  }
 }
