@@ -1,12 +1,12 @@
 /**
  * The wall of a training's seconds: its own and that of the project's month.
  * Time is set aside in slices before it passes, so that trainings on several
- * students cannot cross the project's cap together, and what a dead holder had
- * set aside counts in full. Before the wall the student leaves a resume point,
+ * students cannot cross the project's cap together, each of the month in which
+ * it is set aside; what a dead holder had set aside counts in full. Before the wall the student leaves a resume point,
  * so that the seconds up to it are not taken again.
  */
 import type { Transaction } from "@tutelage/platform/database";
-import { chargeMonth, endOfMonth, MonthBudgetMet, monthOf } from "@tutelage/platform/monthbudget";
+import { type BudgetNotice, chargeMonth, endOfMonth, MonthBudgetMet, monthOf } from "@tutelage/platform/monthbudget";
 import { Rest } from "@tutelage/platform/rest";
 import type { Lease } from "@tutelage/platform/runs";
 import { noteCharge } from "./store.js";
@@ -36,12 +36,11 @@ interface Wall {
 }
 
 export class TimeBudget {
-  private readonly month = monthOf(new Date());
   private readonly end = new AbortController();
   private readonly chargedBefore: number;
   private beganAt = 0;
-  /** Set aside by this holder. */
-  private granted = 0;
+  /** Seconds set aside by this holder, of each month. */
+  private readonly grants = new Map<string, number>();
   private wall: Wall | undefined;
   private asking = false;
   private pointAsked = false;
@@ -49,10 +48,14 @@ export class TimeBudget {
   private readonly longest = { step: 0, point: leastPointSeconds };
   private timer: NodeJS.Timeout | undefined;
 
-  /** @param leavePoint has the student leave a resume point after the step at hand */
+  /**
+   * @param leavePoint has the student leave a resume point after the step at hand
+   * @param now for tests
+   */
   constructor(
     private readonly lease: Lease<CheckedRequest, TrainingState>,
     private readonly leavePoint: () => Promise<unknown>,
+    private readonly now: () => Date = () => new Date(),
   ) {
     this.chargedBefore = lease.run.state.chargedSeconds ?? 0;
   }
@@ -83,15 +86,32 @@ export class TimeBudget {
   async settle(): Promise<void> {
     clearInterval(this.timer);
     if (this.timer === undefined) return;
-    const difference = this.elapsed - this.granted;
+    const corrections = this.corrections();
     await this.lease
-      .write((transaction) => this.charge(transaction, difference, { beyondCaps: true }))
+      .write((transaction) => this.charge(transaction, corrections, { beyondCaps: true }))
       // Of one who lost the lease, or the database, all that was set aside counts.
       .catch(() => {});
   }
 
   private get elapsed(): number {
     return (performance.now() - this.beganAt) / 1_000;
+  }
+
+  private get granted(): number {
+    return [...this.grants.values()].reduce((sum, seconds) => sum + seconds, 0);
+  }
+
+  /** What the months are charged beyond what was set aside of them. What was not used is of the latest. */
+  private corrections(): Map<string, number> {
+    let unused = this.left;
+    if (unused <= 0) return new Map([[monthOf(this.now()), -unused]]);
+    const corrections = new Map<string, number>();
+    for (const [month, seconds] of [...this.grants].reverse()) {
+      const back = Math.min(unused, seconds);
+      if (back > 0) corrections.set(month, -back);
+      unused -= back;
+    }
+    return corrections;
   }
 
   private get left(): number {
@@ -131,16 +151,17 @@ export class TimeBudget {
       return;
     }
     let seconds = Math.min(sliceSeconds, own);
+    const month = monthOf(this.now());
     for (;;) {
       try {
-        await this.lease.write((transaction) => this.charge(transaction, seconds));
-        this.granted += seconds;
+        await this.lease.write((transaction) => this.charge(transaction, new Map([[month, seconds]])));
+        this.grants.set(month, (this.grants.get(month) ?? 0) + seconds);
         return;
       } catch (error) {
         if (!(error instanceof MonthBudgetMet)) throw error;
         const { used, cap } = error.line;
         if (cap - used < leastSeconds) {
-          this.wall = { scope: "project", used, cap, until: endOfMonth(this.month) };
+          this.wall = { scope: "project", used, cap, until: endOfMonth(month) };
           return;
         }
         seconds = Math.min(seconds, cap - used);
@@ -148,10 +169,19 @@ export class TimeBudget {
     }
   }
 
-  private async charge(transaction: Transaction, seconds: number, options = { beyondCaps: false }): Promise<void> {
+  private async charge(
+    transaction: Transaction,
+    byMonth: ReadonlyMap<string, number>,
+    options = { beyondCaps: false },
+  ): Promise<void> {
     const { id: runId, projectId } = this.lease.run;
-    const notices = await chargeMonth(transaction, projectId, this.month, { training_seconds: seconds }, options);
-    await noteCharge(transaction, { projectId, runId }, this.chargedBefore + this.granted + seconds, notices);
+    let charged = this.chargedBefore + this.granted;
+    const notices: BudgetNotice[] = [];
+    for (const [month, seconds] of byMonth) {
+      notices.push(...(await chargeMonth(transaction, projectId, month, { training_seconds: seconds }, options)));
+      charged += seconds;
+    }
+    await noteCharge(transaction, { projectId, runId }, charged, notices);
   }
 
   private rest({ scope, used, cap, until }: Wall): Rest {
