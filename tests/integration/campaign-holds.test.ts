@@ -14,6 +14,7 @@ import type { RunningService } from "@tutelage/platform/process";
 import { CampaignsServiceDefinition, StartCampaignRequest } from "@tutelage/proto/campaigns/v1/campaigns";
 import { DatasetsServiceDefinition, FileFormat, ImportHeader } from "@tutelage/proto/datasets/v1/datasets";
 import { EvaluationServiceDefinition } from "@tutelage/proto/evaluation/v1/evaluation";
+import { StopKind, type StopOwnedRunsRequest } from "@tutelage/proto/run/v1/owner";
 import { RunStatus } from "@tutelage/proto/run/v1/run";
 import { Recipe, TuningMethod } from "@tutelage/proto/student/v1/student";
 import { Split, Task, TaskKind } from "@tutelage/proto/task/v1/task";
@@ -46,6 +47,8 @@ let datasetsClient: ReturnType<typeof connect<DatasetsServiceDefinition>>;
 const removed: DeleteTrainingRunsRequest[] = [];
 let whileTeaching: (signal: AbortSignal) => Promise<never>;
 let whileDeleting: () => Promise<void>;
+let whileStopping: (request: StopOwnedRunsRequest) => Promise<{ stopping: number }>;
+const allStopped = async () => ({ stopping: 0 });
 const fails = async (): Promise<never> => {
   throw new TutelageError("failed_precondition", "The teacher is not for this test.", { reason: "no_teacher" });
 };
@@ -75,6 +78,7 @@ beforeAll(async () => {
       standIn(TeacherServiceDefinition, {
         listTeacherProfiles: async () => ({ profiles: [{ name: "t" }] }),
         startGenerationRun: (_: unknown, { signal }: { signal: AbortSignal }) => whileTeaching(signal),
+        stopOwnedRuns: async (request: StopOwnedRunsRequest) => await whileStopping(request),
         deleteGenerationRuns: async () => nothing,
       }),
     ].map((service) => serve({ listen: "127.0.0.1:0", services: [service], log })),
@@ -92,11 +96,13 @@ beforeAll(async () => {
   await admin.connect();
   whileTeaching = fails;
   whileDeleting = async () => {};
+  whileStopping = allStopped;
   await startService();
 });
 afterEach(() => {
   whileTeaching = fails;
   whileDeleting = async () => {};
+  whileStopping = allStopped;
   removed.length = 0;
 });
 afterAll(async () => {
@@ -286,6 +292,86 @@ test("one that runs or is being cancelled is refused, another project's is not f
   await expect(client.deleteCampaign({ projectId, id })).rejects.toMatchObject({ reason: "campaign_running" });
   answer?.();
   await until(async () => (await statusOf(id)) === RunStatus.CANCELLED);
+  await client.deleteCampaign({ projectId, id });
+});
+
+test("while a service that has its runs is away, a campaign is being stopped, and stopped once that is told", async () => {
+  const { id: datasetId } = await dataset();
+  const ended = async (id: string, status: RunStatus) =>
+    await until(async () => (await statusOf(id)) === status, 10_000);
+  const away = new TutelageError("unavailable", "The teacher is away.");
+  const stopped: StopOwnedRunsRequest[] = [];
+  const isAway = async () => await Promise.reject(away);
+  const isBack = async (request: StopOwnedRunsRequest) => {
+    stopped.push(request);
+    return { stopping: 0 };
+  };
+  let asked = 0;
+  whileTeaching = () => {
+    asked += 1;
+    return Promise.reject(away);
+  };
+  // At work: its own holder tells.
+  const atWork = await start(datasetId);
+  await until(() => asked > 0);
+  whileStopping = isAway;
+  await client.cancelCampaign({ projectId, id: atWork });
+  await new Promise((resolve) => setTimeout(resolve, 3_000));
+  expect(await statusOf(atWork)).toBe(RunStatus.CANCELLING);
+  whileStopping = isBack;
+  await ended(atWork, RunStatus.CANCELLED);
+  expect(stopped[0]).toEqual({ projectId, owner: { id: atWork, fence: 1 }, kind: StopKind.CANCEL });
+
+  // Between two holders, its last one died before it could note the run: paused, then cancelled from its rest.
+  asked = 0;
+  const between = await start(datasetId);
+  await until(() => asked > 0);
+  await admin.query(
+    `update campaigns.runs set status = 'QUEUED', fence = fence + 1, lease_until = null,
+       state = state - 'children', not_before = now() + interval '1 hour' where id = $1`,
+    [between],
+  );
+  stopped.length = 0;
+  whileStopping = isAway;
+  expect((await client.pauseCampaign({ projectId, id: between })).run?.status).toBe(RunStatus.PAUSING);
+  whileStopping = isBack;
+  await ended(between, RunStatus.PAUSED);
+  expect(stopped.at(-1)).toMatchObject({ owner: { id: between }, kind: StopKind.PAUSE });
+  whileStopping = isAway;
+  expect((await client.cancelCampaign({ projectId, id: between })).run?.status).toBe(RunStatus.CANCELLING);
+  whileStopping = isBack;
+  await ended(between, RunStatus.CANCELLED);
+  expect(stopped.at(-1)).toMatchObject({ owner: { id: between }, kind: StopKind.CANCEL });
+  for (const id of [atWork, between]) await client.deleteCampaign({ projectId, id });
+});
+
+test("the runs of a campaign that ended without telling them are stopped; of one that may be tried again they rest", async () => {
+  const { id: datasetId } = await dataset();
+  const stopped: StopOwnedRunsRequest[] = [];
+  whileStopping = async (request) => {
+    stopped.push(request);
+    if (stopped.length === 1) throw new TutelageError("internal", "Not now.");
+    return { stopping: 0 };
+  };
+  const id = await start(datasetId);
+  await failed(id);
+  const owner = { id, fence: 1 };
+  await until(() => stopped.length > 1);
+  expect(stopped.slice(0, 2)).toEqual(Array(2).fill({ projectId, owner, kind: StopKind.PAUSE }));
+  const settled = async () =>
+    (await admin.query("select state->'childrenStopped' as fence from campaigns.runs where id = $1", [id])).rows[0]
+      .fence;
+  await until(async () => (await settled()) === 1);
+  await new Promise((resolve) => setTimeout(resolve, 3 * sweepTiming.pauseMs));
+  expect(stopped).toHaveLength(2);
+  // It failed again, under a later claim.
+  await client.retryCampaign({ projectId, id });
+  await until(async () => (await settled()) === 2);
+  await admin.query("update campaigns.runs set status = 'CANCELLED', state = state - 'childrenStopped' where id = $1", [
+    id,
+  ]);
+  await until(async () => (await settled()) === 2);
+  expect(stopped.at(-1)).toEqual({ projectId, owner: { id, fence: 2 }, kind: StopKind.CANCEL });
   await client.deleteCampaign({ projectId, id });
 });
 

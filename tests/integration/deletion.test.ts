@@ -245,7 +245,15 @@ test(
 
     const left = await rowsPerTable();
     // Calls, tokens and money, and seconds of training: what the project used this month.
-    const accounts = { "teacher.ledger": paid.calls, "teacher.month_spending": 3, "training.month_spending": 1 };
+    // And of both campaigns an id and a number: a holder that hung until now starts nothing for them anew.
+    const accounts = {
+      "teacher.ledger": paid.calls,
+      "teacher.month_spending": 3,
+      "training.month_spending": 1,
+      "teacher.owner_fences": 2,
+      "training.owner_fences": 2,
+      "evaluation.owner_fences": 2,
+    };
     expect(left).toEqual({ ...empty.tables, ...accounts });
     expect(await artifacts()).toEqual(empty.files);
     // What was reused is counted in the results, which are gone.

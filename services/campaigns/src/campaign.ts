@@ -10,11 +10,12 @@ import {
   Switch,
 } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { Version } from "@tutelage/proto/datasets/v1/datasets";
+import type { Owner } from "@tutelage/proto/run/v1/owner";
 import type { Recipe } from "@tutelage/proto/student/v1/student";
 import { type Row, type RowSource, Split, Task } from "@tutelage/proto/task/v1/task";
 import type { Usage } from "@tutelage/proto/teacher/v1/teacher";
 import { Children } from "./children.js";
-import type { ChildRun, Services, Waiting } from "./clients.js";
+import type { ChildRun, ChildService, Services, Waiting } from "./clients.js";
 import type { EventType } from "./events.js";
 import { type Fork, settingsAt } from "./fork.js";
 import { Spending } from "./spending.js";
@@ -38,6 +39,10 @@ export interface CampaignState {
   outcome: Outcome;
   /** The runs of other services that its steps wait for, or waited for when it stopped, by their names. */
   children: Record<string, ChildRun>;
+  /** The services that were ever asked for such. */
+  asked: ChildService[];
+  /** The claim of its last holder, once it has ended and none of its runs goes on. */
+  childrenStopped: number;
   /** Times that it was tried again after a failure. */
   retries: number;
   /** The runs that it waited for when it failed, to be tried again first. */
@@ -119,6 +124,11 @@ export class Campaign {
   /** Times that it was tried again after a failure. */
   get retries(): number {
     return (this.request.fork?.retries ?? 0) + (this.lease.run.state.retries ?? 0);
+  }
+
+  /** What its child runs are started and resumed for. */
+  get owner(): Owner {
+    return { id: this.key.campaignId, fence: this.lease.fence };
   }
 
   get signal(): AbortSignal {
@@ -257,6 +267,8 @@ export class Campaign {
   waitingFor(step: string): Waiting<never> {
     return {
       signal: this.signal,
+      owner: this.owner,
+      onStarting: async (service) => await this.children.starting(service),
       onStarted: async (child) => await this.children.started(step, child),
       onProgress: async (run) => await this.children.moved(step, run),
       onTeacherWait: async (wait) => await this.teacherAbsence.note(wait),

@@ -11,6 +11,7 @@ import {
   type GradedPrediction,
   type StartEvaluationRunRequest,
 } from "@tutelage/proto/evaluation/v1/evaluation";
+import { type Owner, StopKind } from "@tutelage/proto/run/v1/owner";
 import { type Run, RunStatus } from "@tutelage/proto/run/v1/run";
 import type { Row, Split } from "@tutelage/proto/task/v1/task";
 import {
@@ -26,6 +27,9 @@ import {
   type TrainingRun,
   TrainingServiceDefinition,
 } from "@tutelage/proto/training/v1/training";
+
+const stopDeadlineMs = 5_000;
+const stopPollMs = 100;
 
 export type Services = ReturnType<typeof connectServices>;
 
@@ -56,14 +60,21 @@ interface Which {
   id: string;
 }
 
+/** A service that has runs of campaigns. */
+export type ChildService = "training" | "evaluation" | "teacher";
+
 /** A run of another service that a campaign started. */
 export interface ChildRun extends Which {
-  service: "training" | "evaluation" | "teacher";
+  service: ChildService;
 }
 
 /** How a campaign waits for a child run. */
 export interface Waiting<Kind = unknown> {
   signal: AbortSignal;
+  /** The campaign, and the claim under which it waits. */
+  owner: Owner;
+  /** Called before it may be there. */
+  onStarting(service: ChildService): Promise<void>;
   /** Called once it is known and not final, before it is waited for. */
   onStarted(child: ChildRun): Promise<void>;
   /** Called whenever it moved. */
@@ -74,69 +85,42 @@ export interface Waiting<Kind = unknown> {
   onChange?(child: Kind): Promise<void>;
 }
 
-/** What any run may be told. */
-interface ChildCalls {
-  cancel(which: Which): Promise<{ run?: Run | undefined }>;
-  pause(which: Which): Promise<{ run?: Run | undefined }>;
-  resume(which: Which): Promise<{ run?: Run | undefined }>;
-  watch(which: Which, options: { signal: AbortSignal; deadline: number }): AsyncIterable<{ run?: Run | undefined }>;
-}
-
-/** The calls for a child run of a campaign, whichever service has it. */
-function childCalls(services: Services, service: ChildRun["service"]): ChildCalls {
-  const { training, evaluation, teacher } = services;
-  if (service === "training") {
-    return {
-      cancel: training.cancelTrainingRun,
-      pause: training.pauseTrainingRun,
-      resume: training.resumeTrainingRun,
-      watch: training.watchTrainingRun,
-    };
-  }
-  if (service === "evaluation") {
-    return {
-      cancel: evaluation.cancelEvaluationRun,
-      pause: evaluation.pauseEvaluationRun,
-      resume: evaluation.resumeEvaluationRun,
-      watch: evaluation.watchEvaluationRun,
-    };
-  }
-  return {
-    cancel: teacher.cancelGenerationRun,
-    pause: teacher.pauseGenerationRun,
-    resume: teacher.resumeGenerationRun,
-    watch: teacher.watchGenerationRun,
+/**
+ * Ends the runs of a campaign, or has them come to rest and waits for that; final ones stay as they are. Nothing that
+ * is asked for it under this claim or an earlier one is heard from then on.
+ * @param asked the services that were ever asked for one
+ */
+export async function stopChildren(
+  services: Services,
+  asked: readonly ChildService[],
+  { kind, ...whose }: { projectId: string; owner: Owner; kind: StopKind },
+  signal: AbortSignal,
+): Promise<void> {
+  const stop = async (service: ChildService) => {
+    for (;;) {
+      const call = () => services[service].stopOwnedRuns({ ...whose, kind }, { signal, deadline: stopDeadlineMs });
+      const { stopping } = await whileAway(signal, call);
+      if (stopping === 0 || kind === StopKind.CANCEL) return;
+      await sleep(stopPollMs, undefined, { signal });
+    }
   };
-}
-
-/** Ends the child runs that a cancelled campaign waited for; those that are final stay as they are. */
-export async function abandon(services: Services, children: readonly ChildRun[]): Promise<void> {
-  await Promise.all(children.map(({ service, ...which }) => childCalls(services, service).cancel(which)));
-}
-
-/** Has the child runs that a pausing campaign waited for come to rest, and waits until they rest or have ended. */
-export async function suspend(services: Services, children: readonly ChildRun[], signal: AbortSignal): Promise<void> {
-  await Promise.all(children.map((child) => suspendOne(services, child, signal)));
-}
-
-async function suspendOne(services: Services, { service, ...which }: ChildRun, signal: AbortSignal): Promise<void> {
-  const calls = childCalls(services, service);
-  let { run } = await whileAway(signal, () => calls.pause(which));
-  while (!isFinal(run) && !isResting(run)) {
-    await whileAway(signal, async () => {
-      for await (const now of calls.watch(which, { signal, deadline: watchDeadlineMs })) {
-        run = now.run;
-        if (isResting(run)) break;
-      }
-    });
-  }
+  await Promise.all(asked.map(stop));
 }
 
 /** Tries the child runs again with which a campaign failed; those that did not fail, or are gone, stay as they are. */
-export async function retry(services: Services, children: readonly ChildRun[], signal: AbortSignal): Promise<void> {
-  const again = ({ service, ...which }: ChildRun) =>
-    whileAway(signal, () => childCalls(services, service).resume(which));
-  await Promise.all(children.map(again));
+export async function retry(
+  services: Services,
+  children: readonly ChildRun[],
+  owner: Owner,
+  signal: AbortSignal,
+): Promise<void> {
+  const { training, evaluation, teacher } = services;
+  const again = async ({ service, ...which }: ChildRun): Promise<unknown> => {
+    if (service === "training") return await training.resumeTrainingRun({ ...which, owner });
+    if (service === "evaluation") return await evaluation.resumeEvaluationRun({ ...which, owner });
+    return await teacher.resumeGenerationRun({ ...which, owner });
+  };
+  await Promise.all(children.map((child) => whileAway(signal, () => again(child))));
 }
 
 /**
@@ -145,14 +129,15 @@ export async function retry(services: Services, children: readonly ChildRun[], s
  */
 export async function train(
   services: Services,
-  request: StartTrainingRunRequest,
+  request: Omit<StartTrainingRunRequest, "owner">,
   waiting: Waiting<TrainingRun>,
   maxSeconds: () => Promise<number | undefined>,
 ): Promise<TrainingRun> {
   const { training } = services;
+  const { owner } = waiting;
   return await complete<TrainingRun>("training", waiting, {
-    start: () => training.startTrainingRun(request),
-    resume: async (which) => training.resumeTrainingRun({ ...which, maxSeconds: await maxSeconds() }),
+    start: () => training.startTrainingRun({ ...request, owner }),
+    resume: async (which) => training.resumeTrainingRun({ ...which, owner, maxSeconds: await maxSeconds() }),
     watch: (which, signal) => training.watchTrainingRun(which, { signal, deadline: watchDeadlineMs }),
   });
 }
@@ -160,13 +145,14 @@ export async function train(
 /** The same for an evaluation. */
 export async function evaluate(
   services: Services,
-  request: StartEvaluationRunRequest,
+  request: Omit<StartEvaluationRunRequest, "owner">,
   waiting: Waiting<EvaluationRun>,
 ): Promise<EvaluationRun> {
   const { evaluation } = services;
+  const { owner } = waiting;
   return await complete<EvaluationRun>("evaluation", waiting, {
-    start: () => evaluation.startEvaluationRun(request),
-    resume: (which) => evaluation.resumeEvaluationRun(which),
+    start: () => evaluation.startEvaluationRun({ ...request, owner }),
+    resume: (which) => evaluation.resumeEvaluationRun({ ...which, owner }),
     watch: (which, signal) => evaluation.watchEvaluationRun(which, { signal, deadline: watchDeadlineMs }),
   });
 }
@@ -177,14 +163,15 @@ export async function evaluate(
  */
 export async function generate(
   services: Services,
-  request: StartGenerationRunRequest,
+  request: Omit<StartGenerationRunRequest, "owner">,
   waiting: Waiting<GenerationRun>,
   budget: () => Promise<GenerationBudget | undefined>,
 ): Promise<GenerationRun> {
   const { teacher } = services;
+  const { owner } = waiting;
   return await complete<GenerationRun>("teacher", waiting, {
-    start: () => teacher.startGenerationRun(request),
-    resume: async (which) => teacher.resumeGenerationRun({ ...which, budget: await budget() }),
+    start: () => teacher.startGenerationRun({ ...request, owner }),
+    resume: async (which) => teacher.resumeGenerationRun({ ...which, owner, budget: await budget() }),
     watch: (which, signal) => teacher.watchGenerationRun(which, { signal, deadline: watchDeadlineMs }),
     onMove: async ({ run, waiting: wait }) =>
       await waiting.onTeacherWait(hasEndedBadly(run) ? "given_up" : (wait ?? "answered")),
@@ -195,13 +182,14 @@ export async function generate(
  * Start is idempotent and Watch begins with what is stored, so a service that
  * restarts in between costs a reconnect and nothing else. Throws the run's
  * failure. When the signal aborts the child goes on: the campaign's next
- * holder finds it, a pause stays it (suspend), and a cancel ends it (abandon).
+ * holder finds it, and a pause or a cancel tells it so (stopChildren). A holder
+ * that has lost the campaign without knowing is refused: fence_outdated.
  * One that rests goes on: its campaign does. What lays it to rest again, but
  * for somebody's pause, does so to its campaign: throws a Rest.
  */
 async function complete<Kind extends { run?: Run | undefined }>(
   service: ChildRun["service"],
-  { signal, onStarted, onProgress, onChange = async () => {} }: Waiting<Kind>,
+  { signal, onStarting, onStarted, onProgress, onChange = async () => {} }: Waiting<Kind>,
   calls: {
     start(): Promise<Kind>;
     resume(which: Which): Promise<Kind>;
@@ -209,6 +197,7 @@ async function complete<Kind extends { run?: Run | undefined }>(
     onMove?(child: Kind): Promise<void>;
   },
 ): Promise<Kind> {
+  await onStarting(service);
   for (;;) {
     signal.throwIfAborted();
     try {

@@ -5,6 +5,7 @@ import type { RunStatus } from "@tutelage/platform/runs";
 import type { Outcome } from "@tutelage/proto/campaigns/v1/campaigns";
 import { sql } from "drizzle-orm";
 import type { CampaignState } from "./campaign.js";
+import type { ChildService } from "./clients.js";
 import { forksOf } from "./forkstore.js";
 import type { CampaignKey } from "./store.js";
 
@@ -15,6 +16,13 @@ const sweepLock = "tutelage campaigns sweep";
 /** A campaign with the version that it needs. */
 export interface HeldCampaign extends CampaignKey {
   versionId: string;
+}
+
+/** A campaign that ended, with whom it asked for runs. */
+export interface LeftCampaign extends CampaignKey {
+  status: RunStatus;
+  fence: number;
+  asked: ChildService[];
 }
 
 /** A campaign with what decides about its checkpoints. */
@@ -102,6 +110,17 @@ export class DeletionStore {
     const { rows } = await this.database.pool.query(
       `select project_id as "projectId", id as "campaignId", request->>'datasetVersionId' as "versionId" from runs
        where not state ? 'versionHeld' and deleting_at is null order by created_at limit ${mostAtOnce}`,
+    );
+    return rows;
+  }
+
+  /** Campaigns that ended since their runs elsewhere were last seen to; of every project. */
+  async left(): Promise<LeftCampaign[]> {
+    const { rows } = await this.database.pool.query(
+      `select project_id as "projectId", id as "campaignId", status, fence::int as fence, state->'asked' as asked
+       from runs where status in ('SUCCEEDED', 'FAILED', 'CANCELLED') and state ? 'asked' and deleting_at is null
+         and (state->>'childrenStopped')::bigint is distinct from fence
+       order by finished_at limit ${mostAtOnce}`,
     );
     return rows;
   }

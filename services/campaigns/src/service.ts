@@ -17,8 +17,7 @@ import { type TeacherWait, Usage } from "@tutelage/proto/teacher/v1/teacher";
 import type { CampaignState, ResolvedRequest } from "./campaign.js";
 import { checkedFilter } from "./campaignfilter.js";
 import { isCampaignPlace } from "./campaignplace.js";
-import { childrenOf } from "./children.js";
-import { abandon, type Services, suspend } from "./clients.js";
+import type { Services } from "./clients.js";
 import { deleteCampaign } from "./deletion.js";
 import type { DeletionStore } from "./deletionstore.js";
 import { forecast } from "./forecast.js";
@@ -35,7 +34,11 @@ import { seedRowsPage } from "./seedrows.js";
 import type { CampaignStore } from "./store.js";
 import type { StoredTeacherWait } from "./teacherabsence.js";
 
+type CampaignRow = RunRow<ResolvedRequest, CampaignState>;
+
 const eventBatch = 500;
+/** How long a caller waits to be told that a campaign has stopped, rather than that it is stopping. */
+const stopShownMs = 2_000;
 
 export function campaignsService(deps: {
   runs: Runs<ResolvedRequest, CampaignState>;
@@ -53,6 +56,17 @@ export function campaignsService(deps: {
     return await runs.get(projectId, id).catch((error: unknown) => {
       throw error instanceof TutelageError && error.code === "not_found" ? notFound("campaign", id) : error;
     });
+  };
+  /** One between two holders is taken up at once to be stopped, which is mostly done before anybody could ask again. */
+  const untilStopped = async (before: CampaignRow, run: CampaignRow) => {
+    let last = run;
+    if (before.status === "RUNNING") return run;
+    const signal = AbortSignal.any([deps.stopping, AbortSignal.timeout(stopShownMs)]);
+    for await (const now of runs.watch(run.projectId, run.id, signal)) {
+      last = now;
+      if (now.status !== "QUEUED" && now.status !== "RUNNING") break;
+    }
+    return last;
   };
   return {
     async startCampaign(request, context) {
@@ -121,20 +135,15 @@ export function campaignsService(deps: {
     },
 
     async cancelCampaign({ projectId, id }) {
-      await get(projectId, id);
-      const run = await runs.cancel(projectId, id);
-      // One that was between two holders is cancelled at once, and has nobody else to end what it waited for.
-      if (run.status === "CANCELLED") await abandon(services, childrenOf(run));
-      return toCampaign(run);
+      const before = await get(projectId, id);
+      return toCampaign(await untilStopped(before, await runs.cancel(projectId, id)));
     },
 
     async pauseCampaign({ projectId, id }) {
-      await get(projectId, id);
+      const before = await get(projectId, id);
       const run = await pauseRun(runs, projectId, id);
       requireGoing(run, "paused");
-      // Likewise: nobody else has what it waited for come to rest.
-      if (run.status === "PAUSED") await suspend(services, childrenOf(run), deps.stopping);
-      return toCampaign(run);
+      return toCampaign(await untilStopped(before, run));
     },
 
     async resumeCampaign({ projectId, id }) {
@@ -268,7 +277,7 @@ export function campaignsService(deps: {
 }
 
 /** Throws failed_precondition when a campaign has ended, or is about to. */
-function requireGoing(run: RunRow<ResolvedRequest, CampaignState>, what: string): void {
+function requireGoing(run: CampaignRow, what: string): void {
   if (!isFinal(run.status) && !run.cancelRequested) return;
   const fix = run.status === "FAILED" ? "Retry it." : "Start another one.";
   let how = "is being cancelled";
@@ -279,7 +288,7 @@ function requireGoing(run: RunRow<ResolvedRequest, CampaignState>, what: string)
   });
 }
 
-function toCampaign(run: RunRow<ResolvedRequest, CampaignState>): Campaign {
+function toCampaign(run: CampaignRow): Campaign {
   return {
     run: toRunMessage(run),
     // What an earlier release stored lacks the fields that the contract gained since.

@@ -13,11 +13,11 @@ import { CampaignsServiceDefinition } from "@tutelage/proto/campaigns/v1/campaig
 import { WebhooksServiceDefinition } from "@tutelage/proto/campaigns/v1/webhooks";
 import { z } from "zod";
 import { Campaign, type CampaignState, type ResolvedRequest } from "./campaign.js";
-import { childrenOf } from "./children.js";
-import { abandon, connectServices, retry, suspend } from "./clients.js";
+import { connectServices, retry } from "./clients.js";
 import { DeletionStore } from "./deletionstore.js";
 import { DeliveryStore } from "./deliverystore.js";
 import { type DispatchTiming, defaultDispatchTiming, dispatch } from "./dispatcher.js";
+import { endChildren, restChildren } from "./ending.js";
 import { recordChanges } from "./events.js";
 import { exhausted } from "./exhausted.js";
 import { runCampaign } from "./loop.js";
@@ -57,7 +57,7 @@ export async function start(
   const artifacts = new FileArtifactStore(config.ARTIFACT_ROOT ?? join(config.TUTELAGE_HOME, "artifacts"));
   const store = new CampaignStore(database);
   const tasks = new NamedTasks(new TaskStore(database));
-  const runs = new Runs<ResolvedRequest, CampaignState>(database, log, defaultLeaseTiming, recordChanges(store));
+  const runs = new Runs<ResolvedRequest, CampaignState>(database, log, defaultLeaseTiming, recordChanges(store), true);
   const services = connectServices({
     datasets: config.DATASETS_ADDRESS,
     training: config.TRAINING_ADDRESS,
@@ -102,7 +102,7 @@ export async function start(
       const campaign = new Campaign(lease, services, artifacts, store);
       const { retryOf } = lease.run.state;
       if (retryOf) {
-        await retry(services, Object.values(retryOf), lease.signal);
+        await retry(services, Object.values(retryOf), campaign.owner, lease.signal);
         await lease.report({}, { retryOf: null });
       }
       await campaign.teacherAbsence.stopIfLasting();
@@ -114,8 +114,8 @@ export async function start(
     },
     worker: {
       concurrency: config.CAMPAIGNS_CONCURRENCY,
-      abandon: (run) => abandon(services, childrenOf(run)),
-      suspend: (run, signal) => suspend(services, childrenOf(run), signal),
+      abandon: (run, signal) => endChildren(services, run, signal),
+      suspend: (run, signal) => restChildren(services, run, signal),
     },
     stopping,
     close: async () => {

@@ -1,15 +1,17 @@
 /**
  * What nobody waits for: deletions that were interrupted, holds that were not
- * confirmed, and checkpoints and webhook deliveries past their time. Every replica looks, one at a
- * time works, and all of it may be done twice.
+ * confirmed, runs of campaigns that ended, and checkpoints and webhook deliveries
+ * past their time. Every replica looks, one at a time works, and all of it may be
+ * done twice.
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { isDatabaseAway } from "@tutelage/platform/database";
 import type { Logger } from "@tutelage/platform/log";
 import type { Iteration } from "@tutelage/proto/campaigns/v1/campaigns";
 import { type DeletionDependencies, deleteCampaign } from "./deletion.js";
-import type { EndedCampaign } from "./deletionstore.js";
+import type { EndedCampaign, LeftCampaign } from "./deletionstore.js";
 import type { DeliveryStore } from "./deliverystore.js";
+import { endChildren, restChildren } from "./ending.js";
 import { confirmHold } from "./holds.js";
 import type { CampaignKey, CampaignStore } from "./store.js";
 
@@ -22,6 +24,8 @@ export interface SweepTiming {
 
 export const defaultSweepTiming: SweepTiming = { pauseMs: 60_000, interruptedMs: 900_000 };
 const sweepDeadlineMs = 600_000;
+/** A campaign whose runs do not stop in this time has its turn again at the next look. */
+const stopPatienceMs = 2_000;
 
 interface Dependencies extends DeletionDependencies {
   store: CampaignStore;
@@ -69,11 +73,24 @@ async function sweepOnce(deps: Dependencies): Promise<void> {
     log.info({ ...key, removed }, "finished a deletion that had been interrupted");
   });
   await each("confirm a hold", await deletions.unheld(), (campaign) => confirmHold({ services, deletions }, campaign));
+  await each("stop the runs of a campaign that ended", await deletions.left(), (campaign) => stopLeft(deps, campaign));
   await deps.deliveries.tidy(deps.keepDeliveriesDays);
   if (keepCheckpointsDays === 0) return;
   await each("remove checkpoints", await deletions.unswept(keepCheckpointsDays), (campaign) =>
     removeUnnamedCheckpoints(deps, campaign),
   );
+}
+
+/** One that failed may be tried again, and goes on with its runs; any other never does. */
+async function stopLeft(
+  { services, deletions, signal }: Dependencies,
+  { status, fence, asked, ...key }: LeftCampaign,
+): Promise<void> {
+  const run = { id: key.campaignId, projectId: key.projectId, fence, state: { asked } };
+  const patience = AbortSignal.any([signal, AbortSignal.timeout(stopPatienceMs)]);
+  if (status === "FAILED") await restChildren(services, run, patience);
+  else await endChildren(services, run, patience);
+  await deletions.mark(key, { childrenStopped: fence });
 }
 
 async function removeUnnamedCheckpoints(

@@ -9,8 +9,11 @@ import type { EvaluationRun, Metrics, StartEvaluationRunRequest } from "@tutelag
 import type { RowSource, Task } from "@tutelage/proto/task/v1/task";
 import { decodingFor } from "./decoding.js";
 
+/** What is asked, for whomever. */
+export type AskedEvaluation = Omit<StartEvaluationRunRequest, "owner">;
+
 /** A request that passed `checkRequest`. */
-export type CheckedRequest = StartEvaluationRunRequest & { rows: RowSource; task: Task };
+export type CheckedRequest = AskedEvaluation & { rows: RowSource; task: Task };
 
 /** What the service keeps about a run. */
 export interface EvaluationState extends StudentWait {
@@ -21,7 +24,7 @@ export interface EvaluationState extends StudentWait {
 export type StoredEvaluationRun = RunRow<CheckedRequest, EvaluationState>;
 
 /** The request with what it must have. Throws invalid_argument that names the field. */
-export function checkRequest(request: StartEvaluationRunRequest): CheckedRequest {
+export function checkRequest(request: AskedEvaluation): CheckedRequest {
   requireProjectAndModel(request);
   const { rows } = request;
   if (rows === undefined || rows.uri === "") {
@@ -44,5 +47,5 @@ export function requireProjectAndModel({ projectId, model }: { projectId: string
 /** A stored run as its message. */
 export function toEvaluationRun(run: StoredEvaluationRun): EvaluationRun {
   const { metrics, predictSeconds = 0 } = run.state;
-  return { run: toRunMessage(run), request: run.request, metrics, predictSeconds };
+  return { run: toRunMessage(run), request: { ...run.request, owner: undefined }, metrics, predictSeconds };
 }

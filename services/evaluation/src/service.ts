@@ -3,6 +3,8 @@ import { turnsProblem } from "@tutelage/platform/conversation";
 import type { Database } from "@tutelage/platform/database";
 import { invalidField, TutelageError } from "@tutelage/platform/errors";
 import type { connect } from "@tutelage/platform/grpc";
+import { stopOwnedRuns } from "@tutelage/platform/ownedruns";
+import { heldBy } from "@tutelage/platform/ownerfence";
 import { requireProject } from "@tutelage/platform/project";
 import { pauseRun, resumeOrRetryRun } from "@tutelage/platform/runcontrol";
 import type { Runs } from "@tutelage/platform/runs";
@@ -34,9 +36,11 @@ interface Dependencies {
 export function evaluationService(dependencies: Dependencies): EvaluationServiceImplementation {
   const { database, runs, student } = dependencies;
   return {
-    async startEvaluationRun(message) {
+    async startEvaluationRun({ owner, ...message }) {
       const request = checkRequest(message);
-      return toEvaluationRun(await runs.start(request.projectId, request.idempotencyKey, request));
+      const { projectId, idempotencyKey } = request;
+      const alongside = heldBy(projectId, owner, idempotencyKey);
+      return toEvaluationRun(await runs.start(projectId, idempotencyKey, request, { alongside }));
     },
 
     async getEvaluationRun({ projectId, id }) {
@@ -55,8 +59,12 @@ export function evaluationService(dependencies: Dependencies): EvaluationService
       return toEvaluationRun(await pauseRun(runs, projectId, id));
     },
 
-    async resumeEvaluationRun({ projectId, id }) {
-      return toEvaluationRun(await resumeOrRetryRun(runs, projectId, id));
+    async resumeEvaluationRun({ projectId, id, owner }) {
+      return toEvaluationRun(await resumeOrRetryRun(runs, projectId, id, heldBy(projectId, owner)));
+    },
+
+    async stopOwnedRuns(request) {
+      return await stopOwnedRuns(runs, request);
     },
 
     async deleteEvaluationRuns({ projectId, keyPrefix }, { signal }) {

@@ -164,6 +164,7 @@ function testRequest(teacherProfile: string, body: z.output<typeof teacherTestBo
     patienceSeconds: 0,
     // Whoever tests a teacher wants to know of now, not of when it was last away.
     tryNow: true,
+    owner: undefined,
   };
 }
 

@@ -22,12 +22,12 @@ export function targetOf(address: string): string {
 
 /**
  * Calls that may come twice: reads, and what our contracts make repeatable (a
- * Start has its idempotency key, a Cancel or Delete of what is gone says so).
+ * Start has its idempotency key, a Stop, Cancel or Delete of what is gone says so).
  * A call that was under way when its replica died goes to the next; the others'
  * callers learn that its outcome is unknown.
  */
 const repeatable =
-  /^(Get|List|Watch|Diff|Estimate|Start|Cancel|Delete|Release)[A-Z]|^(MeasureNovelty|ExportRows|HoldVersion|Check)$/;
+  /^(Get|List|Watch|Diff|Estimate|Start|Stop|Cancel|Delete|Release)[A-Z]|^(MeasureNovelty|ExportRows|HoldVersion|Check)$/;
 
 /** Four tries, over within two seconds: long enough for another replica, not for a restart. */
 const retryPolicy = {

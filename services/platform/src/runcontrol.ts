@@ -10,7 +10,10 @@ type Alongside = (transaction: Transaction) => Promise<void>;
 
 const pausedRest = JSON.stringify({ code: pausedCode, message: pausedMessage });
 
-/** Asks a run to rest. One without a holder does so at once; another when its holder has ended what is under way. */
+/**
+ * Asks a run to rest. One without a holder does so at once, unless it may own runs elsewhere; any other when its holder,
+ * the present one or the next, has ended what is under way.
+ */
 export async function pauseRun<Request, State extends object>(
   runs: Runs<Request, State>,
   projectId: string,
@@ -18,8 +21,10 @@ export async function pauseRun<Request, State extends object>(
 ): Promise<RunRow<Request, State>> {
   const update = sql`
     update runs set pause_requested = true, revision = revision + 1, wake_at = null,
-      status = case when status = 'RUNNING' then status else 'PAUSED' end,
-      rest = case when status = 'RUNNING' then rest else ${pausedRest}::jsonb end
+      status = case when status = 'RUNNING' then status when ${runs.ownsRuns} and fence > 0 then 'QUEUED'
+        else 'PAUSED' end,
+      rest = case when status = 'RUNNING' or (${runs.ownsRuns} and fence > 0) then null else ${pausedRest}::jsonb end,
+      not_before = now()
     where project_id = ${projectId} and id = ${id} and deleting_at is null and not pause_requested
       and not cancel_requested and status in ('QUEUED', 'RUNNING', 'PAUSED', 'BUDGET_EXHAUSTED')
     returning ${returned}`;

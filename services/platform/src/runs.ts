@@ -135,6 +135,8 @@ export class Runs<Request, State extends object> {
     readonly timing: LeaseTiming = defaultLeaseTiming,
     /** Called in the transaction of every change: what it writes is there exactly when the change is. */
     readonly changed: OnChange<Request, State> = async () => {},
+    /** Its runs start others elsewhere: one that was ever held is stopped by a holder, which first tells those. */
+    readonly ownsRuns = false,
   ) {
     this.signals = new RunSignals(database, log);
   }
@@ -144,15 +146,27 @@ export class Runs<Request, State extends object> {
    * Throws already_exists when the key was used for another request.
    * @param asked what tells requests apart, where `request` has more in it than was asked
    * @param id the run's id, where something must name it before it is stored
+   * @param alongside done in the same transaction, first; it may refuse
    */
   async start(
     projectId: string,
     idempotencyKey: string,
     request: Request,
-    { state = {}, asked = request, id = randomUUID() }: { state?: Partial<State>; asked?: unknown; id?: string } = {},
+    {
+      state = {},
+      asked = request,
+      id = randomUUID(),
+      alongside = async () => {},
+    }: {
+      state?: Partial<State>;
+      asked?: unknown;
+      id?: string;
+      alongside?: (transaction: Transaction) => Promise<void>;
+    } = {},
   ): Promise<RunRow<Request, State>> {
     const key = idempotencyKey === "" ? randomUUID() : idempotencyKey;
     const started = await this.database.drizzle.transaction(async (transaction) => {
+      await alongside(transaction);
       const { rows } = await transaction.execute(sql`
         insert into runs (project_id, idempotency_key, request, request_sha256, state, id)
         values (${projectId}, ${key}, ${JSON.stringify(request)}::jsonb, ${sha256(asked)},
@@ -211,15 +225,20 @@ export class Runs<Request, State extends object> {
     return toRow(rows[0]);
   }
 
-  /** Asks a run to stop. One without a holder is cancelled at once; a running one when its holder has stopped. */
+  /**
+   * Asks a run to stop. One without a holder is cancelled at once, unless it may own runs elsewhere; any other when its
+   * holder, the present one or the next, has stopped it.
+   */
   async cancel(projectId: string, id: string): Promise<RunRow<Request, State>> {
     if (!isUuid(id)) throw notFound("run", id);
     await this.database.drizzle.transaction(async (transaction) => {
       const { rows } = await transaction.execute(
         sql`update runs set cancel_requested = true, revision = revision + 1,
-              status = case when status = 'RUNNING' then status else 'CANCELLED' end,
-              finished_at = case when status = 'RUNNING' then finished_at else now() end,
-              rest = null, wake_at = null
+              status = case when status = 'RUNNING' then status when ${this.ownsRuns} and fence > 0 then 'QUEUED'
+                else 'CANCELLED' end,
+              finished_at = case when status = 'RUNNING' or (${this.ownsRuns} and fence > 0) then finished_at
+                else now() end,
+              rest = null, wake_at = null, not_before = now()
             where project_id = ${projectId} and id = ${id} and not cancel_requested
               and status in ('QUEUED', 'RUNNING', 'PAUSED', 'BUDGET_EXHAUSTED')
             returning ${returned}`,

@@ -30,6 +30,8 @@ const maxDeaths = 25;
 const dueMarginMs = 10;
 /** Time to the next heartbeat when one did not reach Postgres. */
 const missedBeatMs = 250;
+/** Time after which others are told again what they could not be told. */
+const tellAgainMs = 500;
 const restKinds = { PAUSED: "paused", BUDGET_EXHAUSTED: "budget_exhausted" } as const;
 const endings = { SUCCEEDED: "succeeded", FAILED: "failed", CANCELLED: "cancelled" } as const;
 
@@ -55,9 +57,12 @@ export interface WorkOptions<Request, State> {
   signal: AbortSignal;
   /** How long a handler may take to stop after that, before its run is handed over without it. */
   drainMs?: number;
-  /** Ends what a run that is being cancelled left going elsewhere, maybe under an earlier holder. */
-  abandon?: (run: RunRow<Request, State>) => Promise<void>;
-  /** Has what a run that is being paused left going elsewhere come to rest, and waits until it has. */
+  /**
+   * Ends what a run that is being cancelled left going elsewhere, maybe under an earlier holder. Repeated until it
+   * succeeds, by whoever holds the run.
+   */
+  abandon?: (run: RunRow<Request, State>, signal: AbortSignal) => Promise<void>;
+  /** Has what a run that is being paused left going elsewhere come to rest, and waits until it has. Repeated likewise. */
   suspend?: (run: RunRow<Request, State>, signal: AbortSignal) => Promise<void>;
 }
 
@@ -122,8 +127,9 @@ class Worker<Request, State extends object> {
   }
 
   /**
-   * Takes runs over whose holder died or shut down, beside the loops: those may be busy for hours with runs of their
-   * own, and the holder's successor at its address with queued ones. As many at a time as there are loops.
+   * Takes runs over whose holder died or shut down, and those without one that are to be stopped, beside the loops:
+   * those may be busy for hours with runs of their own, and the holder's successor at its address with queued ones. As
+   * many at a time as there are loops.
    */
   private async rescue(holder: string): Promise<void> {
     const { concurrency, signal } = this.options;
@@ -148,7 +154,8 @@ class Worker<Request, State extends object> {
           select id as next_id, status as status_before, started_at as started_before from runs
           where (status in ('QUEUED', 'RUNNING') or wake_at is not null)
             and ((status = 'RUNNING' and lease_until < now())
-              or (status = 'QUEUED' and not_before <= now() and (handed_over or ${which === "any"}))
+              or (status = 'QUEUED' and not_before <= now()
+                and (handed_over or cancel_requested or pause_requested or ${which === "any"}))
               or (wake_at <= now() and ${which === "any"}))
           order by created_at for update skip locked limit 1)
         update runs set status = 'RUNNING', fence = fence + 1, lease_holder = ${holder},
@@ -161,7 +168,9 @@ class Worker<Request, State extends object> {
       const { statusBefore, isFirst, ...row } = rows[0];
       const run = toRow<Request, State>(row);
       const kind = claimKind(statusBefore as RunStatus, isFirst === true);
-      await this.runs.changed(transaction, { kind }, run);
+      // One that is claimed only to be stopped does not go on.
+      if (kind !== "continued" || !(run.cancelRequested || run.pauseRequested))
+        await this.runs.changed(transaction, { kind }, run);
       return run;
     });
   }
@@ -217,28 +226,29 @@ class Worker<Request, State extends object> {
     error: unknown,
     { lost: { signal: lost }, cancelled: { signal: cancelled }, paused: { signal: paused } }: Outcomes,
   ): Promise<void> {
-    const { signal: shutdown, abandon = async () => {} } = this.options;
+    const { signal: shutdown, abandon, suspend } = this.options;
     if (lost.aborted || error instanceof LeaseLost) {
       this.log.warn({ runId: run.id, fence: run.fence }, "lease lost; work dropped");
       return;
     }
-    // The row, not the claimed copy: it knows what this holder started, and what was asked since the last heartbeat.
+    // The row, not the claimed copy: it knows what was asked since the last heartbeat.
     // What was asked may be the cause of the error: somebody ended a run that this one waited for.
     const known = isDatabaseAway(error) ? run : await this.runs.get(run.projectId, run.id);
     if (paused.aborted && !cancelled.aborted && !shutdown.aborted) {
-      await this.suspend(known, AbortSignal.any([lost, cancelled, shutdown]));
+      const rests = await this.tell(run, suspend, AbortSignal.any([lost, cancelled, shutdown]));
       if (lost.aborted) return;
-      if (!cancelled.aborted && !shutdown.aborted) {
+      if (rests && !cancelled.aborted && !shutdown.aborted) {
         await this.rest(run, lease, new Rest("PAUSED", pausedCode, pausedMessage));
         return;
       }
     }
     if (cancelled.aborted || known.cancelRequested) {
-      await abandon(known).catch((abandonError: unknown) =>
-        this.log.warn({ err: abandonError, runId: run.id }, "could not end what the cancelled run had started"),
-      );
-      await lease.write((transaction) => this.finish(transaction, run, "CANCELLED", {}));
-      return;
+      const told = await this.tell(run, abandon, AbortSignal.any([lost, shutdown]));
+      if (lost.aborted) return;
+      if (told) {
+        await lease.write((transaction) => this.finish(transaction, run, "CANCELLED", {}));
+        return;
+      }
     }
     if (error instanceof Rest && !shutdown.aborted) {
       await this.rest(run, lease, error);
@@ -273,13 +283,28 @@ class Worker<Request, State extends object> {
     });
   }
 
-  /** Waits until what the run left going elsewhere rests. What cannot be told now is told by whoever goes on with it. */
-  private async suspend(run: RunRow<Request, State>, signal: AbortSignal): Promise<void> {
-    try {
-      await this.options.suspend?.(run, signal);
-    } catch (error) {
-      if (!signal.aborted) this.log.warn({ err: error, runId: run.id }, "could not pause what the run had started");
+  /**
+   * Tells what the run left going elsewhere to stop, until it is told: a run that is said to have stopped must not spend
+   * any more. False when the signal came first: whoever goes on with the run tells.
+   */
+  private async tell(
+    { projectId, id }: RunRow<Request, State>,
+    stop: ((run: RunRow<Request, State>, signal: AbortSignal) => Promise<void>) | undefined,
+    signal: AbortSignal,
+  ): Promise<boolean> {
+    if (stop === undefined) return true;
+    for (let warned = false; !signal.aborted; warned = true) {
+      try {
+        // The row, not the claimed copy: it knows what this holder started.
+        await stop(await this.runs.get(projectId, id), signal);
+        return true;
+      } catch (error) {
+        if (!signal.aborted && !warned)
+          this.log.warn({ err: error, runId: id }, "cannot stop what the run started yet");
+      }
+      await sleep(tellAgainMs, undefined, { signal }).catch(() => {});
     }
+    return false;
   }
 
   /** Lays a run to rest, or queues it again where the reason is gone by now or something else is wanted. */

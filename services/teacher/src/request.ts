@@ -16,13 +16,15 @@ const maxAttempt = 1_000_000;
 const maxScopeCharacters = 200;
 const longestPatienceSeconds = 31 * 86_400;
 
+type Asked = Omit<StartGenerationRunRequest, "owner">;
+
 /** Throws invalid_argument for the first field that is wrong. */
-export function checkStartRequest(request: StartGenerationRunRequest): void {
+export function checkStartRequest(request: Asked): void {
   checkMeaning(request);
   requireStorable(request, "");
 }
 
-function checkMeaning(request: StartGenerationRunRequest): void {
+function checkMeaning(request: Asked): void {
   requireProject(request.projectId);
   if (request.teacherProfile === "") throw invalidField("teacher_profile", "must name a teacher profile");
   if (!Number.isSafeInteger(request.replicateSeed))

@@ -88,6 +88,7 @@ export function writeRequest(teacherProfile: string, orders: WriteOrder[]): Star
     replyScope: "",
     patienceSeconds: 0,
     tryNow: false,
+    owner: undefined,
   };
 }
 

@@ -2,6 +2,8 @@
 import type { Database } from "@tutelage/platform/database";
 import { notFound } from "@tutelage/platform/errors";
 import { MonthBudget } from "@tutelage/platform/monthbudget";
+import { stopOwnedRuns } from "@tutelage/platform/ownedruns";
+import { heldBy } from "@tutelage/platform/ownerfence";
 import { isNumber, nextCursor, readCursor, requirePageSize } from "@tutelage/platform/page";
 import { requireProject } from "@tutelage/platform/project";
 import { pauseRun, resumeOrRetryRun } from "@tutelage/platform/runcontrol";
@@ -47,12 +49,13 @@ export function teacherService(dependencies: {
   });
   return {
     ...new MonthBudget(database, ["teacher_calls", "teacher_tokens", "cost_micro_usd"]).handlers(),
-    async startGenerationRun({ idempotencyKey, ...request }) {
+    async startGenerationRun({ idempotencyKey, owner, ...request }) {
       checkStartRequest({ idempotencyKey, ...request });
       refuseConversations(request, teachers.get(request.teacherProfile).profile.prompt_form);
       // A successor of whoever started it may know another budget, and an earlier release named none.
       const { budget: _, patienceSeconds: __, ...asked } = request;
-      return await toMessage(await runs.start(request.projectId, idempotencyKey, request, { asked }));
+      const alongside = heldBy(request.projectId, owner, idempotencyKey);
+      return await toMessage(await runs.start(request.projectId, idempotencyKey, request, { asked, alongside }));
     },
     async getGenerationRun({ projectId, id }) {
       return await toMessage(await runs.get(projectId, id));
@@ -66,13 +69,18 @@ export function teacherService(dependencies: {
     async pauseGenerationRun({ projectId, id }) {
       return await toMessage(await pauseRun(runs, projectId, id));
     },
-    async resumeGenerationRun({ projectId, id, budget }) {
+    async resumeGenerationRun({ projectId, id, budget, owner }) {
       checkBudgets(budget);
+      const requireHeld = heldBy(projectId, owner);
       return await toMessage(
         await resumeOrRetryRun(runs, projectId, id, async (transaction) => {
+          await requireHeld(transaction);
           if (budget !== undefined) await putBudget(transaction, projectId, id, budget);
         }),
       );
+    },
+    async stopOwnedRuns(request) {
+      return await stopOwnedRuns(runs, request);
     },
     async deleteGenerationRuns({ projectId, keyPrefix, createdBefore }, { signal }) {
       requireProject(projectId);

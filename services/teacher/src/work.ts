@@ -9,8 +9,8 @@ import { writeAsk, writePlan } from "./prompt.js";
 import { readWritten } from "./reply.js";
 import type { Ask, Reply, Sampling } from "./teacher.js";
 
-/** What is stored and sent of a request: all but the key, which the run row has. */
-export type GenerationRequest = Omit<StartGenerationRunRequest, "idempotencyKey">;
+/** What is stored and sent of a request: all but the key, which the run row has, and for whom it is. */
+export type GenerationRequest = Omit<StartGenerationRunRequest, "idempotencyKey" | "owner">;
 
 /** What a run row keeps beside its status. */
 export interface GenerationState {

@@ -71,6 +71,7 @@ function request(changes: Partial<StartTrainingRunRequest> = {}): StartTrainingR
     },
     seed: 7,
     startCheckpointUri: "",
+    owner: undefined,
     ...changes,
   };
 }

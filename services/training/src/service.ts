@@ -3,6 +3,8 @@ import type { ArtifactStore } from "@tutelage/platform/artifacts";
 import type { Database } from "@tutelage/platform/database";
 import { invalidField } from "@tutelage/platform/errors";
 import { MonthBudget } from "@tutelage/platform/monthbudget";
+import { stopOwnedRuns } from "@tutelage/platform/ownedruns";
+import { heldBy } from "@tutelage/platform/ownerfence";
 import { requireProject } from "@tutelage/platform/project";
 import { pauseRun, resumeOrRetryRun } from "@tutelage/platform/runcontrol";
 import type { Runs } from "@tutelage/platform/runs";
@@ -34,7 +36,7 @@ export function trainingService(dependencies: Dependencies): TrainingServiceImpl
     ...exportHandlers({ runs: dependencies.exports, artifacts }),
     ...new MonthBudget(database, ["training_seconds"]).handlers(),
 
-    async startTrainingRun(message) {
+    async startTrainingRun({ owner, ...message }) {
       const { request, state } = checkRequest(message, profiles);
       const { startCheckpointUri } = request;
       if (startCheckpointUri !== "" && !(await artifacts.exists(startCheckpointUri))) {
@@ -45,7 +47,9 @@ export function trainingService(dependencies: Dependencies): TrainingServiceImpl
       }
       // A successor of whoever started it may know another bound.
       const { maxSeconds: _, ...asked } = request;
-      return toTrainingRun(await runs.start(request.projectId, request.idempotencyKey, request, { state, asked }));
+      const { projectId, idempotencyKey } = request;
+      const alongside = heldBy(projectId, owner, idempotencyKey);
+      return toTrainingRun(await runs.start(projectId, idempotencyKey, request, { state, asked, alongside }));
     },
 
     async getTrainingRun({ projectId, id }) {
@@ -64,13 +68,19 @@ export function trainingService(dependencies: Dependencies): TrainingServiceImpl
       return toTrainingRun(await pauseRun(runs, projectId, id));
     },
 
-    async resumeTrainingRun({ projectId, id, maxSeconds }) {
+    async resumeTrainingRun({ projectId, id, maxSeconds, owner }) {
       checkMaxSeconds(maxSeconds);
+      const requireHeld = heldBy(projectId, owner);
       return toTrainingRun(
         await resumeOrRetryRun(runs, projectId, id, async (transaction) => {
+          await requireHeld(transaction);
           if (maxSeconds !== undefined) await putMaxSeconds(transaction, { projectId, runId: id }, maxSeconds);
         }),
       );
+    },
+
+    async stopOwnedRuns(request) {
+      return await stopOwnedRuns(runs, request);
     },
 
     async deleteTrainingRuns(request, { signal }) {

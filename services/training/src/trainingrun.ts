@@ -11,8 +11,11 @@ import type { Checkpoint, Recipe, ResumePoint, TrainIncident, TrainStep } from "
 import type { RowSource, Task } from "@tutelage/proto/task/v1/task";
 import type { StartTrainingRunRequest, StudentProfile, TrainingRun } from "@tutelage/proto/training/v1/training";
 
+/** What is asked, for whomever. */
+export type AskedTraining = Omit<StartTrainingRunRequest, "owner">;
+
 /** A request that passed `checkRequest`. */
-export type CheckedRequest = StartTrainingRunRequest & { rows: RowSource; task: Task };
+export type CheckedRequest = AskedTraining & { rows: RowSource; task: Task };
 
 /** What the service keeps about a run. Model and recipe are fixed at Start: a profile may change meanwhile. */
 export interface TrainingState extends StudentWait {
@@ -46,7 +49,7 @@ export type StoredTrainingRun = RunRow<CheckedRequest, TrainingState>;
 
 /** The request and what its profile makes of it. Throws invalid_argument that names the field. */
 export function checkRequest(
-  request: StartTrainingRunRequest,
+  request: AskedTraining,
   profiles: ReadonlyMap<string, StudentProfile>,
 ): { request: CheckedRequest; state: TrainingState } {
   requireProject(request.projectId);
@@ -85,7 +88,7 @@ export function toTrainingRun(run: StoredTrainingRun): TrainingRun {
   const { chargedSeconds = 0, budgetNotices = [] } = run.state;
   return {
     run: toRunMessage(run),
-    request: run.request,
+    request: { ...run.request, owner: undefined },
     lastStep: lastStep ?? undefined,
     checkpoint,
     rows,
