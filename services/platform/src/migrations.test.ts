@@ -105,3 +105,16 @@ test("versions are compared by number", () => {
   expect(isBelow("1.0.0", "0.10.0")).toBe(false);
   expect(isBelow("0.1.0", "0.1.0")).toBe(false);
 });
+
+test("a service that starts on a read-only former primary waits for the new one at its address", async () => {
+  const name = new URL(url).pathname.slice(1);
+  const root = join(folder, "failover");
+  await mkdir(join(root, "failover"), { recursive: true });
+  await writeFile(join(root, "failover/0001_a.sql"), "create table failed_over (id int);");
+  await admin.query(`alter database ${name} set default_transaction_read_only = on`);
+  const opening = openDatabase({ url, schema: "failover", log, version: "0.1.0", migrationsRoot: root });
+  const sessions = "select 1 from pg_stat_activity where application_name = 'tutelage-failover' and datname = $1";
+  await until(async () => ((await admin.query(sessions, [name])).rowCount ?? 0) > 0);
+  await admin.query(`alter database ${name} reset default_transaction_read_only`);
+  await (await opening).close();
+}, 20_000);

@@ -60,6 +60,7 @@ async function migrateOnce(pool: pg.Pool, { schema, folder, root, version }: Mig
   const directory = join(root, folder);
   const names = (await readdir(directory)).filter((name) => name.endsWith(".sql")).sort();
   const client = await pool.connect();
+  let failure: Error | undefined;
   try {
     await client.query("begin");
     await client.query("select pg_advisory_xact_lock(hashtext($1))", [`tutelage migrations ${schema}`]);
@@ -113,9 +114,11 @@ async function migrateOnce(pool: pg.Pool, { schema, folder, root, version }: Mig
     await client.query("commit");
   } catch (error) {
     await client.query("rollback").catch(() => {});
+    failure = error instanceof Error ? error : new Error(String(error));
     throw error;
   } finally {
-    client.release();
+    // The next try may be on another connection's server: this one's may be a former primary.
+    client.release(failure);
   }
 }
 
