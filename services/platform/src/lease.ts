@@ -15,9 +15,9 @@ export function openLease<Request, State extends object>(
     let begun = false;
     const attempt = () =>
       database.drizzle.transaction(async (transaction) => {
-        const held = await transaction.execute(
-          sql`select 1 from runs where id = ${run.id} and fence = ${run.fence} and status = 'RUNNING' for update`,
-        );
+        // Not "for update": whoever stores what refers to the run must not wait for its holder, who may wait for them.
+        const held = await transaction.execute(sql`
+          select 1 from runs where id = ${run.id} and fence = ${run.fence} and status = 'RUNNING' for no key update`);
         if (held.rowCount === 0) throw new LeaseLost(run.id);
         begun = true;
         return await effect(transaction);

@@ -1,3 +1,4 @@
+import { openLease } from "@tutelage/platform/lease";
 import pg from "pg";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { startTeacherServer, type TeacherServer } from "../../../tests/support/teacher-server.js";
@@ -13,6 +14,7 @@ import {
   startFixture,
   writeRequest,
 } from "./service.fixture.js";
+import type { GenerationLease } from "./store.js";
 
 let server: TeacherServer;
 let fixture: Fixture;
@@ -140,6 +142,69 @@ test("who follows the ledger misses no call, in whatever order calls are committ
   await admin.end();
   await database.close();
   for (const { id } of [slow, quick, last]) expect(seen.filter((one) => one === id)).toHaveLength(1);
+});
+
+test("a reader misses no call either where a run ends with tries of a dead holder", async () => {
+  const { database, store } = await openStore(fixture);
+  const admin = new pg.Client({ connectionString: fixture.databaseUrl });
+  await admin.connect();
+  const of = async (key: string) => {
+    const request = writeRequest("chat", [order(seedRows[1] as (typeof seedRows)[number])]);
+    return (await fixture.run({ ...request, idempotencyKey: `ended/${key}` })).run?.id ?? "";
+  };
+  const [slowRun, deadRun] = [await of("slow"), await of("dead")];
+  await admin.query(
+    `update teacher.runs set status = 'QUEUED', not_before = now() + interval '1 hour', finished_at = null where id = $1`,
+    [deadRun],
+  );
+  await admin.query(
+    `insert into teacher.reservations (call_id, project_id, run_id, fence, request_digest, teacher_profile, model, prompt,
+       prompt_tokens, completion_tokens, cost_micro_usd)
+     values (gen_random_uuid(), 'p', $1, 1, 'dead', 'chat', 'test-model', 'a prompt', 7, 8, 23)`,
+    [deadRun],
+  );
+  await admin.query(`
+    create function teacher.dawdle() returns trigger language plpgsql as $$
+      begin if new.prompt = 'slow' then perform pg_advisory_xact_lock(4711); end if; return null; end $$;
+    create trigger dawdle after insert on teacher.calls for each row execute function teacher.dawdle();
+    select pg_advisory_lock(4711)`);
+  const waiting = "select 1 from pg_stat_activity where wait_event = 'advisory' and datname = current_database()";
+  const keeping = store.keep(newCall({ runId: slowRun, requestDigest: "slow", prompt: "slow" }));
+  await until(async () => (await admin.query(waiting)).rowCount === 1);
+  let cancelled = false;
+  const cancelling = fixture.client.cancelGenerationRun({ projectId: "p", id: deadRun }).then(() => {
+    cancelled = true;
+  });
+  await until(async () => cancelled || (await admin.query(waiting)).rowCount === 2);
+  // Its call would have a later number than the one that nobody sees yet.
+  expect(cancelled).toBe(false);
+  await admin.query("select pg_advisory_unlock(4711)");
+  await Promise.all([keeping, cancelling]);
+  await admin.query("drop trigger dawdle on teacher.calls; drop function teacher.dawdle()");
+  const { rows } = await admin.query("select error_code from teacher.calls where run_id = $1 order by sequence", [
+    deadRun,
+  ]);
+  expect(rows.at(-1)).toEqual({ error_code: "in_flight_at_crash" });
+  await admin.end();
+  await database.close();
+});
+
+test("a call is kept while its run's holder writes", async () => {
+  const { database, store } = await openStore(fixture);
+  const { run } = await fixture.run({
+    ...writeRequest("chat", [order(seedRows[2] as (typeof seedRows)[number])]),
+    idempotencyKey: "written/write",
+  });
+  const runId = run?.id ?? "";
+  await database.pool.query(
+    "update runs set status = 'RUNNING', lease_until = now() + interval '1 hour' where id = $1",
+    [runId],
+  );
+  const held = { id: runId, fence: run?.fence ?? 0 } as GenerationLease["run"];
+  const lease = openLease(database, held, new AbortController().signal);
+  await lease.write(() => store.keep(newCall({ runId, requestDigest: "beside", prompt: "beside" })));
+  await database.pool.query("update runs set status = 'SUCCEEDED' where id = $1", [runId]);
+  await database.close();
 });
 
 test.each([

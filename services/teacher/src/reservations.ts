@@ -126,10 +126,7 @@ export async function settleEarlierHolders({ drizzle }: Database, lease: Generat
     .where(and(eq(reservations.projectId, projectId), eq(reservations.runId, id)))
     .limit(1);
   if (left === undefined) return;
-  await drizzle.transaction(async (transaction) => {
-    await lockLedger(transaction, projectId);
-    await settleLeftOver(transaction, projectId, id, lease.fence);
-  });
+  await drizzle.transaction((transaction) => settleLeftOver(transaction, projectId, id, lease.fence));
 }
 
 /** The same in the transaction that ends a run, of whichever holder; there the run's row is locked. */
@@ -139,6 +136,8 @@ export async function settleLeftOver(
   runId: string,
   belowFence = Number.MAX_SAFE_INTEGER,
 ): Promise<void> {
+  // Before any reservation is locked, as in Store.keep: in the other order the two would wait for one another.
+  await lockLedger(transaction, projectId);
   const left = await transaction
     .delete(reservations)
     .where(
