@@ -3,7 +3,7 @@
 import type { Database, Transaction } from "@tutelage/platform/database";
 import { notFound, TutelageError } from "@tutelage/platform/errors";
 import { fitting } from "@tutelage/platform/page";
-import { type RunRow, runColumns, toRow } from "@tutelage/platform/runs";
+import { type RunRow, returned, runColumns, toRow } from "@tutelage/platform/runs";
 import { shownStatusSql } from "@tutelage/platform/shownstatus";
 import { type CampaignEvent, Candidate, type Iteration, type SeedGrade } from "@tutelage/proto/campaigns/v1/campaigns";
 import { and, asc, eq, gt, inArray, sql } from "drizzle-orm";
@@ -283,30 +283,19 @@ export class CampaignStore {
       state: Partial<CampaignState>;
     },
   ): Promise<RunRow<ResolvedRequest, CampaignState>> {
-    // Not through drizzle, which reads a row's times as text.
-    const client = await this.database.pool.connect();
-    try {
-      await client.query("begin");
-      const which = [key.projectId, key.campaignId];
-      const { rows } = await client.query(
-        `select ${runColumns} from runs where project_id = $1 and id = $2 and deleting_at is null for update`,
-        which,
+    return await this.database.drizzle.transaction(async (transaction) => {
+      const which = sql`project_id = ${key.projectId} and id = ${key.campaignId}`;
+      const { rows } = await transaction.execute(
+        sql`select ${returned} from runs where ${which} and deleting_at is null for update`,
       );
       if (rows[0] === undefined) throw notFound("campaign", key.campaignId);
       const { request, state } = rule(toRow(rows[0]));
-      const changed = await client.query(
-        `update runs set request = $3, state = state || $4, revision = revision + 1
-         where project_id = $1 and id = $2 returning ${runColumns}`,
-        [...which, JSON.stringify(request), JSON.stringify(state)],
-      );
-      await client.query("commit");
-      return toRow(changed.rows[0]);
-    } catch (error) {
-      await client.query("rollback").catch(() => {});
-      throw error;
-    } finally {
-      client.release();
-    }
+      const changed = await transaction.execute(sql`
+        update runs set request = ${JSON.stringify(request)}::jsonb, state = state || ${JSON.stringify(state)}::jsonb,
+          revision = revision + 1
+        where ${which} returning ${returned}`);
+      return toRow(changed.rows[0] as Record<string, unknown>);
+    });
   }
 
   /**
