@@ -19,11 +19,8 @@ afterAll(() => database.close());
 const charge = (
   projectId: string,
   amounts: Record<string, number>,
-  more: { month?: string; beyondCaps?: boolean } = {},
-) =>
-  database.drizzle.transaction((transaction) =>
-    chargeMonth(transaction, projectId, more.month ?? month, amounts, { beyondCaps: more.beyondCaps ?? false }),
-  );
+  { month: of = month, ...more }: { month?: string; beyondCaps?: boolean; tells?: boolean } = {},
+) => database.drizzle.transaction((transaction) => chargeMonth(transaction, projectId, of, amounts, more));
 
 test("64 at once use exactly the cap, and who is refused has no effect at all", async () => {
   await budget.setCaps("many", [{ name: "calls", cap: 100 }]);
@@ -62,6 +59,13 @@ test("each mark is told of once, by whoever passed it, also where what was set a
   // Another cap has marks of its own.
   await budget.setCaps("marks", [{ name: "money", cap: 2_100 }]);
   expect((await charge("marks", { money: 100 })).map(({ percent, cap }) => [percent, cap])).toEqual([[50, 2_100]]);
+});
+
+test("a mark that was passed where nobody could be told is told of with the next charge", async () => {
+  await budget.setCaps("silent", [{ name: "calls", cap: 10 }]);
+  expect(await charge("silent", { calls: 6 }, { tells: false })).toEqual([]);
+  expect((await charge("silent", { calls: 1 })).map(({ percent, used }) => [percent, used])).toEqual([[50, 7]]);
+  expect(await charge("silent", { calls: 0.5 })).toEqual([]);
 });
 
 test("months and projects are apart; what is used already counts beyond the cap, and a cap can be taken away", async () => {

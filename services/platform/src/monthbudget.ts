@@ -15,7 +15,7 @@ export interface BudgetLine {
   cap: number;
 }
 
-/** A mark that was passed for the first time. */
+/** A mark of which nobody was told before. */
 export interface BudgetNotice extends BudgetLine {
   month: string;
   percent: number;
@@ -47,19 +47,20 @@ export function endOfMonth(month: string): Date {
 
 /**
  * Adds to what a month has used, or takes away what was set aside in vain.
- * Gives the marks that were passed for the first time. Throws MonthBudgetMet.
+ * Gives the marks that are passed and of which nobody was told yet. Throws MonthBudgetMet.
  * @param beyondCaps it is used already, and counts whatever the caps are
+ * @param tells whether the caller has somebody to tell; if not, whoever is charged next tells
  */
 export async function chargeMonth(
   transaction: Transaction,
   projectId: string,
   month: string,
   amounts: Readonly<Record<string, number>>,
-  { beyondCaps = false }: { beyondCaps?: boolean } = {},
+  { beyondCaps = false, tells = true }: { beyondCaps?: boolean; tells?: boolean } = {},
 ): Promise<BudgetNotice[]> {
   const asked = Object.entries(amounts).map(([name, amount]) => ({ name, amount }));
   // In order of name: two charges at once wait for one another, and never in a circle.
-  const { rows } = await transaction.execute<{ name: string; used: number; cap: number | null }>(sql`
+  const { rows } = await transaction.execute<{ name: string; used: number; cap: number | null; told: number[] }>(sql`
     with asked as (
       select name, amount from jsonb_to_recordset(${JSON.stringify(asked)}::jsonb) as asked (name text, amount float8)
       order by name),
@@ -68,20 +69,23 @@ export async function chargeMonth(
       select ${projectId}, ${month}, name, amount from asked order by name
       on conflict (project_id, month, name) do update set used = month_spending.used + excluded.used
       returning name, used)
-    select changed.name, used, cap from changed
+    select changed.name, used, cap, array(
+      select percent from month_notices n
+      where n.project_id = ${projectId} and n.month = ${month} and n.name = changed.name and n.cap = month_caps.cap) as told
+    from changed
     left join month_caps on month_caps.project_id = ${projectId} and month_caps.name = changed.name
     order by changed.name`);
   const passed: BudgetNotice[] = [];
-  for (const { name, used, cap } of rows) {
+  for (const { name, used, cap, told } of rows) {
     const before = used - (amounts[name] ?? 0);
     if (cap === null || used <= before) continue;
     if (used > cap && !beyondCaps) throw new MonthBudgetMet({ name, used: before, cap }, month);
     for (const percent of budgetMarks) {
       const mark = (cap * percent) / 100;
-      if (before < mark && used >= mark) passed.push({ name, month, percent, used, cap });
+      if (used >= mark && !told.includes(percent)) passed.push({ name, month, percent, used, cap });
     }
   }
-  if (passed.length === 0) return [];
+  if (passed.length === 0 || !tells) return [];
   // What was set aside may come back and pass the mark again: whoever stores it first tells of it.
   const { rows: first } = await transaction.execute<{ name: string; percent: number }>(sql`
     insert into month_notices (project_id, month, name, percent, cap)
@@ -89,6 +93,19 @@ export async function chargeMonth(
     from jsonb_to_recordset(${JSON.stringify(passed)}::jsonb) as passed (name text, percent integer, cap float8)
     on conflict do nothing returning name, percent`);
   return passed.filter((one) => first.some(({ name, percent }) => name === one.name && percent === one.percent));
+}
+
+/**
+ * Takes back what a run that goes was to tell, where no other run owns it: whoever is charged next tells instead.
+ * A campaign has told of what its runs passed.
+ */
+export async function passNoticesOn(transaction: Transaction, projectId: string, runId: string): Promise<void> {
+  await transaction.execute(sql`
+    delete from month_notices told using runs r,
+      jsonb_to_recordset(r.state->'budgetNotices') as notice (month text, name text, percent integer, cap float8)
+    where r.project_id = ${projectId} and r.id = ${runId} and r.idempotency_key !~ '^[0-9a-f-]{36}/'
+      and told.project_id = r.project_id and told.month = notice.month and told.name = notice.name
+      and told.percent = notice.percent and told.cap = notice.cap`);
 }
 
 export class MonthBudget {

@@ -1,5 +1,6 @@
 /** The SQL of deleting runs, and of the account that stays. */
 import type { Database, Transaction } from "@tutelage/platform/database";
+import { passNoticesOn } from "@tutelage/platform/monthbudget";
 import { deleteRunRow } from "@tutelage/platform/rundeletion";
 import type { Usage } from "@tutelage/proto/teacher/v1/teacher";
 import { sql } from "drizzle-orm";
@@ -39,6 +40,7 @@ export async function deleteRun(transaction: Transaction, projectId: string, run
   const results = await transaction.execute(
     sql`delete from results where project_id = ${projectId} and run_id = ${runId}`,
   );
+  await passNoticesOn(transaction, projectId, runId);
   const ids = moved.rows.map((row) => row.call_id);
   // One JSON parameter: a list of ids would be a parameter each.
   await transaction.execute(sql`

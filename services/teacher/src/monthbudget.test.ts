@@ -146,6 +146,20 @@ test("a run that rests at its own wall goes on with a larger budget, and one tha
   expect(cut).toMatchObject({ run: { status: RunStatus.SUCCEEDED }, usage: { calls: 2 }, budgetExhausted: true });
 });
 
+test("a mark that a profile's test passed is told of by the next run, and one that a campaign's run passed is not told again", async () => {
+  const projectId = "told";
+  await first().client.setMonthBudget({ projectId, caps: [{ name: "teacher_calls", cap: 10 }] });
+  const run = async (keyPrefix: string, name: string, count: number) => {
+    const asked = { ...request(projectId, "single", name, count), idempotencyKey: `${keyPrefix}write` };
+    const { budgetNotices } = await first().run(asked);
+    await first().client.deleteGenerationRuns({ projectId, keyPrefix });
+    return budgetNotices.map(({ percent }) => percent);
+  };
+  expect(await run("profile-test/1/", "tested", 6)).toEqual([50]);
+  expect(await run(`${crypto.randomUUID()}/`, "owned", 1)).toEqual([50]);
+  expect(await run(`${crypto.randomUUID()}/`, "after", 1)).toEqual([80]);
+});
+
 test("a cap on tokens within a run is a wall, and a call of unknown usage counts for the most", async () => {
   server.options.behave = (call) => ({
     kind: "reply",

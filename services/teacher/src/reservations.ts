@@ -110,7 +110,7 @@ export async function settleMonth(
     Object.entries(after).map(([name, amount]) => [name, amount - (before[name] ?? 0)]),
   );
   // A provider may say that it used more than can be: that is used all the same.
-  await chargeMonth(transaction, projectId, reserved.month, difference, { beyondCaps: true });
+  await chargeMonth(transaction, projectId, reserved.month, difference, { beyondCaps: true, tells: false });
 }
 
 /**
