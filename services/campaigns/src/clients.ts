@@ -27,6 +27,7 @@ import {
   type TrainingRun,
   TrainingServiceDefinition,
 } from "@tutelage/proto/training/v1/training";
+import { TeacherNews } from "./teachernews.js";
 
 const stopDeadlineMs = 5_000;
 const stopPollMs = 100;
@@ -169,12 +170,15 @@ export async function generate(
 ): Promise<GenerationRun> {
   const { teacher } = services;
   const { owner } = waiting;
+  const news = new TeacherNews();
   return await complete<GenerationRun>("teacher", waiting, {
     start: () => teacher.startGenerationRun({ ...request, owner }),
     resume: async (which) => teacher.resumeGenerationRun({ ...which, owner, budget: await budget() }),
     watch: (which, signal) => teacher.watchGenerationRun(which, { signal, deadline: watchDeadlineMs }),
-    onMove: async ({ run, waiting: wait }) =>
-      await waiting.onTeacherWait(hasEndedBadly(run) ? "given_up" : (wait ?? "answered")),
+    onMove: async (child) => {
+      const told = news.of(child);
+      if (told !== undefined) await waiting.onTeacherWait(told);
+    },
   });
 }
 
@@ -259,10 +263,6 @@ export async function teacherWaitOf(
 
 function isFinal(run: Run | undefined): boolean {
   return run !== undefined && [RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED].includes(run.status);
-}
-
-function hasEndedBadly(run: Run | undefined): boolean {
-  return isFinal(run) && run?.status !== RunStatus.SUCCEEDED;
 }
 
 function isResting(run: Run | undefined): boolean {
