@@ -16,15 +16,17 @@ export async function exhausted(
 ): Promise<Rest> {
   const scope = met.code.startsWith("project_") ? "project_budget" : "campaign_budget";
   let message = met.message;
+  let missing: Shortfall[] = [];
   try {
-    const missing = await whatIsMissing(campaign, runs, met.code);
-    await campaign.lease.report({}, { shortfalls: missing });
+    missing = await whatIsMissing(campaign, runs, met.code);
     message = restMessage(missing);
   } catch (error) {
     // It rests also where nobody can say what is missing.
     campaign.signal.throwIfAborted();
     runs.log.warn({ err: error, campaignId: campaign.key.campaignId }, "could not forecast what a budget lacks");
   }
+  // Also where it is not known: what an earlier rest lacked is not what this one does.
+  await campaign.lease.report({}, { shortfalls: missing });
   return new Rest(met.status, scope, message, met.until);
 }
 
@@ -35,12 +37,13 @@ async function whatIsMissing(
 ): Promise<Shortfall[]> {
   const { projectId, request, services, signal, store } = campaign;
   const settings = { ...ownSettings(request), maxTeacherCalls: 0, maxCostMicroUsd: 0 };
-  const [basis, teacherMonth, trainingMonth] = await Promise.all([
+  const [basis, teacherMonth, trainingMonth, trained] = await Promise.all([
     forecastBasis({ runs, store, services }, { ...request, settings }, signal),
     services.teacher.getMonthBudget({ projectId }, { signal }),
     services.training.getMonthBudget({ projectId }, { signal }),
+    store.trained(campaign.key),
   ]);
   await campaign.spending.readCaps();
   const month = [...teacherMonth.lines, ...trainingMonth.lines];
-  return shortfalls(code, campaign.spending.caps, campaign.spending.used, month, forecast(basis));
+  return shortfalls(code, campaign.spending.caps, campaign.spending.used, month, forecast(basis), trained);
 }

@@ -21,6 +21,12 @@ const capOf = {
 } as const satisfies Record<keyof Used, keyof Caps>;
 const names = Object.keys(capOf) as (keyof Used)[];
 
+/** What students were trained so far. */
+export interface Trained {
+  seconds: number;
+  steps: number;
+}
+
 /**
  * One for each cap that is met or will be.
  * @param met code of the rest, e.g. "run_teacher_calls"
@@ -32,21 +38,24 @@ export function shortfalls(
   used: Used,
   month: readonly BudgetLine[],
   whole: readonly Forecast[],
+  trained: Trained,
 ): Shortfall[] {
   const found: Shortfall[] = [];
   for (const name of names) {
-    const need = needOf(name, whole);
+    const need = name === "training_seconds" ? secondsOf(used[name], whole, trained) : sumOf(name, whole);
     const cap = caps[capOf[name]];
     if (cap > 0) {
-      const missing = missingOf(need, cap, met === `run_${name}` ? 1 : 0);
-      if (missing.likely > 0) found.push({ name, scope: "campaign", used: used[name], cap, missing });
+      const missing = missingOf(need, cap);
+      if (missing !== undefined || met === `run_${name}`)
+        found.push({ name, scope: "campaign", used: used[name], cap, missing });
     }
     const line = month.find((one) => one.name === name);
     if (line !== undefined && line.cap > 0) {
       // What others have used of it is gone for this campaign.
       const room = line.cap - line.used + used[name];
-      const missing = missingOf(need, room, met === `project_${name}` ? 1 : 0);
-      if (missing.likely > 0) found.push({ name, scope: "project", used: line.used, cap: line.cap, missing });
+      const missing = missingOf(need, room);
+      if (missing !== undefined || met === `project_${name}`)
+        found.push({ name, scope: "project", used: line.used, cap: line.cap, missing });
     }
   }
   return found;
@@ -66,20 +75,31 @@ export function passedMarks(
   });
 }
 
-function needOf(name: keyof Used, whole: readonly Forecast[]): Pick<Forecast, "low" | "likely" | "high" | "basis"> {
-  const parts = name === "teacher_tokens" ? ["prompt_tokens", "completion_tokens"] : [name];
+type Need = Pick<Forecast, "low" | "likely" | "high" | "basis">;
+
+/** What the whole campaign takes of a quantity; undefined where nobody can say. */
+function sumOf(name: keyof Used | "optimizer_steps", whole: readonly Forecast[]): Need | undefined {
+  const parts: string[] = name === "teacher_tokens" ? ["prompt_tokens", "completion_tokens"] : [name];
   const found = whole.filter((one) => parts.includes(one.name));
-  if (found.length === 0) return { low: 0, likely: 0, high: 0, basis: "How much it takes is not known beforehand." };
-  return {
-    low: found.reduce((sum, { low }) => sum + low, 0),
-    likely: found.reduce((sum, { likely }) => sum + likely, 0),
-    high: found.reduce((sum, { high }) => sum + high, 0),
-    basis: found[0]?.basis ?? "",
-  };
+  if (found.length === 0) return undefined;
+  const sum = (bound: "low" | "likely" | "high") => found.reduce((all, one) => all + one[bound], 0);
+  return { low: sum("low"), likely: sum("likely"), high: sum("high"), basis: found[0]?.basis ?? "" };
 }
 
-function missingOf(need: ReturnType<typeof needOf>, room: number, least: number): Forecast {
-  const over = (value: number) => Math.max(least, Math.ceil(value - room));
+/** What it used, and the steps that are left at the pace of those that it made. */
+function secondsOf(used: number, whole: readonly Forecast[], trained: Trained): Need | undefined {
+  const steps = sumOf("optimizer_steps", whole);
+  if (steps === undefined || trained.steps === 0) return undefined;
+  const pace = trained.seconds / trained.steps;
+  const need = (bound: "low" | "likely" | "high") => used + pace * Math.max(0, steps[bound] - trained.steps);
+  const basis = `${pace.toFixed(2)} s an optimizer step so far. ${steps.basis}`;
+  return { low: need("low"), likely: need("likely"), high: need("high"), basis };
+}
+
+/** Undefined where nothing is missing, or use has outrun the forecast: it then says nothing about what is left. */
+function missingOf(need: Need | undefined, room: number): Forecast | undefined {
+  if (need === undefined || need.likely <= room) return undefined;
+  const over = (value: number) => Math.max(1, Math.ceil(value - room));
   return {
     name: "missing",
     low: over(need.low),
@@ -95,7 +115,8 @@ export function restMessage(missing: readonly Shortfall[]): string {
   return missing
     .map(({ name, scope, used, cap, missing: more }) => {
       const whose = scope === "campaign" ? `max_${name}` : `the month's ${name}`;
-      const by = more === undefined ? "" : ` by about ${more.likely} (${more.low} to ${more.high})`;
+      const by =
+        more === undefined ? "; by how much is not known" : ` by about ${more.likely} (${more.low} to ${more.high})`;
       return `${Math.ceil(used)} of ${cap} ${name} are used: raise ${whose}${by}.`;
     })
     .join(" ");

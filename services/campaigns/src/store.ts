@@ -14,6 +14,7 @@ import { putDeliveries } from "./deliverystore.js";
 import type { EventType } from "./events.js";
 import { finishedIterations } from "./forkstore.js";
 import type { MinedRow } from "./mining.js";
+import type { Trained } from "./shortfall.js";
 import type { Caps } from "./spending.js";
 import { candidates, events, iterations, seedGrades, steps } from "./tables.js";
 
@@ -327,6 +328,17 @@ export class CampaignStore {
     // A campaign of an earlier release has not all of them.
     const { maxTeacherCalls = 0, maxTeacherTokens = 0, maxCostMicroUsd = 0, maxTrainingSeconds = 0 } = rows[0].settings;
     return { maxTeacherCalls, maxTeacherTokens, maxCostMicroUsd, maxTrainingSeconds };
+  }
+
+  /** What its own steps trained. */
+  async trained({ projectId, campaignId }: CampaignKey): Promise<Trained> {
+    const { rows } = await this.database.pool.query<Trained>(
+      `select coalesce(sum((output->>'seconds')::float8), 0) as seconds, coalesce(sum((output->>'steps')::float8), 0) as steps
+       from steps where project_id = $1 and campaign_id = $2 and not shared
+         and jsonb_typeof(output) = 'object' and output ? 'trainingRunId' and output ? 'seconds'`,
+      [projectId, campaignId],
+    );
+    return rows[0] ?? { seconds: 0, steps: 0 };
   }
 
   /** How many iterations of a campaign have made a version, in a row from 0. */

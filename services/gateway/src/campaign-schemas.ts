@@ -235,7 +235,9 @@ export const campaignSchema = z
           scope: z.string().describe("campaign or project: whose cap it is"),
           used: z.number(),
           cap: z.number(),
-          missing: forecastSchema.optional().describe("By how much the cap should be raised"),
+          missing: forecastSchema
+            .optional()
+            .describe("By how much the cap should be raised; left out where that is not known"),
         }),
       )
       .describe("What its budget lacks, while it is exhausted"),
