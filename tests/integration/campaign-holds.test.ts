@@ -442,6 +442,26 @@ test("unnamed checkpoints go once, a while after the end, and never where the se
   expect(await readdir(join(home, "artifacts", projectId, "runs")).catch(() => [])).toEqual([]);
 });
 
+test("checkpoints on which a fork may rest stay until its own have gone", async () => {
+  await stopService();
+  await startService();
+  const { id: datasetId } = await dataset();
+  const [parent, fork] = [await start(datasetId), await start(datasetId)];
+  for (const id of [parent, fork]) await failed(id);
+  const ago = "finished_at = now() - interval '8 days'";
+  await admin.query(
+    "update campaigns.runs set request = request || jsonb_build_object('fork', jsonb_build_object('campaignId', $2::text)) where id = $1",
+    [fork, parent],
+  );
+  await admin.query(`update campaigns.runs set ${ago} where id = $1`, [parent]);
+  await new Promise((resolve) => setTimeout(resolve, 5 * sweepTiming.pauseMs));
+  expect(removed).toEqual([]);
+  await admin.query(`update campaigns.runs set ${ago} where id = $1`, [fork]);
+  await until(() => removed.length > 1);
+  expect(removed.map(({ keyPrefix }) => keyPrefix)).toEqual([`${fork}/`, `${parent}/`]);
+  for (const id of [fork, parent]) await client.deleteCampaign({ projectId, id });
+});
+
 test("two replicas sweep and delete at the same time, and each thing is done", async () => {
   const other = await startCampaigns(config(campaignsSettings, { ...addresses }), { sweepTiming });
   const second = connect(CampaignsServiceDefinition, other.address ?? "");

@@ -49,8 +49,10 @@ export interface CampaignState {
   retryOf: Record<string, ChildRun> | null;
   /** The hold on its dataset's version has no end any more; false when that version was gone. */
   versionHeld: boolean;
-  /** The checkpoints that its outcome does not name are removed. */
+  /** The checkpoints that its outcome does not name are given up: nothing may want them any more. */
   checkpointsSwept: boolean;
+  /** They are removed. */
+  checkpointsGone: boolean;
   /** What somebody wrote down about it. */
   note: string;
   tags: string[];
@@ -115,6 +117,7 @@ export class Campaign {
   /** Says in which iteration the loop is. */
   at(iteration: number): void {
     this.current = iteration;
+    if (this.request.fork?.shared.some(({ until }) => until === iteration)) this.spending.nextAncestor();
   }
 
   get request(): ResolvedRequest {

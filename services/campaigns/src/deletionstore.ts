@@ -13,6 +13,12 @@ import type { CampaignKey } from "./store.js";
 const mostAtOnce = 100;
 const sweepLock = "tutelage campaigns sweep";
 
+/** A fork may go on from its parent's checkpoints, itself or in a fork of its own, until its own have gone. */
+const neededByFork = `exists (
+  select 1 from runs fork where fork.project_id = runs.project_id and fork.request ? 'fork'
+    and fork.request->'fork'->>'campaignId' = runs.id::text and fork.deleting_at is null
+    and not fork.state ? 'checkpointsSwept')`;
+
 /** A campaign with the version that it needs. */
 export interface HeldCampaign extends CampaignKey {
   versionId: string;
@@ -129,12 +135,23 @@ export class DeletionStore {
   async unswept(days: number): Promise<EndedCampaign[]> {
     const { rows } = await this.database.pool.query(
       `select project_id as "projectId", id as "campaignId", state->'outcome' as outcome from runs
-       where status in ('SUCCEEDED', 'FAILED', 'CANCELLED') and not state ? 'checkpointsSwept' and deleting_at is null
-         and finished_at < now() - $1 * interval '1 day'
+       where status in ('SUCCEEDED', 'FAILED', 'CANCELLED') and not state ? 'checkpointsGone' and deleting_at is null
+         and finished_at < now() - $1 * interval '1 day' and not ${neededByFork}
        order by finished_at limit ${mostAtOnce}`,
       [days],
     );
     return rows.map((row) => ({ ...row, outcome: row.outcome ?? undefined }));
+  }
+
+  /** Notes that the checkpoints of a campaign go now: no retry or fork may want them. False where one does. */
+  async giveUpCheckpoints({ projectId, campaignId }: CampaignKey): Promise<boolean> {
+    const { rowCount } = await this.database.pool.query(
+      `update runs set state = state || '{"checkpointsSwept": true}'
+       where project_id = $1 and id = $2 and status in ('SUCCEEDED', 'FAILED', 'CANCELLED') and deleting_at is null
+         and not ${neededByFork}`,
+      [projectId, campaignId],
+    );
+    return rowCount === 1;
   }
 
   /** Does a piece of work unless another replica does it now; the lock goes with the connection, however that ends. */

@@ -1,4 +1,4 @@
-import { ForkCampaignRequest, Settings, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
+import { ForkCampaignRequest, Settings, StartFrom, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
 import { expect, test } from "vitest";
 import type { ResolvedRequest } from "./campaign.js";
 import { forked, ownSettings, settingsAt } from "./fork.js";
@@ -53,4 +53,12 @@ test.each([
       fields: [{ field, description: expect.stringContaining(fix) }],
     });
   }
+});
+
+test("students that begin from checkpoints which are gone are refused, others are not", () => {
+  const swept = { ...parent, state: { checkpointsSwept: true } as never };
+  const previous = Settings.fromPartial({ startFrom: StartFrom.PREVIOUS, iterations: 4 });
+  expect(() => forked(swept, asked({ settings: previous }), 3)).toThrow(/checkpoints .* were removed/);
+  expect(forked(swept, asked({}), 3).fork?.campaignId).toBe("p");
+  expect(forked(parent, asked({ settings: previous }), 3).fork?.campaignId).toBe("p");
 });

@@ -5,7 +5,7 @@
  */
 import { invalidField, TutelageError } from "@tutelage/platform/errors";
 import type { RunRow } from "@tutelage/platform/runs";
-import { type ForkCampaignRequest, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
+import { type ForkCampaignRequest, StartFrom, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { CampaignState, ResolvedRequest } from "./campaign.js";
 import { resolveSettings } from "./settings.js";
 
@@ -25,7 +25,7 @@ export interface Fork {
 type Parent = Pick<RunRow<ResolvedRequest, CampaignState>, "id" | "request" | "state">;
 
 /**
- * The stored request of a fork. Throws invalid_argument.
+ * The stored request of a fork. Throws invalid_argument, and failed_precondition "checkpoints_removed".
  * @param finished iterations of the parent that have made a version, in a row from 0
  */
 export function forked(parent: Parent, asked: ForkCampaignRequest, finished: number): ResolvedRequest {
@@ -46,6 +46,7 @@ export function forked(parent: Parent, asked: ForkCampaignRequest, finished: num
       `is ${settings.iterations}; give at least ${iteration}, as so many are shared, or fork at an earlier iteration.`,
     );
   }
+  requireCheckpoints(parent, settings);
   return {
     ...request,
     idempotencyKey,
@@ -59,6 +60,20 @@ export function forked(parent: Parent, asked: ForkCampaignRequest, finished: num
       retries,
     },
   };
+}
+
+/** Throws failed_precondition where students would begin from those of the shared folds, and these are gone. */
+export function requireCheckpoints(
+  { state }: Pick<Parent, "state">,
+  { startFrom }: Pick<ResolvedRequest["settings"], "startFrom">,
+): void {
+  if (!state.checkpointsSwept || startFrom !== StartFrom.PREVIOUS) return;
+  throw new TutelageError(
+    "failed_precondition",
+    "The checkpoints that the fork's students would begin from were removed since the campaign ended; " +
+      'fork it with start_from "base", or start another campaign.',
+    { reason: "checkpoints_removed" },
+  );
 }
 
 /** A parent may be a fork itself, and share what came before under other settings still. */

@@ -22,7 +22,7 @@ import { deleteCampaign } from "./deletion.js";
 import type { DeletionStore } from "./deletionstore.js";
 import { forecast } from "./forecast.js";
 import { forecastBasis } from "./forecastbasis.js";
-import { forked } from "./fork.js";
+import { forked, requireCheckpoints } from "./fork.js";
 import { collectGarbage } from "./garbage.js";
 import { startHeld } from "./holds.js";
 import { ledgerPage, purposeOf, runKeyPrefix } from "./ledger.js";
@@ -169,11 +169,13 @@ export function campaignsService(deps: {
       if (before !== undefined) return toCampaign(before);
       const resolved = forked(parent, request, await store.finishedIterations({ projectId, campaignId: id }));
       const fork = await startHeld(deps, resolved, request);
-      // A parent whose deletion began meanwhile did not see the fork.
-      await get(projectId, id).catch(async (error: unknown) => {
+      // A parent whose deletion began meanwhile, or that gave up its checkpoints, did not see the fork.
+      try {
+        requireCheckpoints(await get(projectId, id), resolved.settings);
+      } catch (error) {
         await runs.cancel(projectId, fork.id);
         throw error;
-      });
+      }
       return toCampaign(fork);
     },
 

@@ -104,3 +104,50 @@ test("a campaign that a cap stops whole orders as if there were none, and its ru
     ["training_seconds", 80],
   ]);
 });
+
+test("in each shared iteration what is left is what the campaign had left that did it", async () => {
+  const usage = {
+    calls: 10,
+    reusedCalls: 0,
+    promptTokens: 0,
+    completionTokens: 0,
+    costMicroUsd: 0,
+    teacherSeconds: 0,
+    savedMicroUsd: 0,
+  };
+  const settings = { maxTeacherCalls: 100, finishAtBudget: Switch.ON, iterations: 5 };
+  // The grandparent did iteration 0, the parent, which forked there, iterations 1 and 2.
+  const shared = [
+    { until: 1, settings },
+    { until: 3, settings },
+  ];
+  const id = await fixture.put({ settings: settings as never });
+  await fixture.database.pool.query("update runs set request = request || $2 where id = $1", [
+    id,
+    { fork: { campaignId: "", root: "", iteration: 3, retries: 0, shared } },
+  ]);
+  const names = ["preflight/write", ...[0, 1, 2].map((number) => `iteration/${number}/generate`)];
+  for (const name of names) {
+    await fixture.database.pool.query(
+      "insert into steps (project_id, campaign_id, name, output, seconds, shared) values ($1, $2, $3, '{}', 1, true)",
+      [projectId, id, name],
+    );
+  }
+  const campaign = await fixture.hold(id);
+  const pass = async (name: string) => {
+    await campaign.step(name, async () => expect.fail("it is shared"));
+    await campaign.spending.addUsage(name, usage);
+  };
+  const left: unknown[] = [];
+  await pass("preflight/write");
+  for (const number of [0, 1, 2]) {
+    campaign.at(number);
+    await campaign.spending.fixCaps(`iteration/${number}/caps`);
+    left.push(campaign.spending.callsLeft);
+    await pass(`iteration/${number}/generate`);
+  }
+  campaign.at(3);
+  await campaign.spending.fixCaps("iteration/3/caps");
+  left.push(campaign.spending.callsLeft);
+  expect(left).toEqual([90, 100, 90, 100]);
+});

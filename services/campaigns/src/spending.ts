@@ -23,6 +23,8 @@ export class Spending {
   private usage: Usage = noUsage;
   /** What a fork's parent paid for what they share. */
   private sharedUsage: Usage = noUsage;
+  /** The part of it that the ancestor paid whose iterations the loop passes. */
+  private ancestorUsage: Usage = noUsage;
   private sharedTrainingSeconds = 0;
   private trainingSeconds = 0;
   private readonly running = new Map<string, Running>();
@@ -44,6 +46,7 @@ export class Spending {
     this.running.delete(step);
     if (this.campaign.isShared(step)) {
       this.sharedUsage = sumOf(this.sharedUsage, usage);
+      this.ancestorUsage = sumOf(this.ancestorUsage, usage);
       await this.campaign.lease.report({}, { sharedUsage: this.sharedUsage });
       return;
     }
@@ -65,6 +68,11 @@ export class Spending {
     this.trainingSeconds += seconds;
     await this.campaign.lease.report({}, { trainingSeconds: this.trainingSeconds });
     await this.tellMarks();
+  }
+
+  /** Says that another campaign of the line did the iterations that follow. */
+  nextAncestor(): void {
+    this.ancestorUsage = noUsage;
   }
 
   /** At a cap it ends with what it has, instead of stopping whole. Campaigns of earlier releases did. */
@@ -97,8 +105,8 @@ export class Spending {
   /** What a generation run may use at most; no bound where there is no cap. */
   get budgetLeft(): GenerationBudget {
     const { maxTeacherCalls, maxTeacherTokens, maxCostMicroUsd } = this.caps;
-    // What is shared was ordered by what its parent had left.
-    const used = this.campaign.isInSharedIteration ? sumOf(this.usage, this.sharedUsage) : this.usage;
+    // What is shared was ordered by what that campaign had left: its own parent's calls did not count there.
+    const used = this.campaign.isInSharedIteration ? sumOf(this.usage, this.ancestorUsage) : this.usage;
     return {
       calls: leftOf(maxTeacherCalls, used.calls),
       tokens: leftOf(maxTeacherTokens, used.promptTokens + used.completionTokens),

@@ -99,6 +99,7 @@ async function removeUnnamedCheckpoints(
 ): Promise<void> {
   const { projectId, campaignId } = campaign;
   const key = { projectId, campaignId };
+  if (!(await deletions.giveUpCheckpoints(key))) return;
   const removed = await services.training.deleteTrainingRuns(
     {
       projectId,
@@ -108,7 +109,7 @@ async function removeUnnamedCheckpoints(
     },
     { signal, deadline: sweepDeadlineMs },
   );
-  await deletions.mark(key, { checkpointsSwept: true });
+  await deletions.mark(key, { checkpointsGone: true });
   if (removed.artifactBytes > 0) log.info({ ...key, removed }, "removed checkpoints that no outcome names");
 }
 
