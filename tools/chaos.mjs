@@ -1,5 +1,5 @@
 /**
- * npm run chaos -- [--campaigns 40] [--iterations 2] [--kills 200] [--stops 22] [--cuts 24] [--seed 1] [--gap-ms 1500] [--json]
+ * npm run chaos -- [--campaigns 40] [--iterations 2] [--kills 200] [--stops 22] [--cuts 28] [--seed 1] [--gap-ms 1500] [--json]
  * Campaigns while processes die: tests/recovery/chaos.test.ts at any size. With --json the last line is the report.
  */
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -16,7 +16,7 @@ const { values } = parseArgs({
     iterations: number(2),
     kills: number(200),
     stops: number(22),
-    cuts: number(24),
+    cuts: number(28),
     seed: number(1),
     "gap-ms": number(1_500),
     json: { type: "boolean", default: false },
