@@ -52,10 +52,10 @@ export class Children {
   }
 }
 
-/** Those of a campaign that is not held here; an earlier release waited for one at a time. */
+/** Those of a campaign that is not held here; an earlier release notes one at a time. */
 export function childrenOf({ state }: { state: Partial<CampaignState> & { child?: ChildRun } }): ChildRun[] {
-  const { child, children = child === undefined ? {} : { child } } = state;
-  return Object.values(children);
+  const { child, children = {} } = state;
+  return [...Object.values(children), ...(child === undefined ? [] : [child])];
 }
 
 /** The services that were ever asked for a run of a campaign; an earlier release noted only runs that are waited for. */

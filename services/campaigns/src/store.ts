@@ -307,7 +307,7 @@ export class CampaignStore {
     const { rowCount } = await transaction.execute(sql`
       update runs set state = state || jsonb_build_object(
         'retries', coalesce((state->>'retries')::int, 0) + 1, 'retryOf',
-        coalesce(state->'children', jsonb_strip_nulls(jsonb_build_object('child', state->'child'))))
+        coalesce(state->'children', '{}') || jsonb_strip_nulls(jsonb_build_object('child', state->'child')))
       where project_id = ${key.projectId} and id = ${key.campaignId} and not state ? 'checkpointsSwept'`);
     if (rowCount === 0) {
       throw new TutelageError(

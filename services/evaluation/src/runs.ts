@@ -95,16 +95,20 @@ export async function evaluate(
   };
 
   let began = false;
+  /** A student of an earlier release answers all rows. */
+  let known = 0;
   for await (const { predictions } of batches) {
     if (!began) {
       began = true;
+      known = predictions[0]?.rowId === rows[0]?.id ? kept : 0;
       const message = kept > 0 ? `predicting; went on after row ${kept}` : "predicting";
       await lease.report(
         { done: kept, total: rows.length, unit: "rows", etaSeconds: 0, message },
         { unreachableSince: null },
       );
     }
-    pending.push(...predictions.map(gradeNext));
+    pending.push(...predictions.slice(known).map(gradeNext));
+    known = Math.max(0, known - predictions.length);
     if (pending.length >= storeAtMost || performance.now() - storedAt >= storeEveryMs) await storePending();
   }
   if (grades.length !== rows.length) throw mismatch(rows.length);

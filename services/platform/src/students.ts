@@ -1,8 +1,9 @@
 /**
  * The students of a deployment: alike, each with an accelerator and one slot
  * of its own. Their calls take turns (channel.ts), so that whoever asks as
- * often as there are students has asked them all.
+ * often as there are students has mostly asked them all.
  */
+import { setTimeout as sleep } from "node:timers/promises";
 import { StudentServiceDefinition } from "@tutelage/proto/student/v1/student";
 import { z } from "zod";
 import { replicas } from "./config.js";
@@ -32,14 +33,20 @@ export function connectStudents(config: { STUDENT_ADDRESS: string; STUDENT_COUNT
   return { client: connect(StudentServiceDefinition, address), count: given ?? address.split(",").length };
 }
 
-/** Asks the students in turn until one has what is asked for. Throws the last one's error. */
+/** Others ask the same students meanwhile and take turns with us, so we may meet the same one again. */
+const askingMs = 2_000;
+const mostPauseMs = 50;
+
+/** Asks the students until one has what is asked for. Throws the last one's error when none had it for a while. */
 export async function askInTurn<Reply>({ count }: Pick<Students, "count">, ask: () => Promise<Reply>): Promise<Reply> {
-  for (let asked = 1; ; asked += 1) {
+  const until = Date.now() + askingMs;
+  for (;;) {
     try {
       return await ask();
     } catch (error) {
       const isElsewhere = error instanceof TutelageError && error.code === "failed_precondition";
-      if (!isElsewhere || asked >= count) throw error;
+      if (!isElsewhere || count === 1 || Date.now() > until) throw error;
     }
+    await sleep(Math.random() * mostPauseMs);
   }
 }

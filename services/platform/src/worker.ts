@@ -275,7 +275,10 @@ class Worker<Request, State extends object> {
     await this.database.drizzle.transaction(async (transaction) => {
       const { rows } = await transaction.execute(sql`
         update runs set status = 'QUEUED', lease_until = null, lease_holder = null, revision = revision + 1,
-          deferrals = deferrals + 1, not_before = now() + ${delayMs} * interval '1 millisecond',
+          deferrals = deferrals + 1,
+          -- What was asked since the last heartbeat does not wait for what this run does.
+          not_before = case when pause_requested or cancel_requested then now()
+            else now() + ${delayMs} * interval '1 millisecond' end,
           handed_over = ${isShutdown}
         where id = ${run.id} and fence = ${run.fence} and status = 'RUNNING' returning ${returned}`);
       if (rows[0] === undefined) return;

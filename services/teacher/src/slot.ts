@@ -7,8 +7,6 @@ import { StudentServiceDefinition } from "@tutelage/proto/student/v1/student";
 
 /** A slot is mostly free within seconds; waiting here keeps the run's place and spares it a claim. */
 const patienceMs = 10_000;
-/** Who has one waits longer for the next, or students with work of a few seconds each would never let it have all. */
-const patienceWithOneMs = 60_000;
 const lookMs = 250;
 
 export type SlotClients = ReturnType<typeof connectSlots>;
@@ -43,8 +41,9 @@ export class Slot {
   }
 
   private async acquireAll(signal: AbortSignal): Promise<void> {
+    // Who has one waits for the next as long as it takes: students that are never free together would keep it out for ever.
     for (const [place, client] of this.clients.entries()) {
-      await this.acquire(client, signal, place === 0 ? patienceMs : patienceWithOneMs);
+      await this.acquire(client, signal, place === 0 ? patienceMs : Number.POSITIVE_INFINITY);
     }
   }
 

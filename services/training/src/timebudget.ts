@@ -16,6 +16,8 @@ const sliceSeconds = 5;
 const lookEveryMs = 100;
 /** A slice is asked for this long before the last one ends: the database may take a while. */
 const aheadSeconds = 2;
+/** Others may want what is left of the month, and all that a dead holder set aside counts as used. */
+const mostAheadSeconds = 30;
 /** The student hears of the end this long before it: it still ends the step that it is in. */
 const stopSeconds = 0.2;
 /** Less is not worth a start: it would be over before it has begun. */
@@ -42,7 +44,7 @@ export class TimeBudget {
   /** Seconds set aside by this holder, of each month. */
   private readonly grants = new Map<string, number>();
   private wall: Wall | undefined;
-  private asking = false;
+  private granting: Promise<void> | undefined;
   private pointAsked = false;
   private heardAt = 0;
   private readonly longest = { step: 0, point: leastPointSeconds };
@@ -86,6 +88,7 @@ export class TimeBudget {
   async settle(): Promise<void> {
     clearInterval(this.timer);
     if (this.timer === undefined) return;
+    await this.granting;
     const corrections = this.corrections();
     await this.lease
       .write((transaction) => this.charge(transaction, corrections, { beyondCaps: true }))
@@ -124,22 +127,30 @@ export class TimeBudget {
     return stepMargin * step + Math.max(this.longest.point, leastPointSeconds) + stopSeconds;
   }
 
+  /** Seconds before the end of what is set aside at which more is: a student that is silent now does not make them more. */
+  private get grantSeconds(): number {
+    const { step, point } = this.longest;
+    return Math.max(aheadSeconds, Math.min(mostAheadSeconds, 2 * (stepMargin * step + point + stopSeconds)));
+  }
+
   private async look(): Promise<void> {
     const { left, pointSeconds } = this;
     if (this.wall !== undefined) {
       if (left < stopSeconds) this.end.abort(this.rest(this.wall));
       else if (!this.pointAsked && left < pointSeconds) {
         this.pointAsked = true;
-        // Without one the training goes on from an earlier one.
-        await this.leavePoint().catch(() => {});
+        // Without one the training goes on from an earlier one; there may be time to ask again.
+        await this.leavePoint().catch(() => {
+          this.pointAsked = false;
+        });
       }
       return;
     }
-    if (this.asking || left > Math.max(aheadSeconds, 2 * pointSeconds)) return;
-    this.asking = true;
+    if (this.granting !== undefined || left > this.grantSeconds) return;
     // A database that is away for a moment is asked again; a lost lease aborts the lease's own signal.
-    await this.grant().catch(() => {});
-    this.asking = false;
+    this.granting = this.grant().catch(() => {});
+    await this.granting;
+    this.granting = undefined;
   }
 
   /** Sets another slice aside, or as much as there is, or learns that there is none. */
