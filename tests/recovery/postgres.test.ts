@@ -49,6 +49,7 @@ test("what a run came to is stored although Postgres restarts in that moment; no
   const { id } = await runs.start("p", "", {});
   const stop = new AbortController();
   let handled = 0;
+  let back: Promise<unknown> = Promise.resolve();
   const working = work(
     runs,
     async (lease) => {
@@ -58,7 +59,7 @@ test("what a run came to is stored although Postgres restarts in that moment; no
       await lease.report({ message: "written while Postgres was away" });
       await restarted;
       await cluster.stop();
-      setTimeout(() => void cluster.start(), 1_500);
+      back = sleep(1_500).then(() => cluster.start());
       return { state: { result: "kept" } };
     },
     { concurrency: 1, signal: stop.signal },
@@ -66,6 +67,8 @@ test("what a run came to is stored although Postgres restarts in that moment; no
   await until(async () => (await runs.get("p", id).catch(() => undefined))?.status === "SUCCEEDED", 30_000);
   expect(await runs.get("p", id)).toMatchObject({ fence: 1, state: { result: "kept" } });
   expect(handled).toBe(1);
+  // The next test may stop it again.
+  await back;
   stop.abort();
   await working;
   await database.close();

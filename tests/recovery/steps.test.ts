@@ -89,10 +89,12 @@ test(
     expect(killed.rowIds).toEqual(calm.rowIds);
     expect(told(killed)).toEqual(told(calm));
     expect(killed.events.map(({ sequence }) => sequence)).toEqual(killed.events.map((_, index) => index + 1));
-    expect(await stepsOf(id)).toEqual(steps);
+    // What students do side by side ends in any order.
+    expect((await stepsOf(id)).sort()).toEqual(steps.sort());
     // The same questions as before: all answers are there.
     expect(teacher.calls.length).toBe(callsBefore);
-    expect(killedAt).toEqual([...steps.flatMap((step) => [`before ${step}`, `after ${step}`]), "before end"]);
+    const boundaries = [...steps.flatMap((step) => [`before ${step}`, `after ${step}`]), "before end"];
+    expect(killedAt.sort()).toEqual(boundaries.sort());
   },
   slow,
 );

@@ -208,6 +208,8 @@ export async function keepPostgres(
 /** Makes a database unless it is there. */
 export async function createDatabase(adminUrl: string, name: string, template?: string): Promise<void> {
   const client = new pg.Client({ connectionString: adminUrl });
+  // A server that stops now would end our process; the query says so, too.
+  client.on("error", () => {});
   await client.connect();
   try {
     await client.query(`create database ${name}${template === undefined ? "" : ` template ${template}`}`);
