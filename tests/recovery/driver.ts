@@ -13,6 +13,7 @@ export interface Kill {
   name: string;
   /** In ms since 1970. */
   at: number;
+  /** What it held when it died. */
   held: Held[];
 }
 
@@ -116,9 +117,11 @@ class Driver {
     if (member.kind === "postgres") account.broke(undefined, this.unstoredSince());
     const at = Date.now();
     if (fault.what === "kill") {
+      const pid = member.pid() ?? 0;
       this.topology.kill(member);
-      this.happened.kills.push({ kind: member.kind, name: member.name, at, held });
-      say(`killed ${member.name}, which held ${held.length} leases`);
+      const taken = await this.stillHeld(pid, held);
+      this.happened.kills.push({ kind: member.kind, name: member.name, at, held: taken });
+      say(`killed ${member.name}, which held ${taken.length} leases`);
     } else {
       const resume = this.topology.pause(member);
       this.happened.stops.push({ name: member.name, at, forMs: fault.forMs });
@@ -163,10 +166,13 @@ class Driver {
 
   /** Nothing while Postgres is away: nobody can say then. */
   private async heldBy(member: Member): Promise<Held[]> {
-    return await heldBy(this.topology.databaseUrl, member.pid() ?? 0).catch((error: unknown) => {
-      if (isDatabaseAway(error)) return [];
-      throw error;
-    });
+    return await heldBy(this.topology.databaseUrl, member.pid() ?? 0).catch(unlessAway([]));
+  }
+
+  /** Of what a process held when it was chosen, what it took with it: it may have ended a run since, or handed it back. */
+  private async stillHeld(pid: number, held: Held[]): Promise<Held[]> {
+    const now = await heldBy(this.topology.databaseUrl, pid).catch(unlessAway(held));
+    return held.filter(({ runId, fence }) => now.some((one) => one.runId === runId && one.fence === fence));
   }
 
   /** Since when replies may be in the teacher's hands but not in Postgres. */
@@ -175,6 +181,14 @@ class Driver {
     const recent = this.topology.postgresDown.findLast(({ to }) => to > now - 5_000);
     return Math.min(now - storedWithinMs, recent?.from ?? now) - (recent === undefined ? 0 : storedWithinMs);
   }
+}
+
+/** What is known where Postgres is away. */
+function unlessAway(known: Held[]): (error: unknown) => Held[] {
+  return (error) => {
+    if (isDatabaseAway(error)) return known;
+    throw error;
+  };
 }
 
 /** Waits until every campaign has ended; gives those that get no further. */

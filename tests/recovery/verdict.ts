@@ -46,6 +46,8 @@ export interface Report {
   /** Leases of killed holders that nobody took over, though the run has not ended. */
   not_taken_over: number;
   max_takeover_seconds: number;
+  /** Whose run it was, and who had been killed. */
+  slowest_takeover: string;
   /** From the kill to the successor's first change of the run after its claim. */
   max_first_change_seconds: number;
   /** Ended otherwise than undisturbed. */
@@ -83,6 +85,7 @@ export function judge(found: Found): Report {
     takeovers: claims.length,
     not_taken_over: notTakenOver(happened.kills, found.writes, found.openRuns),
     max_takeover_seconds: seconds(claims),
+    slowest_takeover: claims.toSorted((a, b) => b.ms - a.ms)[0]?.what ?? "",
     max_first_change_seconds: seconds(changes),
     failed: ends.filter(({ status }) => status === "FAILED" || status === "CANCELLED").length,
     stuck: happened.stuck.length,
@@ -122,8 +125,8 @@ export function takeovers(
   writes: readonly FencedWrite[],
   down: readonly Span[],
   kind: FencedWrite["kind"],
-): number[] {
-  return kills.flatMap(({ at, held }) =>
+): { ms: number; what: string }[] {
+  return kills.flatMap(({ at, name, held }) =>
     held.flatMap(({ service, runId, fence }) => {
       const write = writes.find(
         (one) => one.service === service && one.runId === runId && one.fence === fence + 1 && one.kind === kind,
@@ -133,7 +136,8 @@ export function takeovers(
         (sum, { from, to }) => sum + Math.max(0, Math.min(to, write.at) - Math.max(from, at)),
         0,
       );
-      return [write.at - at - away];
+      const what = `${service} ${runId} under fence ${fence + 1}, ${name} killed at ${new Date(at).toISOString()}`;
+      return [{ ms: write.at - at - away, what }];
     }),
   );
 }
@@ -155,8 +159,8 @@ export function notTakenOver(
     .filter((lease) => openRuns.some((run) => same(run, lease))).length;
 }
 
-function seconds(milliseconds: number[]): number {
-  return Math.round(Math.max(0, ...milliseconds)) / 1_000;
+function seconds(spans: readonly { ms: number }[]): number {
+  return Math.round(Math.max(0, ...spans.map(({ ms }) => ms))) / 1_000;
 }
 
 /** What a run must have met to show anything. */

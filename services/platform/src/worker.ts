@@ -1,5 +1,6 @@
 /** The worker's side of runs: claims them, holds their leases, stores how they ended. */
 import { randomUUID } from "node:crypto";
+import { setMaxListeners } from "node:events";
 import { hostname } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { sql } from "drizzle-orm";
@@ -183,6 +184,8 @@ class Worker<Request, State extends object> {
     const cancelled = new AbortController();
     const paused = new AbortController();
     const signal = AbortSignal.any([lost.signal, cancelled.signal, paused.signal, shutdown]);
+    // A handler may do many things side by side, and each listens.
+    setMaxListeners(0, signal);
     const heartbeat = this.heartbeat(run, ended.signal, { lost, cancelled, paused });
     const lease = openLease<Request, State>(this.database, run, signal, cancelled.signal);
     try {
