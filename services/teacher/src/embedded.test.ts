@@ -67,7 +67,7 @@ function childPids(): number[] {
 }
 
 test("the model in the Python packages writes and labels, holding the student's slot, and survives its own death", {
-  timeout: 120_000,
+  timeout: 240_000,
 }, async () => {
   const home = await mkdtemp(join(tmpdir(), "tutelage-gemma-"));
   const [first, slot] = [await startSlot(), await startSlot()];
@@ -84,7 +84,7 @@ test("the model in the Python packages writes and labels, holding the student's 
   slot.seen.holder = "";
 
   // The first time its process is there, it dies.
-  await expect.poll(() => childPids().length, { timeout: 30_000, interval: 20 }).toBe(1);
+  await expect.poll(() => childPids().length, { timeout: 60_000, interval: 20 }).toBe(1);
   expect(slot.seen.holder).toBe(`teacher generation ${started.run?.id}`);
   process.kill(childPids()[0] as number, "SIGKILL");
 
