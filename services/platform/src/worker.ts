@@ -5,9 +5,11 @@ import { hostname } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { sql } from "drizzle-orm";
 import type pg from "pg";
+import { claim } from "./claim.js";
 import { type Database, isDatabaseAway, type Transaction } from "./database.js";
 import { asTutelageError, TutelageError } from "./errors.js";
 import { untilDrained } from "./handover.js";
+import { beat, type Outcomes } from "./heartbeat.js";
 import { openLease } from "./lease.js";
 import type { Logger } from "./log.js";
 import { pausedCode, pausedMessage, Rest, RunPaused } from "./rest.js";
@@ -17,7 +19,6 @@ import {
   type LeaseTiming,
   RunCancelled,
   type RunRow,
-  type RunStatus,
   type Runs,
   returned,
   TryLater,
@@ -29,8 +30,6 @@ import { onceThere } from "./whileaway.js";
 const maxDeaths = 25;
 /** Timers and clocks cut to the millisecond may look a hair before the database says that a run is due. */
 const dueMarginMs = 10;
-/** Time to the next heartbeat when one did not reach Postgres. */
-const missedBeatMs = 250;
 /** Time after which others are told again what they could not be told. */
 const tellAgainMs = 500;
 const restKinds = { PAUSED: "paused", BUDGET_EXHAUSTED: "budget_exhausted" } as const;
@@ -80,13 +79,6 @@ export async function work<Request, State extends object>(
   await new Worker(runs, handler, options).work();
 }
 
-/** What a holder learns while it works. */
-interface Outcomes {
-  lost: AbortController;
-  cancelled: AbortController;
-  paused: AbortController;
-}
-
 class Worker<Request, State extends object> {
   private readonly database: Database;
   private readonly log: Logger;
@@ -107,7 +99,7 @@ class Worker<Request, State extends object> {
       try {
         let dueAt = 0;
         while (!this.options.signal.aborted) {
-          const run = await this.claim(holder).catch((error: unknown) => {
+          const run = await claim(this.runs, holder).catch((error: unknown) => {
             if (!this.options.signal.aborted) this.log.warn({ err: error }, "cannot look for work; trying again");
             return undefined;
           });
@@ -139,41 +131,13 @@ class Worker<Request, State extends object> {
       await sleep(this.timing.pollMs, undefined, { signal }).catch(() => {});
       while (held.size < concurrency && !signal.aborted) {
         // The loops say it when the database is away.
-        const run = await this.claim(holder, "orphaned").catch(() => undefined);
+        const run = await claim(this.runs, holder, "orphaned").catch(() => undefined);
         if (run === undefined) break;
         const holding = this.hold(run).finally(() => held.delete(holding));
         held.add(holding);
       }
     }
     await Promise.all(held);
-  }
-
-  private async claim(holder: string, which: "any" | "orphaned" = "any"): Promise<RunRow<Request, State> | undefined> {
-    return await this.database.drizzle.transaction(async (transaction) => {
-      const { rows } = await transaction.execute(sql`
-        with next as (
-          select id as next_id, status as status_before, started_at as started_before from runs
-          where (status in ('QUEUED', 'RUNNING') or wake_at is not null)
-            and ((status = 'RUNNING' and lease_until < now())
-              or (status = 'QUEUED' and not_before <= now()
-                and (handed_over or cancel_requested or pause_requested or ${which === "any"}))
-              or (wake_at <= now() and ${which === "any"}))
-          order by created_at for update skip locked limit 1)
-        update runs set status = 'RUNNING', fence = fence + 1, lease_holder = ${holder},
-          lease_until = now() + ${this.timing.leaseMs} * interval '1 millisecond',
-          started_at = coalesce(started_at, now()), handed_over = false, rest = null, wake_at = null,
-          revision = revision + 1
-        from next where id = next_id
-        returning ${returned}, status_before as "statusBefore", started_before is null as "isFirst"`);
-      if (rows[0] === undefined) return undefined;
-      const { statusBefore, isFirst, ...row } = rows[0];
-      const run = toRow<Request, State>(row);
-      const kind = claimKind(statusBefore as RunStatus, isFirst === true);
-      // One that is claimed only to be stopped does not go on.
-      if (kind !== "continued" || !(run.cancelRequested || run.pauseRequested))
-        await this.runs.changed(transaction, { kind }, run);
-      return run;
-    });
   }
 
   /** Runs the handler under a heartbeat and stores how it ended. Never throws. Gives ms until the run is due again. */
@@ -186,7 +150,7 @@ class Worker<Request, State extends object> {
     const signal = AbortSignal.any([lost.signal, cancelled.signal, paused.signal, shutdown]);
     // A handler may do many things side by side, and each listens.
     setMaxListeners(0, signal);
-    const heartbeat = this.heartbeat(run, ended.signal, { lost, cancelled, paused });
+    const beating = beat(this.runs, run, ended.signal, { lost, cancelled, paused });
     const lease = openLease<Request, State>(this.database, run, signal, cancelled.signal);
     try {
       if (run.cancelRequested) cancelled.abort(new RunCancelled());
@@ -219,7 +183,7 @@ class Worker<Request, State extends object> {
       return error instanceof TryLater ? error.delayMs : 0;
     } finally {
       ended.abort();
-      await heartbeat;
+      await beating;
     }
   }
 
@@ -350,55 +314,10 @@ class Worker<Request, State extends object> {
       where id = ${id} returning ${returned}`);
     await this.runs.changed(transaction, { kind: endings[status] }, toRow(rows[0] as pg.QueryResultRow));
   }
-
-  private async heartbeat(run: RunRow<Request, State>, ended: AbortSignal, outcome: Outcomes): Promise<void> {
-    const subscription = this.runs.signals.subscribe(run.id);
-    let heldUntil = Date.now() + this.timing.leaseMs;
-    let nextBeat = Date.now() + this.timing.heartbeatMs;
-    try {
-      while (!ended.aborted && !outcome.lost.signal.aborted) {
-        // A notification about this run may be a Cancel: look at once, beat on time.
-        const woken = await subscription.next(Math.max(0, nextBeat - Date.now()), ended);
-        if (ended.aborted) return;
-        if (woken && !outcome.cancelled.signal.aborted) await sleep(50);
-        const askedAt = Date.now();
-        let beatInMs = this.timing.heartbeatMs;
-        try {
-          const { rows } = await this.database.pool.query({
-            text: `update runs set lease_until = now() + $3 * interval '1 millisecond'
-             where id = $1 and fence = $2 and status = 'RUNNING' returning cancel_requested, pause_requested`,
-            values: [run.id, run.fence, this.timing.leaseMs],
-            // One that hangs must not keep us from seeing that the lease is over.
-            query_timeout: Math.max(1, heldUntil - askedAt),
-          } as pg.QueryConfig);
-          if (rows.length === 0) {
-            if (!ended.aborted) outcome.lost.abort();
-            return;
-          }
-          heldUntil = askedAt + this.timing.leaseMs;
-          if (rows[0].cancel_requested) outcome.cancelled.abort(new RunCancelled());
-          else if (rows[0].pause_requested) outcome.paused.abort(new RunPaused());
-        } catch {
-          if (Date.now() >= heldUntil) outcome.lost.abort();
-          // There is time for a few more before the lease is over.
-          beatInMs = Math.min(beatInMs, missedBeatMs);
-        }
-        nextBeat = Date.now() + beatInMs;
-      }
-    } finally {
-      subscription.close();
-    }
-  }
 }
 
 /** Why the run may go on later, where the error is no end of it. */
 function asTryLater(error: unknown): TryLater | undefined {
   if (error instanceof TryLater) return error;
   return isDatabaseAway(error) ? new TryLater(1_000, "database away") : undefined;
-}
-
-function claimKind(before: RunStatus, isFirst: boolean) {
-  if (before === "RUNNING") return "taken_over";
-  if (isFirst) return "started";
-  return before === "QUEUED" ? "continued" : "resumed";
 }
