@@ -1,7 +1,8 @@
 /** The end of a campaign: plain fine-tuning on the same number of tries, the choice, and what the test rows say. */
 import { type ArmResult, type Outcome, type PairedGain, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { Proportion } from "@tutelage/proto/evaluation/v1/evaluation";
-import { Split } from "@tutelage/proto/task/v1/task";
+import type { Recipe } from "@tutelage/proto/student/v1/student";
+import { type RowSource, Split } from "@tutelage/proto/task/v1/task";
 import { type Campaign, rowSource, type SeedData } from "./campaign.js";
 import { betterBeyondChance, chooseIteration, choosingScore, pairedGain } from "./choosing.js";
 import { rowsOf } from "./clients.js";
@@ -127,23 +128,16 @@ async function trainOtherArms(
 ): Promise<{ name: string; student: Student }[]> {
   const { settings } = campaign;
   const arms: (() => Promise<{ name: string; student: Student }>)[] = [];
+  const add = (name: string, rows: RowSource, recipe: Partial<Recipe> = {}) => {
+    const options = { rows, seed: derivedSeed(settings.seed, "train", 0), recipe };
+    arms.push(async () => ({ name, student: await trainStudent(campaign, `arm/${name}/train`, options) }));
+  };
   if (settings.matchedArm === Switch.ON) {
-    const matched = () =>
-      trainStudent(campaign, "arm/none_matched/train", {
-        rows: rowSource(seed.version, { split: Split.TRAIN }),
-        seed: derivedSeed(settings.seed, "train", 0),
-        recipe: { exactSteps: final.steps },
-      });
-    arms.push(async () => ({ name: "none_matched", student: await matched() }));
+    add("none_matched", rowSource(seed.version, { split: Split.TRAIN }), { exactSteps: final.steps });
   }
   if (settings.noneAllArm === Switch.ON && seed.devRows > 0) {
     const devRows = await rowsOf(campaign.services, campaign.projectId, seed.version.id, Split.DEV, campaign.signal);
-    const all = () =>
-      trainStudent(campaign, "arm/none_all/train", {
-        rows: rowSource(seed.version, { rowIds: [...seed.seedRows, ...devRows].map((row) => row.id) }),
-        seed: derivedSeed(settings.seed, "train", 0),
-      });
-    arms.push(async () => ({ name: "none_all", student: await all() }));
+    add("none_all", rowSource(seed.version, { rowIds: [...seed.seedRows, ...devRows].map((row) => row.id) }));
   }
   return await campaign.sideBySide(arms);
 }

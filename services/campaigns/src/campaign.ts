@@ -164,11 +164,10 @@ export class Campaign {
       return done.output as Output;
     }
     const end = this.clock.begin();
-    const output = await work().catch((error: unknown) => {
-      end();
-      throw error;
+    let seconds = 0;
+    const output = await work().finally(() => {
+      seconds = end();
     });
-    const seconds = end();
     await this.lease.advance(async (transaction) => {
       await this.store.putStep(transaction, this.key, { name, output: output ?? null, seconds });
       await effects?.(transaction, output);

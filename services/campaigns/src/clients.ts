@@ -11,7 +11,7 @@ import {
   type GradedPrediction,
   type StartEvaluationRunRequest,
 } from "@tutelage/proto/evaluation/v1/evaluation";
-import { type Owner, StopKind } from "@tutelage/proto/run/v1/owner";
+import type { Owner } from "@tutelage/proto/run/v1/owner";
 import { type Run, RunStatus } from "@tutelage/proto/run/v1/run";
 import type { Row, Split } from "@tutelage/proto/task/v1/task";
 import {
@@ -28,9 +28,6 @@ import {
   TrainingServiceDefinition,
 } from "@tutelage/proto/training/v1/training";
 import { TeacherNews } from "./teachernews.js";
-
-const stopDeadlineMs = 5_000;
-const stopPollMs = 100;
 
 export type Services = ReturnType<typeof connectServices>;
 
@@ -84,28 +81,6 @@ export interface Waiting<Kind = unknown> {
   onTeacherWait(wait: TeacherWait | "answered" | "given_up"): Promise<void>;
   /** Called with what it is, before it is waited for, whenever it moved, and at its end. */
   onChange?(child: Kind): Promise<void>;
-}
-
-/**
- * Ends the runs of a campaign, or has them come to rest and waits for that; final ones stay as they are. Nothing that
- * is asked for it under this claim or an earlier one is heard from then on.
- * @param asked the services that were ever asked for one
- */
-export async function stopChildren(
-  services: Services,
-  asked: readonly ChildService[],
-  { kind, ...whose }: { projectId: string; owner: Owner; kind: StopKind },
-  signal: AbortSignal,
-): Promise<void> {
-  const stop = async (service: ChildService) => {
-    for (;;) {
-      const call = () => services[service].stopOwnedRuns({ ...whose, kind }, { signal, deadline: stopDeadlineMs });
-      const { stopping } = await whileAway(signal, call);
-      if (stopping === 0 || kind === StopKind.CANCEL) return;
-      await sleep(stopPollMs, undefined, { signal });
-    }
-  };
-  await Promise.all(asked.map(stop));
 }
 
 /** Tries the child runs again with which a campaign failed; those that did not fail, or are gone, stay as they are. */

@@ -1,5 +1,5 @@
 import { Switch } from "@tutelage/proto/campaigns/v1/campaigns";
-import type { GenerationBudget } from "@tutelage/proto/teacher/v1/teacher";
+import { type GenerationBudget, Usage } from "@tutelage/proto/teacher/v1/teacher";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type Fixture, projectId, startFixture } from "./service.fixture.js";
 import { budgetBeside, halfOf } from "./spending.js";
@@ -106,15 +106,7 @@ test("a campaign that a cap stops whole orders as if there were none, and its ru
 });
 
 test("in each shared iteration what is left is what the campaign had left that did it", async () => {
-  const usage = {
-    calls: 10,
-    reusedCalls: 0,
-    promptTokens: 0,
-    completionTokens: 0,
-    costMicroUsd: 0,
-    teacherSeconds: 0,
-    savedMicroUsd: 0,
-  };
+  const usage = Usage.fromPartial({ calls: 10 });
   const settings = { maxTeacherCalls: 100, finishAtBudget: Switch.ON, iterations: 5 };
   // The grandparent did iteration 0, the parent, which forked there, iterations 1 and 2.
   const shared = [

@@ -1,22 +1,14 @@
 /** What a campaign uses of its budget, and what that leaves. */
 import { type Settings, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { BudgetNotice } from "@tutelage/proto/run/v1/budget";
-import type { GenerationBudget, Usage } from "@tutelage/proto/teacher/v1/teacher";
+import { type GenerationBudget, Usage } from "@tutelage/proto/teacher/v1/teacher";
 import type { Campaign } from "./campaign.js";
 import { passedMarks, type Used } from "./shortfall.js";
 
 /** What may be used in all; 0 for no cap. */
 export type Caps = Pick<Settings, "maxTeacherCalls" | "maxTeacherTokens" | "maxCostMicroUsd" | "maxTrainingSeconds">;
 
-const noUsage: Usage = {
-  calls: 0,
-  reusedCalls: 0,
-  promptTokens: 0,
-  completionTokens: 0,
-  costMicroUsd: 0,
-  teacherSeconds: 0,
-  savedMicroUsd: 0,
-};
+const noUsage = Usage.fromPartial({});
 
 /** Follows one campaign: what its steps used, what its caps are, and which marks it has told of. */
 export class Spending {

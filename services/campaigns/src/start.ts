@@ -11,13 +11,14 @@ import { defaultLeaseTiming, Runs } from "@tutelage/platform/runs";
 import { startRunService } from "@tutelage/platform/runservice";
 import { CampaignsServiceDefinition } from "@tutelage/proto/campaigns/v1/campaigns";
 import { WebhooksServiceDefinition } from "@tutelage/proto/campaigns/v1/webhooks";
+import { StopKind } from "@tutelage/proto/run/v1/owner";
 import { z } from "zod";
 import { Campaign, type CampaignState, type ResolvedRequest } from "./campaign.js";
 import { connectServices, retry } from "./clients.js";
 import { DeletionStore } from "./deletionstore.js";
 import { DeliveryStore } from "./deliverystore.js";
 import { type DispatchTiming, defaultDispatchTiming, dispatch } from "./dispatcher.js";
-import { endChildren, restChildren } from "./ending.js";
+import { stopChildren } from "./ending.js";
 import { recordChanges } from "./events.js";
 import { exhausted } from "./exhausted.js";
 import { runCampaign } from "./loop.js";
@@ -114,8 +115,8 @@ export async function start(
     },
     worker: {
       concurrency: config.CAMPAIGNS_CONCURRENCY,
-      abandon: (run, signal) => endChildren(services, run, signal),
-      suspend: (run, signal) => restChildren(services, run, signal),
+      abandon: (run, signal) => stopChildren(services, run, StopKind.CANCEL, signal),
+      suspend: (run, signal) => stopChildren(services, run, StopKind.PAUSE, signal),
     },
     stopping,
     close: async () => {

@@ -8,10 +8,11 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { isDatabaseAway } from "@tutelage/platform/database";
 import type { Logger } from "@tutelage/platform/log";
 import type { Iteration } from "@tutelage/proto/campaigns/v1/campaigns";
+import { StopKind } from "@tutelage/proto/run/v1/owner";
 import { type DeletionDependencies, deleteCampaign } from "./deletion.js";
 import type { EndedCampaign, LeftCampaign } from "./deletionstore.js";
 import type { DeliveryStore } from "./deliverystore.js";
-import { endChildren, restChildren } from "./ending.js";
+import { stopChildren } from "./ending.js";
 import { confirmHold } from "./holds.js";
 import type { CampaignKey, CampaignStore } from "./store.js";
 
@@ -88,8 +89,7 @@ async function stopLeft(
 ): Promise<void> {
   const run = { id: key.campaignId, projectId: key.projectId, fence, state: { asked } };
   const patience = AbortSignal.any([signal, AbortSignal.timeout(stopPatienceMs)]);
-  if (status === "FAILED") await restChildren(services, run, patience);
-  else await endChildren(services, run, patience);
+  await stopChildren(services, run, status === "FAILED" ? StopKind.PAUSE : StopKind.CANCEL, patience);
   await deletions.mark(key, { childrenStopped: fence });
 }
 
