@@ -31,8 +31,11 @@ export type ChildEvent =
 
 const firstBackoffMs = 250;
 const longestBackoffMs = 10_000;
-/** A child that lived this long starts again without a wait. */
-const steadyMs = 30_000;
+/**
+ * A child that lived this long starts again without a wait: it can start, so what ended it came from outside, and its
+ * work waits. That life itself keeps one that dies again and again from taking a core.
+ */
+const steadyMs = 5_000;
 const healthEveryMs = 5_000;
 const maxLogBytes = 20 * 1024 * 1024;
 /** A child that cannot even start is not tried for ever while somebody waits for it. */
