@@ -32,8 +32,7 @@ export async function concludeCampaign(
 ): Promise<Outcome> {
   const last = rounds.length - 1;
   await campaign.enter(last, "plain");
-  const tries = campaign.settings.plainTries === 0 ? rounds.length : campaign.settings.plainTries;
-  const plainTries = await trainPlain(campaign, seed, tries, rounds[0]);
+  const plainTries = await trainPlain(campaign, seed, rounds[0], rounds.length);
   const plain = bestOf(plainTries);
 
   const chosenIteration = chooseIteration(rounds.map((round) => round.iteration));
@@ -89,8 +88,17 @@ function standsOut({ heldOutRight }: Round, plain: Round | undefined): boolean {
   return betterBeyondChance(plain.heldOutRight, heldOutRight);
 }
 
-/** Plain fine-tuning on the seed rows, as many tries as the campaign had; the first is iteration 0's student. */
-async function trainPlain(campaign: Campaign, seed: SeedData, tries: number, first: Round | undefined): Promise<Try[]> {
+/**
+ * Plain fine-tuning on the seed rows, as many tries as the campaign had rounds unless its settings say how many; the
+ * first is iteration 0's student.
+ */
+export async function trainPlain(
+  campaign: Campaign,
+  seed: SeedData,
+  first: Round | undefined,
+  rounds: number,
+): Promise<Try[]> {
+  const tries = campaign.settings.plainTries === 0 ? rounds : campaign.settings.plainTries;
   const plainTry = async (number: number): Promise<Try> => {
     const shared = number === 0 ? first?.student : undefined;
     const name = `plain/${number}`;

@@ -132,18 +132,21 @@ async function askStudents(
       open.map((candidate) => rowToLine(candidateRow(candidate, iteration))),
     ),
   );
+  const rows = {
+    uri: artifact.uri,
+    sha256: artifact.sha256,
+    split: Split.UNSPECIFIED,
+    rowIds: [],
+    excludeRootRowIds: [],
+  };
+  const answers = await campaign.sideBySide(
+    fit.students.map(({ checkpoint }, fold) => async () => {
+      return await predictions(campaign, await evaluateStudent(campaign, `${step}/${fold}`, checkpoint, rows));
+    }),
+  );
   const scores = new Map<string, Opinion["scores"][]>();
-  for (const [fold, student] of fit.students.entries()) {
-    const evaluated = await evaluateStudent(campaign, `${step}/${fold}`, student.checkpoint, {
-      uri: artifact.uri,
-      sha256: artifact.sha256,
-      split: Split.UNSPECIFIED,
-      rowIds: [],
-      excludeRootRowIds: [],
-    });
-    for (const { rowId, labelScores, tooLong } of await predictions(campaign, evaluated)) {
-      if (!tooLong) scores.set(rowId, [...(scores.get(rowId) ?? []), labelScores]);
-    }
+  for (const { rowId, labelScores, tooLong } of answers.flat()) {
+    if (!tooLong) scores.set(rowId, [...(scores.get(rowId) ?? []), labelScores]);
   }
   const record = fit.heldOut.map((one) => ({ rowId: one.rowId, answer: one.answer, scores: one.labelScores }));
   return {

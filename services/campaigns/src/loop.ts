@@ -18,7 +18,7 @@ import {
 import type { Version } from "@tutelage/proto/datasets/v1/datasets";
 import { type Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
 import type { GenerationBudget } from "@tutelage/proto/teacher/v1/teacher";
-import { concludeCampaign } from "./arms.js";
+import { concludeCampaign, trainPlain } from "./arms.js";
 import { type Campaign, datasetName, rowSource, type SeedData } from "./campaign.js";
 import { checkLabels, checkNovelty } from "./checks.js";
 import { stopReason } from "./choosing.js";
@@ -72,7 +72,7 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
     const previousFit = settings.startFrom === StartFrom.PREVIOUS ? fit : undefined;
     const crossFits = needsCrossFit(settings) && (!isLast || seed.devRows === 0);
     const cross = () => crossFit(campaign, number, version, seed, judged, previousFit);
-    const trained = await trainRound(campaign, number, version, seed, crossFits ? cross : undefined, rounds.at(-1));
+    const trained = await trainRound(campaign, number, version, seed, crossFits ? cross : undefined, rounds);
     fit = trained.fit;
     const round = await measureRound(campaign, number, version, seed, trained);
     rounds.push(round);
@@ -198,21 +198,28 @@ interface Trained {
   student: Student | undefined;
 }
 
-/** Cross-fits the round, and trains its own student beside that where one is needed to judge it. */
+/**
+ * Cross-fits the round, and trains its own student beside that where one is needed to judge it. Beside the last one's
+ * student, which would leave others idle, plain fine-tuning begins.
+ */
 async function trainRound(
   campaign: Campaign,
   number: number,
   version: Version,
   seed: SeedData,
   cross: (() => Promise<CrossFit>) | undefined,
-  previous: Round | undefined,
+  before: readonly Round[],
 ): Promise<Trained> {
   const { settings } = campaign;
   const needed = seed.devRows > 0 || settings.mining === Mining.IN_SAMPLE || settings.startFrom === StartFrom.PREVIOUS;
-  const own = async () => (needed ? await trainRoundStudent(campaign, number, version, previous?.student) : undefined);
+  const own = async () =>
+    needed ? await trainRoundStudent(campaign, number, version, before.at(-1)?.student) : undefined;
   if (cross === undefined) {
     await campaign.enter(number, "train");
-    return { fit: undefined, student: await own() };
+    const isLast = number === settings.iterations && before.length > 0;
+    const plain = isLast ? [async () => void (await trainPlain(campaign, seed, before[0], before.length + 1))] : [];
+    const [student] = await campaign.sideBySide([own, ...plain]);
+    return { fit: undefined, student };
   }
   await campaign.enter(number, "cross_fit");
   const [fit, student] = await campaign.sideBySide([cross, own]);

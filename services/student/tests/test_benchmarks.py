@@ -12,7 +12,7 @@ EVERY_LINE = {"benchmark", "unit", "ratio", "ours", "theirs", "same_result", "th
 FIELDS = {
     "train-short": {"held_out_loss", "peak_gflops", "share_of_peak", "steps", "batch_rows"},
     "train-long": {"held_out_loss", "peak_gflops", "share_of_peak", "steps", "batch_rows"},
-    "predict-label": {"rows", "same_share", "differences"},
+    "predict-label": {"rows", "same_share", "same_share_float32", "differences"},
     "predict-text": {"rows", "same_share_float32", "differences", "widest_gap_nats"},
     "iteration": {"seconds", "accuracy", "folds", "steps", "seeds", "processes_of_theirs"},
 }

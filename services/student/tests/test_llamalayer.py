@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tutelage_student.activations import ActivationCache
+from tutelage_student.activations import ActivationCache, Below
 from tutelage_student.examples import Example
 from tutelage_student.frozenlinear import FrozenLinear
 from tutelage_student.gradient import accumulate_gradient
@@ -54,7 +54,10 @@ def gradient_of(
     flat = weights.begin_training()
     with model.wearing(weights):
         # Two or three micro-batches.
-        loss = accumulate_gradient(model, weights, batch, 14, ActivationCache())
+        read = [example.ids[:-1] for example in batch]
+        first = weights.first_layer
+        below = Below(ActivationCache(), model, first, read) if first else None
+        loss = accumulate_gradient(model, weights, batch, 14, below)
     weights.end_training()
     return loss, flat
 

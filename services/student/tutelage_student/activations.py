@@ -2,8 +2,7 @@
 
 What is kept must not depend on what the process did before: a student that was started again must
 give the same bits as one that was not. How sequences share a forward pass moves the last bits, so
-training keeps each sequence alone, and predictions keep whole batches, which follow from their
-rows.
+they share it in a way that follows from the rows of a training or a prediction alone.
 """
 
 from collections import OrderedDict
@@ -16,6 +15,10 @@ from torch import Tensor
 from tutelage_student.model import Model
 from tutelage_student.packing import Layout
 
+# Of one forward pass for a training: rows of 18 tokens alone take 14 times as long as together.
+BLOCK_TOKENS = 1024
+# A training on more tokens may not find all blocks kept: a block is dear for one sequence of it.
+MOST_BLOCKED_TOKENS = 1 << 17
 # Model, first layer that is not frozen, arrangement, the sequences of one forward pass.
 Key = tuple[str, int, Hashable, tuple[tuple[int, ...], ...]]
 Packed = tuple[Tensor, Tensor, Layout]
@@ -46,45 +49,24 @@ class ActivationCache:
         self._stored.clear()
         self.used_bytes = 0
 
-    def each(self, model: Model, layer: int, sequences: Sequence[Sequence[int]]) -> Tensor:
-        """`[tokens, hidden]` entering `layer`, every sequence computed alone.
-
-        On a CPU that costs 2.8 times as much as together, once.
-        """
-        return torch.cat(
-            [self._below(model, layer, None, [sequence], model.packed) for sequence in sequences]
-        )
-
+    # Kept activations serve trainings too, for which tensors of inference mode are no good.
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def batch(
         self,
         model: Model,
         layer: int,
         sequences: Sequence[Sequence[int]],
-        arrangement: Arrangement,
+        arrangement: Arrangement | None = None,
     ) -> Tensor:
         """`[tokens, hidden]` entering `layer`, the sequences computed together."""
-
-        def packed(together: Sequence[Sequence[int]]) -> Packed:
-            return arrangement.packed(model, together)
-
-        return self._below(model, layer, arrangement, sequences, packed)
-
-    # Kept activations serve trainings too, for which tensors of inference mode are no good.
-    @torch.inference_mode(False)
-    @torch.no_grad()
-    def _below(
-        self,
-        model: Model,
-        layer: int,
-        arrangement: Arrangement | None,
-        sequences: Sequence[Sequence[int]],
-        packed: Callable[[Sequence[Sequence[int]]], Packed],
-    ) -> Tensor:
         ids = tuple(tuple(sequence) for sequence in sequences)
         key: Key = (model.source.digest, layer, arrangement, ids)
         kept = self._stored.get(key)
         if kept is None:
-            tokens, positions, layout = packed(sequences)
+            tokens, positions, layout = (
+                arrangement.packed(model, sequences) if arrangement else model.packed(sequences)
+            )
             with model.wearing(None):
                 kept = model.hidden(layout, positions, ids=tokens, end_layer=layer)
             self._stored[key] = kept
@@ -95,3 +77,48 @@ class ActivationCache:
         else:
             self._stored.move_to_end(key)
         return kept
+
+
+class Below:
+    """What enters `layer` for the sequences that a training reads again and again.
+
+    They are computed in blocks of like lengths, a block when the first of its sequences is asked
+    for, and kept in `cache`. sequences: all that will be asked for.
+    """
+
+    def __init__(
+        self, cache: ActivationCache, model: Model, layer: int, sequences: Sequence[Sequence[int]]
+    ) -> None:
+        self._cache, self._model, self._layer = cache, model, layer
+        self._blocks: list[list[tuple[int, ...]]] = []
+        # Of each sequence: its block, and where it lies in it.
+        self._places: dict[tuple[int, ...], tuple[int, slice]] = {}
+        ordered = sorted({tuple(one) for one in sequences}, key=lambda one: (len(one), one))
+        most = BLOCK_TOKENS if sum(map(len, ordered)) <= MOST_BLOCKED_TOKENS else 0
+        tokens = 0
+        for one in ordered:
+            if not self._blocks or tokens + len(one) > most:
+                self._blocks.append([])
+                tokens = 0
+            self._blocks[-1].append(one)
+            self._places[one] = len(self._blocks) - 1, slice(tokens, tokens + len(one))
+            tokens += len(one)
+
+    def of(
+        self, sequences: Sequence[Sequence[int]], between: Callable[[], None] = lambda: None
+    ) -> Tensor:
+        """`[tokens, hidden]` of these sequences, one behind the other.
+
+        between: called before each block; an exception from it ends the call.
+        """
+        places = [self._places[tuple(one)] for one in sequences]
+        blocks: dict[int, Tensor] = {}
+        for block, _ in places:
+            if block not in blocks:
+                between()
+                blocks[block] = self._cache.batch(self._model, self._layer, self._blocks[block])
+        return torch.cat([blocks[block][where] for block, where in places])
+
+    def forget(self) -> None:
+        """Frees what is kept, for memory that is needed more elsewhere."""
+        self._cache.clear()

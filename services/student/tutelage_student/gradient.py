@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from tutelage_student.activations import ActivationCache
+from tutelage_student.activations import Below
 from tutelage_student.examples import Example
 from tutelage_student.model import Model
 from tutelage_student.weights import Weights
@@ -17,12 +17,13 @@ def accumulate_gradient(
     weights: Weights,
     batch: Sequence[Example],
     micro_batch_tokens: int,
-    activations: ActivationCache | None,
+    below: Below | None,
     between: Callable[[], None] = lambda: None,
 ) -> float:
     """Adds the gradient of the batch's mean loss per completion token; returns that loss.
 
-    between: called before each micro-batch; an exception from it ends the training.
+    below: what enters the trained layers, where layers below them are frozen.
+    between: called before each forward pass; an exception from it ends the training.
     """
     completion_tokens = sum(example.completion for example in batch)
     total = 0.0
@@ -32,12 +33,10 @@ def accumulate_gradient(
         ids, positions, layout = model.packed([example.ids[:-1] for example in part])
         where, targets = loss_positions(part)
         where = where.to(model.device)
-        if weights.first_layer and activations is not None:
-            below = activations.each(
-                model, weights.first_layer, [example.ids[:-1] for example in part]
-            )
+        if below is not None:
+            inputs = below.of([example.ids[:-1] for example in part], between)
             hidden = model.hidden(
-                layout, positions, inputs=below, first_layer=weights.first_layer, wanted=where
+                layout, positions, inputs=inputs, first_layer=weights.first_layer, wanted=where
             )
         else:
             hidden = model.hidden(layout, positions, ids=ids, wanted=where)

@@ -6,7 +6,7 @@ behind each row's end and a causal mask hides it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -53,6 +53,9 @@ class Layout:
     slots: Tensor
     mask: Tensor | None = None
     cache: KeyValueCache | None = None
+    _biases: dict[tuple[int, int, torch.dtype], Tensor] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     def to(self, device: torch.device) -> "Layout":
         """The same layout with its indices on `device`."""
@@ -63,6 +66,23 @@ class Layout:
     def dense(self) -> bool:
         """Whether all rows are equally long, so that no gathering is needed."""
         return self.slots.numel() == self.rows * self.longest
+
+    def bias(self, heads: int, groups: int, dtype: torch.dtype) -> Tensor:
+        """What is added to the scores: 0 where a token may look, minus infinity elsewhere.
+
+        `[heads / groups * longest, longest]`, with a mask `[rows * groups, …]` of that; the query
+        heads that share a key head lie behind each other. Made once for all layers.
+        """
+        if self.mask is None:
+            return _causal_bias(self.longest, heads // groups, dtype, self.slots.device)
+        key = heads, groups, dtype
+        bias = self._biases.get(key)
+        if bias is None:
+            hidden = self.mask.logical_not().repeat(1, heads // groups, 1, 1).flatten(1, 2)
+            bias = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device)
+            bias = bias.masked_fill_(hidden, -torch.inf).repeat_interleave(groups, dim=0)
+            self._biases[key] = bias
+        return bias
 
 
 def layout_of(lengths: Sequence[int]) -> Layout:
@@ -136,12 +156,7 @@ def _folded_attention(
     rows, heads, longest, size = query.shape
     groups = key.shape[1]
     folded = query.reshape(rows * groups, heads // groups * longest, size)
-    if layout.mask is None:
-        bias = causal_bias(longest, heads // groups, query.dtype, query.device)
-    else:
-        hidden = layout.mask.logical_not().repeat_interleave(groups, dim=0)
-        hidden = hidden.repeat(1, 1, heads // groups, 1).flatten(0, 1)
-        bias = torch.zeros(hidden.shape, dtype=query.dtype).masked_fill_(hidden, -torch.inf)
+    bias = layout.bias(heads, groups, query.dtype)
     scale = size**-0.5 if scaling is None else scaling
     keys = key.reshape(rows * groups, longest, size).transpose(1, 2)
     scores = torch.baddbmm(bias, folded, keys, alpha=scale).softmax(-1)
@@ -151,7 +166,7 @@ def _folded_attention(
 # Trainings use it too, for which tensors of inference mode are no good.
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
-def causal_bias(longest: int, heads: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _causal_bias(longest: int, heads: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """`[heads * longest, longest]`: 0 where a token may look, minus infinity elsewhere."""
     later = torch.ones(longest, longest, dtype=torch.bool, device=device).triu(1)
     bias = torch.zeros(longest, longest, dtype=dtype, device=device)

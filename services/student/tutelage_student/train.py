@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tutelage_student.activations import ActivationCache
+from tutelage_student.activations import ActivationCache, Below
 from tutelage_student.errors import invalid
 from tutelage_student.examples import BatchOrder, Example, encode
 from tutelage_student.gradient import accumulate_gradient, halved
@@ -100,7 +100,7 @@ def fine_tune(
     resumption: what to go on from, and where to leave points; None neither.
     on_step: called after each optimizer step, when the model may be used for something else.
     pause: called after that, when a resume point was left if one was due.
-    between: called before each micro-batch, when the model must be left alone.
+    between: called before each forward pass, when the model must be left alone.
     An exception from any of them ends the training.
 
     Raises RESOURCE_EXHAUSTED where memory does not suffice for one row at a time.
@@ -120,8 +120,10 @@ def fine_tune(
     total = recipe.total_steps(len(examples))
     order = BatchOrder(len(examples), recipe.batch_rows, generator)
     state = TrainingState(weights, recipe, order, total)
+    below = None
     if weights.first_layer:
-        activations = activations or ActivationCache()
+        read = [example.ids[:-1] for example in examples]
+        below = Below(activations or ActivationCache(), model, weights.first_layer, read)
     began = time.perf_counter()
     try:
         unusable: list[str] = []
@@ -137,7 +139,7 @@ def fine_tune(
             step = state.step + 1
             step_began = time.perf_counter()
             batch = [examples[place] for place in order.take()]
-            loss = _gradient_in_memory(model, state, batch, activations, on_smaller, between)
+            loss = _gradient_in_memory(model, state, batch, below, on_smaller, between)
             norm = float(torch.linalg.vector_norm(state.gradient))
             if norm > recipe.max_grad_norm:
                 state.gradient.mul_(recipe.max_grad_norm / norm)
@@ -171,7 +173,7 @@ def _gradient_in_memory(
     model: Model,
     state: TrainingState,
     batch: Sequence[Example],
-    activations: ActivationCache | None,
+    below: Below | None,
     on_smaller: Callable[[SmallerMicroBatch], None] | None,
     between: Callable[[], None],
 ) -> float:
@@ -185,7 +187,7 @@ def _gradient_in_memory(
         try:
             with model.wearing(state.weights):
                 return accumulate_gradient(
-                    model, state.weights, batch, state.micro_batch_tokens, activations, between
+                    model, state.weights, batch, state.micro_batch_tokens, below, between
                 )
         except Exception as error:
             if not is_out_of_memory(error):
@@ -193,8 +195,8 @@ def _gradient_in_memory(
         # Not in the handler: while the error lives, its frames keep the tensors.
         state.gradient.zero_()
         state.set_random_streams(streams)
-        if activations is not None:
-            activations.clear()
+        if below is not None:
+            below.forget()
         if model.device.type == "cuda":
             torch.cuda.empty_cache()
         before = state.micro_batch_tokens
