@@ -55,9 +55,9 @@ def _full(name: str, reference: str, rounds: int) -> None:
         return
     model = load(reference, home)
     if name == "train-short":
-        train.run(name, model, short_rows(512, 400), replace(RECIPE, exact_steps=60), rounds)
+        train.run(name, model, short_rows(512, 200), replace(RECIPE, exact_steps=60), rounds)
     elif name == "train-long":
-        train.run(name, model, long_rows(256, 100), replace(RECIPE, exact_steps=30), rounds)
+        train.run(name, model, long_rows(256, 60), replace(RECIPE, exact_steps=20), rounds)
     elif name == "predict-label":
         # Trained to the end: four passes over the rows, as a user's student is.
         predict.run_labels(model, short_rows(512, 1000), replace(RECIPE, exact_steps=256), rounds)
