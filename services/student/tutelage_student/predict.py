@@ -231,7 +231,7 @@ def _tree_scores(
     values = torch.cat(
         [
             model.logits(part).log_softmax(-1).index_select(-1, kept)
-            for part in hidden.split(LOGIT_POSITIONS)
+            for part in torch.split(hidden, LOGIT_POSITIONS)
         ]
     ).view(len(batch), nodes, -1)
     scores = []
