@@ -291,6 +291,7 @@ class RunningTopology implements Topology {
     );
     this.members.push({ name, kind, child, pid: () => child.pid });
     child.start();
+    void child.watchHealth(this.stopping.signal);
   }
 
   private probe(address: string): () => Promise<boolean> {

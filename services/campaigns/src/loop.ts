@@ -216,8 +216,9 @@ async function trainRound(
     needed ? await trainRoundStudent(campaign, number, version, before.at(-1)?.student) : undefined;
   if (cross === undefined) {
     await campaign.enter(number, "train");
-    const isLast = number === settings.iterations && before.length > 0;
-    const plain = isLast ? [async () => void (await trainPlain(campaign, seed, before[0], before.length + 1))] : [];
+    // Not where training seconds are capped: what is left of them is for measuring this round first.
+    const plainBegins = number === settings.iterations && before.length > 0 && !campaign.spending.boundsTraining;
+    const plain = plainBegins ? [async () => void (await trainPlain(campaign, seed, before[0], before.length + 1))] : [];
     const [student] = await campaign.sideBySide([own, ...plain]);
     return { fit: undefined, student };
   }

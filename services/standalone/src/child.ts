@@ -32,8 +32,8 @@ export type ChildEvent =
 const firstBackoffMs = 250;
 const longestBackoffMs = 10_000;
 /**
- * A child that lived this long starts again without a wait: it can start, so what ended it came from outside, and its
- * work waits. That life itself keeps one that dies again and again from taking a core.
+ * A child that served and lived this long starts again without a wait: it can start, so what ended it came from
+ * outside, and its work waits.
  */
 const steadyMs = 5_000;
 const healthEveryMs = 5_000;
@@ -79,13 +79,14 @@ export class Child {
     this.exited = new Promise((done) => {
       const end = (how: string, code: number | null) => {
         if (this.process !== child) return;
+        const wasSteady = this.hasServed && Date.now() - startedAt > steadyMs;
         this.process = undefined;
         this.isHealthy = false;
         this.hasServed = false;
         this.looksSick = 0;
         this.lastExit = how;
         this.hopeless = code === configurationError;
-        this.failures = Date.now() - startedAt > steadyMs ? 0 : this.failures + 1;
+        this.failures = wasSteady ? 0 : this.failures + 1;
         done();
         if (!this.stopping) void this.again(how);
       };

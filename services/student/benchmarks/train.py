@@ -22,6 +22,8 @@ from tutelage_student.train import fine_tune
 
 # The held-out loss may lie this far above the other side's.
 LOSS_TOLERANCE = 0.02
+# Both sides must have learned: at most this much is left of the held-out loss of the base weights.
+LEARNED_SHARE = 0.9
 
 
 def run(
@@ -79,12 +81,15 @@ def run(
             },
             "tokens_per_row": round(sum(len(one.ids) for one in examples) / len(examples), 1),
             "held_out_rows": len(held_out),
-            "held_out_loss": {side: round(value, 4) for side, value in means.items()},
+            "held_out_loss": {
+                side: round(value, 4) for side, value in [("base", base), *means.items()]
+            },
             # Of matrix products of the model's shape, measured here on the same threads.
             "peak_gflops": round(peak / 1e9),
             "share_of_peak": round(speed * operations_per_token(model, recipe) / peak, 4),
         },
-        same=means["ours"] <= means["theirs"] * (1 + LOSS_TOLERANCE) + loss_slack,
+        same=means["ours"] <= means["theirs"] * (1 + LOSS_TOLERANCE) + loss_slack
+        and max(means.values()) < base * LEARNED_SHARE,
     )
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from tutelage_student import activations, llamalayer, packing
 from tutelage_student.activations import ActivationCache, Below
+from tutelage_student.activations import below as below_of
 from tutelage_student.examples import Example
 from tutelage_student.frozenlinear import FrozenLinear
 from tutelage_student.gradient import accumulate_gradient
@@ -74,6 +76,44 @@ def test_the_gradient_is_that_of_autograd(
     assert loss == pytest.approx(plain_loss, rel=1e-5)
     assert plain.abs().max() > 1e-4
     torch.testing.assert_close(ours, plain, rtol=1e-3, atol=1e-6)
+
+
+def test_rows_beyond_what_our_layers_train_add_to_the_same_gradient(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = (5, 9, 7, 12, 6)
+    with transformers_layers(model):
+        plain_loss, plain = gradient_of(model, 1, lengths)
+    for module in (packing, llamalayer):
+        monkeypatch.setattr(module, "FOLDED_LONGEST", 8)
+    loss, ours = gradient_of(model, 1, lengths)
+    assert loss == pytest.approx(plain_loss, rel=1e-5)
+    torch.testing.assert_close(ours, plain, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("room", [1 << 20, 0])
+def test_what_enters_the_trained_layers_comes_in_blocks(
+    model: Model, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    monkeypatch.setattr(activations, "BLOCK_TOKENS", 16)
+    sequences = [tuple(range(3, 3 + length)) for length in (9, 4, 7, 30, 4, 11)]
+    cache = ActivationCache(room)
+    below = Below(cache, model, 1, sequences)
+    passes = 0
+
+    def count() -> None:
+        nonlocal passes
+        passes += 1
+
+    asked = [sequences[index] for index in (3, 0, 5, 1)]
+    together = below.of(asked, count)
+    # 4 and 7, 9, 11, 30 tokens; where nothing is kept all that is asked for in one pass.
+    assert passes == (4 if room else 1)
+    assert bool(cache.used_bytes) == bool(room)
+    alone = [below_of(model, 1, model.packed([one])) for one in asked]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-5)
+    if room:
+        assert torch.equal(below.of(asked), together)
 
 
 @pytest.mark.parametrize("worn", [False, True])

@@ -17,8 +17,6 @@ from tutelage_student.packing import Layout
 
 # Of one forward pass for a training: rows of 18 tokens alone take 14 times as long as together.
 BLOCK_TOKENS = 1024
-# A training on more tokens may not find all blocks kept: a block is dear for one sequence of it.
-MOST_BLOCKED_TOKENS = 1 << 17
 # Model, first layer that is not frozen, arrangement, the sequences of one forward pass.
 Key = tuple[str, int, Hashable, tuple[tuple[int, ...], ...]]
 Packed = tuple[Tensor, Tensor, Layout]
@@ -34,9 +32,9 @@ class Arrangement(Hashable, Protocol):
 class ActivationCache:
     """Activations below layer n, of some models; least recently used go first.
 
-    With `trained_layers` = k of n layers, all epochs, all trainings and all folds share what the
-    frozen n - k layers compute, and so do all evaluations of the same rows. A row of 20 tokens at
-    576 bfloat16 numbers takes 23 kB.
+    With `trained_layers` = k of n layers, all epochs and all trainings on the same rows share what
+    the frozen n - k layers compute, and so do all evaluations of the same rows. A row of 20 tokens
+    at 576 bfloat16 numbers takes 23 kB.
     """
 
     def __init__(self, capacity_bytes: int = 1 << 30) -> None:
@@ -49,9 +47,6 @@ class ActivationCache:
         self._stored.clear()
         self.used_bytes = 0
 
-    # Kept activations serve trainings too, for which tensors of inference mode are no good.
-    @torch.inference_mode(False)
-    @torch.no_grad()
     def batch(
         self,
         model: Model,
@@ -64,11 +59,10 @@ class ActivationCache:
         key: Key = (model.source.digest, layer, arrangement, ids)
         kept = self._stored.get(key)
         if kept is None:
-            tokens, positions, layout = (
+            packed = (
                 arrangement.packed(model, sequences) if arrangement else model.packed(sequences)
             )
-            with model.wearing(None):
-                kept = model.hidden(layout, positions, ids=tokens, end_layer=layer)
+            kept = below(model, layer, packed)
             self._stored[key] = kept
             self.used_bytes += kept.nbytes
             while self.used_bytes > self.capacity_bytes:
@@ -79,11 +73,23 @@ class ActivationCache:
         return kept
 
 
+# Kept activations serve trainings too, for which tensors of inference mode are no good.
+@torch.inference_mode(False)
+@torch.no_grad()
+def below(model: Model, layer: int, packed: Packed) -> Tensor:
+    """`[tokens, hidden]` entering `layer` of the base model."""
+    ids, positions, layout = packed
+    with model.wearing(None):
+        hidden: Tensor = model.hidden(layout, positions, ids=ids, end_layer=layer)
+    return hidden
+
+
 class Below:
     """What enters `layer` for the sequences that a training reads again and again.
 
     They are computed in blocks of like lengths, a block when the first of its sequences is asked
-    for, and kept in `cache`. sequences: all that will be asked for.
+    for, and kept in `cache`. Where it has no room for all of them nothing is kept: what is asked
+    for together is computed together, each time. sequences: all that will be asked for.
     """
 
     def __init__(
@@ -94,10 +100,11 @@ class Below:
         # Of each sequence: its block, and where it lies in it.
         self._places: dict[tuple[int, ...], tuple[int, slice]] = {}
         ordered = sorted({tuple(one) for one in sequences}, key=lambda one: (len(one), one))
-        most = BLOCK_TOKENS if sum(map(len, ordered)) <= MOST_BLOCKED_TOKENS else 0
+        width = model.network.config.hidden_size * model.dtype.itemsize
+        self._keeps = sum(map(len, ordered)) * width <= cache.capacity_bytes
         tokens = 0
         for one in ordered:
-            if not self._blocks or tokens + len(one) > most:
+            if not self._blocks or tokens + len(one) > BLOCK_TOKENS:
                 self._blocks.append([])
                 tokens = 0
             self._blocks[-1].append(one)
@@ -111,6 +118,9 @@ class Below:
 
         between: called before each block; an exception from it ends the call.
         """
+        if not self._keeps:
+            between()
+            return below(self._model, self._layer, self._model.packed(sequences))
         places = [self._places[tuple(one)] for one in sequences]
         blocks: dict[int, Tensor] = {}
         for block, _ in places:

@@ -45,6 +45,8 @@ def accumulate_gradient(
         torch.autograd.backward(loss / completion_tokens)
         weights.collect_gradient()
         total += float(loss.detach())
+        # Else they live beside the next part's.
+        del hidden, logits, loss
     return total / completion_tokens
 
 

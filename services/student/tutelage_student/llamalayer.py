@@ -100,7 +100,7 @@ class _Adapted:
     """Frozen maps of one input, side by side, with their adapters."""
 
     def __init__(self, *parts: nn.Linear) -> None:
-        self.frozen = FrozenLinear(torch.cat([part.weight.data for part in parts]))
+        self.frozen = FrozenLinear(*(part.weight.data for part in parts))
         self.sizes = [part.out_features for part in parts]
 
     def __call__(self, x: Tensor, adapter: Adapter | None) -> tuple[Tensor, Tensor | None]:
@@ -245,10 +245,12 @@ class _Trained(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         layer, rotation, adapters, attention, wanted = ctx.parts
+        # Saved tensors are freed by autograd, these would live as long as the result.
+        inner_parts, ctx.inner, ctx.parts = ctx.inner, None, None
         x, inverse_x, a, low_qkv, attended, low_o, middle, inverse_middle, b, low_gate_up = (
             ctx.saved_tensors
         )
-        gate_up, active, inner, low_down = ctx.inner
+        gate_up, active, inner, low_down = inner_parts
         grad_inner = layer.down.input_gradient(inner, low_down, adapters.down, grad)
         gate, up = gate_up.chunk(2, -1)
         grad_gate_up = torch.empty_like(gate_up)
@@ -379,5 +381,5 @@ def llama_layers(network: Any) -> list[LlamaLayer] | None:
     return [LlamaLayer(layer, index) for index, layer in enumerate(network.base_model.layers)]
 
 
-# The packed weights lie beside the network's own, once more for gradients: 1.5 times its size.
+# The packed weights lie beside the network's own, those of trained layers once more for gradients.
 MOST_PARAMETERS = 2_000_000_000

@@ -263,8 +263,9 @@ class LoraWeights:
         """Adds what the last backward pass left in the base's format; autograd adds in place."""
         assert self.gradient is not None
         if self._low_gradient is not None:
-            # Each backward pass writes it all anew.
             self.gradient.addcmul_(self._low_gradient.float(), self._scales)
+            # The next pass may be one that leaves nothing here: its rows are long.
+            self._low_gradient.zero_()
 
     def end_training(self) -> None:
         """Frees the gradients."""

@@ -15,7 +15,7 @@ from tutelage_student.task import Encoder, Row, Task
 
 # Packed tokens of one forward pass, for which interactive predictions wait. Rows of 24 tokens: 68/s
 # with 256 tokens a pass, 92/s with 1024, 102/s with 2048, 112/s with 4096 (2 cores with AMX).
-BATCH_TOKENS = 4096
+BATCH_TOKENS = 2048
 # Whose logits are computed together: 64 in float32 take 13 MB, 600 of a batch would 118 MB.
 LOGIT_POSITIONS = 64
 # Of one batch of answers that are written, at their longest: each token reads all weights once, so
@@ -264,7 +264,7 @@ def generate(
     most = min(most, model.context_tokens)
     encoder = Encoder(model.tokenizer, task)
     questions, results = _questions(model, encoder, rows, lambda _row: 1)
-    for batch in _batches(questions, min(most, 64), WRITTEN_TOKENS, WRITTEN_ROWS):
+    for batch in _batches(questions, most, WRITTEN_TOKENS, WRITTEN_ROWS):
         with torch.inference_mode(), model.wearing(weights):
             for question, text, log_probability in _continue(
                 model, encoder, batch, decoding, most, pause
@@ -323,7 +323,9 @@ def _continue(
         logits = model.logits(model.hidden(step, cache.lengths, ids=tokens))
         cache.lengths = cache.lengths + 1
         if pause:
-            pause()
+            # What is loaded meanwhile may be trained later, without tensors of inference mode.
+            with torch.inference_mode(False):
+                pause()
     return [
         (
             answer.question,

@@ -24,7 +24,7 @@ from tutelage_student.recipe import Recipe
 from tutelage_student.reference import file_sha256
 from tutelage_student.trainingstate import TrainingState
 
-FORMAT = "tutelage-resume-1"
+FORMAT = "tutelage-resume-2"
 # Points may cost a fiftieth of the time that is trained.
 LARGEST_SHARE = 0.02
 # What a slow disk takes, until a first point has shown what this one does.

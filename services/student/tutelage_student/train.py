@@ -92,8 +92,8 @@ def fine_tune(
 ) -> Student:
     """Trains a student and returns its weights; the base weights stay as they are.
 
-    The same arguments on the same number of threads give the same weights bit for bit, also where
-    a training goes on from a resume point.
+    The same arguments on the same number of threads, with the same room for activations, give the
+    same weights bit for bit, also where a training goes on from a resume point.
 
     start: weights to continue from, instead of the base; they are copied.
     activations: shared over trainings, used where lower layers are frozen.
