@@ -78,7 +78,7 @@ def run(
     """Measures, prints the line, and ends with 1 where our student is worse by over two points."""
     plan = plan_of(benched, recipe, folds)
     threads = torch.get_num_threads()
-    base = load(reference, home)
+    base = load(reference, home, device="cpu")
     number_format = _number_format(base, plan)
     base_folder, dtype = base.source.folder, str(base.dtype).removeprefix("torch.")
     # Two processes take turns beside this one: it holds no model meanwhile.

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
+from transformers import AutoModelForCausalLM
 
 from benchmarks.measure import say, timed
 from tutelage_student.examples import Example
@@ -72,6 +72,10 @@ class PlainTrainer:
 
     def train(self, seed: int, steps: int | None = None) -> tuple[float, int, Any]:
         """Seconds of the training, its tokens without padding, and the trained network."""
+        # Here, as a script that only answers does not pay for it.
+        from peft import LoraConfig, get_peft_model
+        from transformers import Trainer, TrainingArguments
+
         recipe = self.recipe
         torch.manual_seed(seed)
         dtype = torch.bfloat16 if self.format == "bfloat16" else torch.float32
