@@ -5,14 +5,32 @@ export const apiSchema: Record<string, SchemaNode> = {
   CampaignSettings: {
     type: "object",
     properties: {
+      schedule: {
+        type: "string",
+        enum: ["tutelage", "paper"],
+        description: "What settings that are left open resolve to: what measures best here, or what the paper ran",
+      },
       iterations: { type: "integer", minimum: 0, description: "Rounds of training, mining and generating; 1 to 20" },
       mining: { type: "string", enum: ["in_sample", "cross_fit"], description: "How errors are found" },
       folds: { type: "integer", minimum: 0, description: "Folds of cross-fitting; 2 to 10" },
-      selection: { type: "string", enum: ["errors_only", "balanced"], description: "How errors become teacher calls" },
+      selection: {
+        type: "string",
+        enum: ["errors_only", "balanced", "uncertain", "all"],
+        description: "How errors become teacher calls",
+      },
       examples_per_error: {
         type: "integer",
         minimum: 0,
-        description: "New rows per error and iteration (errors_only); 1 to 20",
+        description: "New rows per selected row and iteration (errors_only, uncertain, all); 1 to 20",
+      },
+      uncertain_below: {
+        type: "number",
+        description: "Select rows whose expected output is less probable (uncertain); 0.01 to 1",
+      },
+      priority: {
+        type: "string",
+        enum: ["hardest", "most_often_wrong", "label_balanced"],
+        description: "Which rows get calls where a cap does not pay for all of them",
       },
       rows_per_seed_row: {
         type: "number",
@@ -29,6 +47,12 @@ export const apiSchema: Record<string, SchemaNode> = {
         description: "From which weights an iteration's student starts",
       },
       errors_from: { type: "string", enum: ["seed", "all"], description: "Whose errors are augmented" },
+      disputes: {
+        type: "string",
+        enum: ["aside", "strict", "lenient"],
+        description:
+          "Seed rows whose answer a strict and a lenient reading grade differently: set aside, or decided by one of them",
+      },
       max_rouge_l: { type: "number", description: "A candidate nearer than this to a kept row is dropped; 0 to 1" },
       check_students: { type: "boolean", description: "Check labels by the cross-fitted students" },
       check_teacher: { type: "boolean", description: "Check labels by a blind second labelling of the teacher" },

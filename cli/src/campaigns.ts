@@ -26,6 +26,7 @@ interface SeedRow {
   grades: { iteration: number; correct: boolean; answer: string }[];
   candidates: number;
   accepted: number;
+  state: string;
 }
 
 interface LedgerCall {
@@ -257,10 +258,11 @@ function iterationsTable(iterations: readonly Iteration[]): string {
 
 function seedRowsTable(rows: readonly SeedRow[]): string {
   return table(
-    ["row", "by iteration", "kept", "of", "output", "last answer", "input"],
-    rows.map(({ row, grades, accepted, candidates }) => [
+    ["row", "by iteration", "state", "kept", "of", "output", "last answer", "input"],
+    rows.map(({ row, grades, state, accepted, candidates }) => [
       row?.id ?? "",
       grades.map(({ correct }) => (correct ? "✓" : "✗")).join(""),
+      state,
       String(accepted),
       String(candidates),
       row?.output ?? "",

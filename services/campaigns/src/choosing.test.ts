@@ -87,6 +87,7 @@ test("the paired gain counts discordant rows of the same row only", () => {
       logProbability: 0,
       labelScores: [],
       tooLong: false,
+      disputed: false,
     }));
   const gain = pairedGain(graded([true, true, true, false]), graded([true, false, false, true]));
   expect(gain).toMatchObject({ gain: 0.25, n: 4, onlyFinalRight: 2, onlyBaselineRight: 1 });

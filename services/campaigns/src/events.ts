@@ -23,6 +23,7 @@ export const eventTypes = [
   "budget.threshold",
   "preflight.finished",
   "rows.too_long",
+  "rows.disputed",
   "iteration.started",
   "phase.started",
   "iteration.finished",

@@ -12,6 +12,7 @@ import {
   type Iteration,
   Mining,
   type Outcome,
+  Selection,
   StartFrom,
   Switch,
 } from "@tutelage/proto/campaigns/v1/campaigns";
@@ -26,7 +27,7 @@ import { rowsOf, whileAway } from "./clients.js";
 import { takeOver } from "./forkstore.js";
 import { holderOf } from "./holds.js";
 import { decide } from "./judging.js";
-import { type MinedRow, mine } from "./mining.js";
+import { type MinedRow, mine, settle } from "./mining.js";
 import { wantedRows, writeOrders } from "./selection.js";
 import { needsCrossFit } from "./settings.js";
 import { halfOf } from "./spending.js";
@@ -53,6 +54,7 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
 
   const rounds: Round[] = [];
   const attempts = new Map<string, number>();
+  const timesWrong = new Map<string, number>();
   let version = seed.version;
   let trainRows = seed.seedRows;
   let candidateCount = 0;
@@ -83,8 +85,16 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
 
     if (reason === undefined) {
       // Have the teacher write a new row for each error, as far as the budget goes.
-      const mined = await mineRound(campaign, round, judged, fit);
-      const answered = new Set(mined.map((one) => one.row.id));
+      const answers = await mineRound(campaign, round, judged, fit);
+      const { graded: mined, aside } = settle(answers, settings.disputes);
+      if (aside.length > 0) {
+        await campaign.emit("rows.disputed", {
+          iteration: number,
+          rows: aside.length,
+          row_ids: aside.slice(0, 100).map((one) => one.row.id),
+        });
+      }
+      const answered = new Set(answers.map((one) => one.row.id));
       const tooLong = judged.filter((row) => !answered.has(row.id)).map((row) => row.id);
       if (tooLong.length > 0) {
         await campaign.emit("rows.too_long", {
@@ -98,6 +108,7 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
         async () => null,
         (transaction) => campaign.store.putGrades(transaction, campaign.key, number, mined),
       );
+      for (const { row, correct } of mined) if (!correct) timesWrong.set(row.id, (timesWrong.get(row.id) ?? 0) + 1);
       const wants = wantedRows(mined, settings);
       // A row that is written must be paid for a second time where it is checked.
       const keptForChecks: Partial<GenerationBudget> =
@@ -105,10 +116,20 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
           ? halfOf(campaign.spending.budgetLeft)
           : {};
       const callsForWriting = Math.max(0, campaign.spending.callsLeft - (keptForChecks.calls ?? 0));
-      const orders = writeOrders(wants, seed.seedRows, settings, number, attempts, callsForWriting, fit?.foldOf);
+      const orders = writeOrders(
+        wants,
+        seed.seedRows,
+        settings,
+        number,
+        attempts,
+        callsForWriting,
+        fit?.foldOf,
+        timesWrong,
+      );
       round.iteration.mined = true;
       round.iteration.errors = mined.filter((one) => !one.correct).length;
-      if (wants.length === 0 || round.iteration.errors === 0) reason = "no_errors";
+      const needsErrors = settings.selection !== Selection.ALL && settings.selection !== Selection.UNCERTAIN;
+      if (wants.length === 0 || (needsErrors && round.iteration.errors === 0)) reason = "no_errors";
       else if (orders.length === 0) reason = "budget";
       else {
         for (const order of orders) {
@@ -218,7 +239,9 @@ async function trainRound(
     await campaign.enter(number, "train");
     // Not where training seconds are capped: what is left of them is for measuring this round first.
     const plainBegins = number === settings.iterations && before.length > 0 && !campaign.spending.boundsTraining;
-    const plain = plainBegins ? [async () => void (await trainPlain(campaign, seed, before[0], before.length + 1))] : [];
+    const plain = plainBegins
+      ? [async () => void (await trainPlain(campaign, seed, before[0], before.length + 1))]
+      : [];
     const [student] = await campaign.sideBySide([own, ...plain]);
     return { fit: undefined, student };
   }

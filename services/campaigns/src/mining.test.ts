@@ -1,6 +1,7 @@
+import { Disputes } from "@tutelage/proto/campaigns/v1/campaigns";
 import { type Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
 import { expect, test } from "vitest";
-import { assignFolds, difficulty, mine } from "./mining.js";
+import { assignFolds, difficulty, mine, settle } from "./mining.js";
 
 function row(id: string, output: string): Row {
   const rest = { messages: [], rootRowId: "", parentRowId: "", iteration: 0, metadata: {} };
@@ -29,7 +30,7 @@ test("folds of few rows with many labels are even in size too", () => {
 });
 
 test("mining joins rows with predictions whatever their order, and measures difficulty", () => {
-  const prediction = { expected: "", tooLong: false, logProbability: 0 };
+  const prediction = { expected: "", tooLong: false, disputed: false, logProbability: 0 };
   const mined = mine(rows.slice(0, 2), [
     { ...prediction, rowId: "r1", text: " b?", answer: "", correct: false, labelScores: [] },
     {
@@ -49,6 +50,38 @@ test("mining joins rows with predictions whatever their order, and measures diff
 });
 
 test("a row that the student's context cannot hold is not an error", () => {
-  const long = { rowId: "r0", text: "", answer: "", expected: "a", correct: false, logProbability: 0, labelScores: [] };
+  const rest = { text: "", answer: "", expected: "a", correct: false, disputed: false, logProbability: 0 };
+  const long = { ...rest, rowId: "r0", labelScores: [] };
   expect(mine(rows.slice(0, 1), [{ ...long, tooLong: true }])).toEqual([]);
+});
+
+test("a disputed row is set aside unless a reading is to decide", () => {
+  const [first, second, third] = rows as [Row, Row, Row];
+  const one = { answer: "18", expectedLogProbability: undefined };
+  const mined = [
+    { ...one, row: first, correct: true, disputed: true },
+    { ...one, row: second, correct: false, disputed: true },
+    { ...one, row: third, correct: false, disputed: false },
+  ];
+  const outcome = (disputes: Disputes) => {
+    const { graded, aside } = settle(mined, disputes);
+    return [graded.map(({ row, correct }) => [row.id, correct]), aside.map(({ row }) => row.id)];
+  };
+  expect(outcome(Disputes.ASIDE)).toEqual([[["r2", false]], ["r0", "r1"]]);
+  expect(outcome(Disputes.STRICT)).toEqual([
+    [
+      ["r0", true],
+      ["r1", false],
+      ["r2", false],
+    ],
+    [],
+  ]);
+  expect(outcome(Disputes.LENIENT)).toEqual([
+    [
+      ["r0", false],
+      ["r1", true],
+      ["r2", false],
+    ],
+    [],
+  ]);
 });

@@ -1,4 +1,5 @@
 /** Error mining: which seed rows the student cannot do, and how hard each is. */
+import { Disputes } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { GradedPrediction } from "@tutelage/proto/evaluation/v1/evaluation";
 import type { Row } from "@tutelage/proto/task/v1/task";
 import { shuffled } from "./random.js";
@@ -8,6 +9,8 @@ export interface MinedRow {
   row: Row;
   /** Whether the student's answer counts as right. */
   correct: boolean;
+  /** Two readings of the answer are graded differently; `correct` is the strict one's grade. */
+  disputed: boolean;
   /** What the student answered. */
   answer: string;
   /** Natural logarithm of the probability that the student gave to the expected output; undefined where it was not scored. */
@@ -50,11 +53,20 @@ export function mine(rows: readonly Row[], predictions: readonly GradedPredictio
       {
         row,
         correct: prediction.correct,
+        disputed: prediction.disputed,
         answer: prediction.answer === "" ? prediction.text : prediction.answer,
         expectedLogProbability: scored?.logProbability,
       },
     ];
   });
+}
+
+/** What the settings make of disputed rows: those that they leave open are `aside`, the others are graded. */
+export function settle(mined: readonly MinedRow[], disputes: Disputes): { graded: MinedRow[]; aside: MinedRow[] } {
+  const isAside = ({ disputed }: MinedRow) => disputed && disputes === Disputes.ASIDE;
+  const decided = (one: MinedRow): MinedRow =>
+    one.disputed && disputes === Disputes.LENIENT ? { ...one, correct: !one.correct } : one;
+  return { graded: mined.filter((one) => !isAside(one)).map(decided), aside: mined.filter(isAside) };
 }
 
 /**

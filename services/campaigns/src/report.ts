@@ -5,6 +5,7 @@ import type { Metrics } from "@tutelage/proto/evaluation/v1/evaluation";
 import { advise } from "./advice.js";
 import type { ResolvedRequest } from "./campaign.js";
 import type { Services } from "./clients.js";
+import { departures } from "./paper.js";
 import { seedRowsPage } from "./seedrows.js";
 import type { CampaignStore } from "./store.js";
 
@@ -60,6 +61,7 @@ export async function gatherReport(
     finalMetrics,
     lossCurves: curves.filter((curve) => curve !== undefined),
     advice: advise(outcome, iterations, request.settings, request.task.kind),
+    departures: departures(request.settings, { student: request.studentProfile, teacher: request.teacherProfile }),
   };
 }
 

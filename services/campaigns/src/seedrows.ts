@@ -1,5 +1,5 @@
 /** Seed rows as a campaign sees them: what its students made of each, and what was written from it. */
-import type { SeedRow } from "@tutelage/proto/campaigns/v1/campaigns";
+import { type SeedGrade, type SeedRow, SeedRowState } from "@tutelage/proto/campaigns/v1/campaigns";
 import { RowOrigin, Split } from "@tutelage/proto/task/v1/task";
 import type { Services } from "./clients.js";
 import type { CampaignKey, CampaignStore } from "./store.js";
@@ -28,9 +28,20 @@ export async function seedRowsPage(
     rows: rows.map((row) => ({
       row,
       grades: grades.get(row.id) ?? [],
+      state: stateOf(grades.get(row.id) ?? []),
       candidates: counts.get(row.id)?.candidates ?? 0,
       accepted: counts.get(row.id)?.accepted ?? 0,
     })),
     nextCursor,
   };
+}
+
+/** How answers went; grades in the order of the iterations. */
+export function stateOf(grades: readonly Pick<SeedGrade, "correct">[]): SeedRowState {
+  const [first, last] = [grades[0], grades.at(-1)];
+  if (first === undefined || last === undefined) return SeedRowState.UNSPECIFIED;
+  const right = grades.filter((grade) => grade.correct).length;
+  if (last.correct) return right === grades.length ? SeedRowState.KNOWN : SeedRowState.LEARNED;
+  if (right === 0) return SeedRowState.STUBBORN;
+  return first.correct ? SeedRowState.REGRESSED : SeedRowState.FORGOTTEN;
 }

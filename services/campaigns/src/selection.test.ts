@@ -1,4 +1,4 @@
-import { Selection } from "@tutelage/proto/campaigns/v1/campaigns";
+import { Priority, Selection } from "@tutelage/proto/campaigns/v1/campaigns";
 import { type Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
 import { expect, test } from "vitest";
 import type { MinedRow } from "./mining.js";
@@ -8,7 +8,13 @@ import { defaultSettings } from "./settings.js";
 function mined(id: string, output: string, correct: boolean, probability: number): MinedRow {
   const rest = { messages: [], rootRowId: "", parentRowId: "", iteration: 0, metadata: {} };
   const row: Row = { id, input: `input ${id}`, output, split: Split.TRAIN, origin: RowOrigin.SEED, ...rest };
-  return { row, correct, answer: correct ? output : "wrong", expectedLogProbability: Math.log(probability) };
+  return {
+    row,
+    correct,
+    disputed: false,
+    answer: correct ? output : "wrong",
+    expectedLogProbability: Math.log(probability),
+  };
 }
 
 const balanced = { ...defaultSettings, selection: Selection.BALANCED, rowsPerSeedRow: 2, attemptsPerRow: 2 };
@@ -25,6 +31,44 @@ test("errors_only asks for each wrong row and for nothing else, as the paper doe
     ["a1", 1],
     ["a2", 1],
   ]);
+});
+
+test("uncertain asks for errors and for what is right by little, all for every row", () => {
+  const some = [...rows.slice(0, 3), mined("unsure", "b", true, 0.6), mined("sure but wrong", "b", false, 0.9)];
+  const ids = (selection: Selection) =>
+    wantedRows(some, { ...errorsOnly, selection }).map(({ mined: { row } }) => row.id);
+  expect(ids(Selection.UNCERTAIN)).toEqual(["a1", "a2", "unsure", "sure but wrong"]);
+  expect(ids(Selection.ALL)).toEqual(some.map(({ row }) => row.id));
+});
+
+test("calls that do not suffice go by priority, and the orders stay in the rows' order", () => {
+  const some = [mined("b1", "b", false, 0.4), mined("a1", "a", false, 0.1), mined("a2", "a", false, 0.2)];
+  const seedRows = some.map(({ row }) => row);
+  const timesWrong = new Map([["a2", 3]]);
+  const calls = (priority: Priority, left: number) =>
+    writeOrders(
+      wantedRows(some, errorsOnly),
+      seedRows,
+      { ...errorsOnly, priority },
+      0,
+      new Map(),
+      left,
+      undefined,
+      timesWrong,
+    ).map(({ seedRow, maxAttempts }) => [seedRow?.id, maxAttempts]);
+  expect(calls(Priority.HARDEST, 4)).toEqual([
+    ["a1", 3],
+    ["a2", 1],
+  ]);
+  expect(calls(Priority.MOST_OFTEN_WRONG, 4)).toEqual([
+    ["a1", 1],
+    ["a2", 3],
+  ]);
+  expect(calls(Priority.LABEL_BALANCED, 6)).toEqual([
+    ["b1", 3],
+    ["a1", 3],
+  ]);
+  expect(calls(Priority.HARDEST, 100).map(([id]) => id)).toEqual(["b1", "a1", "a2"]);
 });
 
 test("balanced gives every label the same share and hard rows more of it", () => {

@@ -1,7 +1,7 @@
 /** Selection: turns mined rows into orders to the teacher. */
 
 import { rowText } from "@tutelage/platform/conversation";
-import { Selection, type Settings } from "@tutelage/proto/campaigns/v1/campaigns";
+import { Priority, Selection, type Settings } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { Row } from "@tutelage/proto/task/v1/task";
 import type { WriteOrder } from "@tutelage/proto/teacher/v1/teacher";
 import { difficulty, type MinedRow } from "./mining.js";
@@ -25,13 +25,16 @@ const mostOverMean = 4;
 /**
  * How many new rows each mined row gets.
  * `errors_only` (the paper): examples_per_error for each wrong row, nothing for
- * the others. `balanced`: rows_per_seed_row times the number of seed rows,
+ * the others. `uncertain`: for each row whose expected output is improbable,
+ * `all`: for each row. `balanced`: rows_per_seed_row times the number of seed rows,
  * every label the same share, within a label by difficulty; hard rows cluster
  * in a few labels, and errors alone cost diversity (DESIGN.md has the table).
  */
 export function wantedRows(mined: readonly MinedRow[], settings: Settings): Want[] {
-  if (settings.selection === Selection.ERRORS_ONLY) {
-    return mined.filter((one) => !one.correct).map((one) => ({ mined: one, rows: settings.examplesPerError }));
+  if (settings.selection !== Selection.BALANCED) {
+    return mined
+      .filter((one) => isSelected(one, settings))
+      .map((one) => ({ mined: one, rows: settings.examplesPerError }));
   }
   const budget = Math.round(settings.rowsPerSeedRow * mined.length);
   const groups = labelGroups(mined);
@@ -51,6 +54,40 @@ export function wantedRows(mined: readonly MinedRow[], settings: Settings): Want
     });
   });
   return mined.map((one) => ({ mined: one, rows: wants.get(one.row.id) ?? 0 })).filter((want) => want.rows > 0);
+}
+
+function isSelected(one: MinedRow, { selection, uncertainBelow }: Settings): boolean {
+  switch (selection) {
+    case Selection.ALL:
+      return true;
+    case Selection.UNCERTAIN:
+      // A wrong answer is an error even where its label was scored high.
+      return !one.correct || 1 - difficulty(one) < uncertainBelow;
+    default:
+      return !one.correct;
+  }
+}
+
+/** The wants in the order in which calls are given to them while there are any. */
+function byPriority(wants: readonly Want[], priority: Priority, timesWrong: ReadonlyMap<string, number>): Want[] {
+  const hardest = [...wants].sort((a, b) => difficulty(b.mined) - difficulty(a.mined));
+  const wrongs = ({ mined }: Want) => timesWrong.get(mined.row.id) ?? 0;
+  switch (priority) {
+    case Priority.MOST_OFTEN_WRONG:
+      return hardest.sort((a, b) => wrongs(b) - wrongs(a));
+    case Priority.LABEL_BALANCED: {
+      const taken = new Map<string, number>();
+      const turn = new Map<Want, number>();
+      for (const want of hardest) {
+        const { output } = want.mined.row;
+        turn.set(want, taken.get(output) ?? 0);
+        taken.set(output, (taken.get(output) ?? 0) + 1);
+      }
+      return hardest.sort((a, b) => (turn.get(a) ?? 0) - (turn.get(b) ?? 0));
+    }
+    default:
+      return hardest;
+  }
 }
 
 /** Mined rows by output where outputs repeat (a label set), else all in one group. */
@@ -82,7 +119,8 @@ export function apportion(weights: readonly number[], total: number): number[] {
  *   also copies from it, and a student that must not see that row would learn it through the copy: with examples of all
  *   folds the demo's cross-fitted accuracy rose from .67 to .87 in two iterations, its dev accuracy from .73 to .78.
  * @param attemptsSoFar attempts already made for each row id in this campaign
- * @param callsLeft most calls that may still be made; orders are cut to it, in order
+ * @param callsLeft most calls that may still be made; orders are cut to it by priority
+ * @param timesWrong in how many iterations each row id was wrong
  */
 export function writeOrders(
   wants: readonly Want[],
@@ -92,13 +130,20 @@ export function writeOrders(
   attemptsSoFar: ReadonlyMap<string, number>,
   callsLeft: number,
   foldOf?: ReadonlyMap<string, number>,
+  timesWrong: ReadonlyMap<string, number> = new Map(),
 ): WriteOrder[] {
-  const orders: WriteOrder[] = [];
   let left = callsLeft;
-  for (const { mined, rows } of wants) {
-    const maxAttempts = Math.min(left, rows * settings.attemptsPerRow);
-    if (maxAttempts <= 0) break;
-    left -= maxAttempts;
+  const callsOf = new Map<Want, number>();
+  for (const want of byPriority(wants, settings.priority, timesWrong)) {
+    const calls = Math.min(left, want.rows * settings.attemptsPerRow);
+    callsOf.set(want, calls);
+    left -= calls;
+  }
+  const orders: WriteOrder[] = [];
+  for (const want of wants) {
+    const { mined, rows } = want;
+    const maxAttempts = callsOf.get(want) ?? 0;
+    if (maxAttempts <= 0) continue;
     const others = seedRows.filter((row) => row.id !== mined.row.id && row.id !== mined.row.rootRowId);
     const sameOutput = others.filter((row) => row.output === mined.row.output);
     // A label with a single seed row has no like; rows of other labels would teach the wrong one.

@@ -3,17 +3,22 @@
 import { type FieldViolation, TutelageError } from "@tutelage/platform/errors";
 import { checkRecipe } from "@tutelage/platform/recipe";
 import {
+  Disputes,
   ErrorsFrom,
   Mining,
+  Priority,
+  Schedule,
   Selection,
   type Settings,
   StartFrom,
   Switch,
 } from "@tutelage/proto/campaigns/v1/campaigns";
 import { type Task, TaskKind } from "@tutelage/proto/task/v1/task";
+import { paperSettings } from "./paper.js";
 
 /** Settings with nothing left to default. */
 export const defaultSettings: Settings = {
+  schedule: Schedule.TUTELAGE,
   iterations: 3,
   mining: Mining.CROSS_FIT,
   folds: 3,
@@ -23,6 +28,9 @@ export const defaultSettings: Settings = {
   attemptsPerRow: 2,
   startFrom: StartFrom.BASE,
   errorsFrom: ErrorsFrom.SEED,
+  disputes: Disputes.ASIDE,
+  uncertainBelow: 0.7,
+  priority: Priority.HARDEST,
   maxRougeL: 0.95,
   checkStudents: Switch.ON,
   checkTeacher: Switch.ON,
@@ -61,6 +69,7 @@ export const bounds: Record<NumberSetting, [low: number, high: number]> = {
   examplesPerError: [1, 20],
   rowsPerSeedRow: [0.1, 50],
   attemptsPerRow: [1, 10],
+  uncertainBelow: [0.01, 1],
   maxRougeL: [0.1, 1],
   acceptProbability: [0.01, 0.99],
   targetAccuracy: [0, 1],
@@ -81,7 +90,7 @@ export const bounds: Record<NumberSetting, [low: number, high: number]> = {
  * Throws invalid_argument with one violation for each wrong setting.
  */
 export function resolveSettings(given: Settings | undefined, task: Task): Settings {
-  const settings = { ...defaultSettings };
+  const settings = { ...defaultSettings, ...(given?.schedule === Schedule.PAPER ? paperSettings : {}) };
   for (const [name, value] of Object.entries(given ?? {})) {
     if (value !== undefined && value !== 0 && !String(value).endsWith("_UNSPECIFIED"))
       Object.assign(settings, { [name]: value });

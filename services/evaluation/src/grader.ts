@@ -5,12 +5,14 @@ import { Grader, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import { readChoiceLetter } from "./choice.js";
 import { gradeFields, readObject } from "./jsonfields.js";
 import { caseFolded, normalizedText } from "./normalizedtext.js";
-import { readFinalNumber } from "./number.js";
+import { readFinalNumber, readLastNumber } from "./number.js";
 
 export interface Grading {
   /** The answer that a text gives; undefined when there is none. */
   read(text: string, task: Task): string | undefined;
-  /** Whether two answers, both from `read`, are the same. */
+  /** Another way to read a text, where there is one that is no less right; what the two disagree about is a dispute. */
+  readLeniently?(text: string, task: Task): string | undefined;
+  /** Whether two answers, both read, are the same. */
   equal(answer: string, expected: string, task: Task): boolean;
 }
 
@@ -25,7 +27,7 @@ export const graders: Readonly<Record<Exclude<Grader, Grader.UNSPECIFIED>, Gradi
   },
   [Grader.LABEL]: { read: readLabel, equal: same },
   [Grader.CHOICE_LETTER]: { read: readChoiceLetter, equal: same },
-  [Grader.FINAL_NUMBER]: { read: readFinalNumber, equal: same },
+  [Grader.FINAL_NUMBER]: { read: readFinalNumber, readLeniently: readLastNumber, equal: same },
   [Grader.JSON_FIELDS]: {
     read: readObject,
     equal: (answer, expected, { fields }) => gradeFields(answer, expected, fields).every(({ right }) => right),

@@ -15,6 +15,8 @@ export interface Grade {
   tooLong: boolean;
   /** ROUGE-L F of answer and expected output, 0 to 1; free text only. */
   rougeL?: number | undefined;
+  /** Two readers of its text disagree whether it is right. */
+  disputed?: boolean;
 }
 
 /** Metrics over all grades; per label where there is a label set, per field where there are fields. */
@@ -28,6 +30,7 @@ export function metricsOf(grades: readonly Grade[], task: Pick<Task, "kind" | "l
     confusion,
     unreadableRows: grades.filter((grade) => grade.answer === undefined && !grade.tooLong).length,
     tooLongRows: grades.filter((grade) => grade.tooLong).length,
+    disputedRows: grades.filter((grade) => grade.disputed).length,
     extraction: task.kind === TaskKind.EXTRACTION ? extractionMetrics(grades, task.fields) : undefined,
     meanRougeL:
       task.kind === TaskKind.TEXT && grades.length > 0

@@ -131,7 +131,11 @@ export function gradePrediction(
   const text = storable(prediction.text);
   const answer = tooLong ? undefined : grading.read(text, task);
   const expected = grading.read(expectedOutput, task);
-  const correct = answer !== undefined && expected !== undefined && grading.equal(answer, expected, task);
+  const isRight = (one: string | undefined) =>
+    one !== undefined && expected !== undefined && grading.equal(one, expected, task);
+  const correct = isRight(answer);
+  const other = tooLong ? undefined : grading.readLeniently?.(text, task);
+  const disputed = other !== undefined && isRight(other) !== correct;
   const near = task.kind === TaskKind.TEXT ? rougeL(tooLong ? "" : text, expectedOutput) : undefined;
   return {
     graded: {
@@ -144,8 +148,9 @@ export function gradePrediction(
       labelScores,
       tooLong,
       rougeL: near,
+      disputed,
     },
-    grade: { expected: expected ?? expectedOutput, answer, correct, tooLong, rougeL: near },
+    grade: { expected: expected ?? expectedOutput, answer, correct, tooLong, rougeL: near, disputed },
   };
 }
 

@@ -134,6 +134,20 @@ test("every prediction is graded against its row and kept in the rows' order, wi
   expect(wrong?.map(({ rowId }) => rowId)).toEqual(["r3", "r4", "r5"]);
 });
 
+test("a number that two readings grade differently is kept as disputed", async () => {
+  const rows = ["#### 18", "#### 7"].map((output, index) => Row.fromPartial({ id: `m${index}`, input: "?", output }));
+  const { uri, sha256 } = await artifacts.put("default/versions/numbers.jsonl", rows.map(rowToLine));
+  student.answer = () => ({ text: "The answer is 18, and 2 are left." });
+  const task = Task.fromPartial({ kind: TaskKind.MATH, promptTemplate: "{input}" });
+  const asked = request(RowSource.fromPartial({ uri, sha256 }), { task });
+  const last = await untilFinal(idOf(await client.startEvaluationRun(asked)));
+  expect(last.metrics).toMatchObject({ accuracy: { successes: 1, n: 2 }, disputedRows: 1 });
+  expect((await predictionsOf(idOf(last))).flat()).toMatchObject([
+    { answer: "18", correct: true, disputed: true },
+    { answer: "18", correct: false, disputed: false },
+  ]);
+});
+
 test("thousands of predictions come in batches, in order", async () => {
   student.answer = () => ({ text: "good" });
   const id = idOf(await client.startEvaluationRun(request(await publish(2_345))));

@@ -46,15 +46,16 @@ export async function insertPredictions(
     })),
     too_long: prediction.tooLong,
     rouge_l: prediction.rougeL ?? null,
+    disputed: prediction.disputed,
   }));
   await transaction.execute(sql`
     insert into predictions (project_id, run_id, position, row_id, text, answer, expected, correct, log_probability,
-      label_scores, too_long, rouge_l)
+      label_scores, too_long, rouge_l, disputed)
     select ${run.projectId}::text, ${run.runId}::uuid, position, row_id, text, answer, expected, correct,
-      log_probability, label_scores, too_long, rouge_l
+      log_probability, label_scores, too_long, rouge_l, disputed
     from jsonb_to_recordset(${JSON.stringify(rows)}::jsonb) as batch (position integer, row_id text, text text,
       answer text, expected text, correct boolean, log_probability double precision, label_scores jsonb,
-      too_long boolean, rouge_l double precision)`);
+      too_long boolean, rouge_l double precision, disputed boolean)`);
 }
 
 /** A run's predictions in the order of the rows, in batches. */
@@ -76,6 +77,7 @@ export async function* listPredictions(
         labelScores: predictions.labelScores,
         tooLong: predictions.tooLong,
         rougeL: predictions.rougeL,
+        disputed: predictions.disputed,
       })
       .from(predictions)
       .where(

@@ -17,6 +17,7 @@ export const predictions = pgSchema("evaluation").table(
     labelScores: jsonb("label_scores").$type<LabelScore[]>().notNull(),
     tooLong: boolean("too_long").notNull(),
     rougeL: doublePrecision("rouge_l"),
+    disputed: boolean("disputed").notNull(),
   },
   (table) => [primaryKey({ columns: [table.runId, table.position] })],
 );

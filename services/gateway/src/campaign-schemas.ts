@@ -1,7 +1,11 @@
 /** Campaigns, iterations and candidates as JSON. */
 import {
+  Disputes,
   ErrorsFrom,
   Mining,
+  Priority,
+  Schedule,
+  SeedRowState,
   Selection,
   type Settings,
   StartFrom,
@@ -25,15 +29,25 @@ const count = z.number().int().min(0);
 /** Bounds and defaults are the campaigns service's: it answers with one problem for each wrong setting. */
 export const settingsSchema = z
   .strictObject({
+    schedule: enumName(Schedule).describe(
+      "What settings that are left open resolve to: what measures best here, or what the paper ran",
+    ),
     iterations: count.describe("Rounds of training, mining and generating; 1 to 20"),
     mining: enumName(Mining).describe("How errors are found"),
     folds: count.describe("Folds of cross-fitting; 2 to 10"),
     selection: enumName(Selection).describe("How errors become teacher calls"),
-    examples_per_error: count.describe("New rows per error and iteration (errors_only); 1 to 20"),
+    examples_per_error: count.describe(
+      "New rows per selected row and iteration (errors_only, uncertain, all); 1 to 20",
+    ),
+    uncertain_below: z.number().describe("Select rows whose expected output is less probable (uncertain); 0.01 to 1"),
+    priority: enumName(Priority).describe("Which rows get calls where a cap does not pay for all of them"),
     rows_per_seed_row: z.number().describe("New rows per iteration as a multiple of the seed rows (balanced)"),
     attempts_per_row: count.describe("Calls per wanted row before it is given up; 1 to 10"),
     start_from: enumName(StartFrom).describe("From which weights an iteration's student starts"),
     errors_from: enumName(ErrorsFrom).describe("Whose errors are augmented"),
+    disputes: enumName(Disputes).describe(
+      "Seed rows whose answer a strict and a lenient reading grade differently: set aside, or decided by one of them",
+    ),
     max_rouge_l: z.number().describe("A candidate nearer than this to a kept row is dropped; 0 to 1"),
     check_students: switchFlag.describe("Check labels by the cross-fitted students"),
     check_teacher: switchFlag.describe("Check labels by a blind second labelling of the teacher"),
@@ -69,6 +83,7 @@ const neverZero = [
   "examples_per_error",
   "rows_per_seed_row",
   "attempts_per_row",
+  "uncertain_below",
   "max_rouge_l",
   "accept_probability",
   "preflight_min_parse_rate",
@@ -325,6 +340,10 @@ const seedRow = z.object({
     .describe("One for each mined iteration, in order"),
   candidates: z.number().int().describe("Written from it"),
   accepted: z.number().int().describe("Of these, became rows"),
+  state: enumName(SeedRowState).describe(
+    "How its answers went over the mined iterations: known (all right), learned (last right), stubborn (all wrong), " +
+      "forgotten (wrong, right, wrong again), regressed (first right, last wrong)",
+  ),
 });
 
 export const seedRowPage = z.object({ rows: z.array(seedRow), next_cursor: nextCursor });
@@ -343,6 +362,7 @@ const metrics = z.object({
   confusion: z.array(z.object({ expected: z.string(), answered: z.string(), count: z.number().int() })),
   unreadable_rows: z.number().int(),
   too_long_rows: z.number().int(),
+  disputed_rows: z.number().int().describe("Rows whose answer a strict and a lenient reading grade differently"),
   extraction: z
     .object({
       expected_fields: z.number().int(),
@@ -369,5 +389,6 @@ export const report = z
     final_metrics: metrics.optional().describe("The returned student on the test rows"),
     loss_curves: z.array(z.object({ name: z.string(), steps: z.array(z.number().int()), losses: z.array(z.number()) })),
     advice: z.array(z.string()).describe("What to try next, the most promising first"),
+    departures: z.array(z.string()).describe("Where a campaign under the paper's schedule differs from the paper"),
   })
   .meta({ id: "CampaignReport" });

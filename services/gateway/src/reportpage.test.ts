@@ -21,6 +21,7 @@ const metrics = (right: number) => ({
   ],
   unreadableRows: 0,
   tooLongRows: 0,
+  disputedRows: 0,
 });
 const evil = `</td><script>alert("x")</script>`;
 const candidate: Partial<Candidate> = { seedRowId: "s1", iteration: 0, input: evil, output: "refund" };
@@ -82,6 +83,7 @@ const report = Report.fromPartial({
   finalMetrics: metrics(70),
   lossCurves: [{ name: "plain", steps: [1, 2, 3], losses: [1, 0.1, 0] }],
   advice: ["Look here."],
+  departures: [],
 });
 const page = reportPage(report, "http://127.0.0.1:8080");
 

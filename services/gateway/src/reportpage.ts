@@ -7,6 +7,7 @@ import {
   Mining,
   type Report,
   type SeedRow,
+  SeedRowState,
   Selection,
   Switch,
 } from "@tutelage/proto/campaigns/v1/campaigns";
@@ -46,6 +47,7 @@ ${section("What the teacher wrote", candidates(report))}
 ${section("Cost and time", costs(report))}
 ${report.lossCurves.length > 0 && section("Training loss", lossChart(report.lossCurves))}
 ${section("What was asked", asked(report))}
+${report.departures.length > 0 && section("Where it departs from the paper", html`<ul>${report.departures.map((line) => html`<li>${line}</li>`)}</ul>`)}
 ${section("Use the student", usage(report, url, wantsToken))}
 </main>
 <footer>Made by Tutelage. The same as data: <code>GET /v1/campaigns/${campaign?.run?.id}/report</code></footer>
@@ -146,6 +148,15 @@ function confusion({ baselineMetrics, finalMetrics, campaign }: Report): Html {
   return section("Confusion before and after, on test rows", html`${matrices}${perLabel}`);
 }
 
+const stateText: Readonly<Record<SeedRowState, string>> = {
+  [SeedRowState.UNSPECIFIED]: "not judged",
+  [SeedRowState.KNOWN]: "known from the start",
+  [SeedRowState.LEARNED]: "learned",
+  [SeedRowState.STUBBORN]: "stubborn (wrong each time)",
+  [SeedRowState.FORGOTTEN]: "forgotten (learned, then wrong again)",
+  [SeedRowState.REGRESSED]: "regressed (right at first, wrong in the end)",
+};
+
 function seedRowTable(rows: readonly SeedRow[], iterations: readonly Iteration[]): Html {
   const mined = iterations.filter(({ number }) =>
     rows.some(({ grades }) => grades.some((one) => one.iteration === number)),
@@ -153,19 +164,22 @@ function seedRowTable(rows: readonly SeedRow[], iterations: readonly Iteration[]
   if (mined.length === 0) return html`<p>No iteration was mined.</p>`;
   const wrong = (row: SeedRow) => row.grades.filter((grade) => !grade.correct).length;
   const ordered = [...rows].sort((a, b) => wrong(b) - wrong(a));
-  const never = ordered.filter((row) => row.grades.length > 0 && wrong(row) === row.grades.length).length;
+  const states = Object.values(SeedRowState)
+    .map((state) => ({ state, count: rows.filter((row) => row.state === state).length }))
+    .filter(({ state, count }) => count > 0 && state !== SeedRowState.UNSPECIFIED)
+    .map(({ state, count }) => `${count} ${stateText[state]}`);
   const table = html`<div class="scroll"><table class="seeds"><thead><tr><th>seed row</th><th>expected</th>${mined.map(
     ({ number }) => html`<th>${number}</th>`,
-  )}<th>written</th><th>kept</th></tr></thead><tbody>${ordered.map(
+  )}<th>state</th><th>written</th><th>kept</th></tr></thead><tbody>${ordered.map(
     (row) =>
       html`<tr><td class="text">${textOf(row.row)}</td><td>${row.row?.output}</td>${mined.map(({ number }) => {
         const grade = row.grades.find((one) => one.iteration === number);
         if (grade === undefined) return html`<td></td>`;
         const mark = grade.correct ? "✓" : "✗";
         return html`<td class="${grade.correct ? "yes" : "no"}" title="${grade.answer}">${mark}${grade.correct ? "" : html` <small>${grade.answer}</small>`}</td>`;
-      })}<td>${row.candidates}</td><td>${row.accepted}</td></tr>`,
+      })}<td>${nameOf(SeedRowState, row.state)}</td><td>${row.candidates}</td><td>${row.accepted}</td></tr>`,
   )}</tbody></table></div>`;
-  return html`<p>${rows.length} seed rows; ${never} were wrong in every mined iteration. A ✗ is followed by what the student answered.</p>
+  return html`<p>${rows.length} seed rows: ${states.join(", ")}. A ✗ is followed by what the student answered.</p>
 <details${rows.length <= 40 ? html` open` : html``}><summary>Each seed row by iteration, the hardest first</summary>${table}</details>`;
 }
 

@@ -1,0 +1,18 @@
+import { SeedRowState } from "@tutelage/proto/campaigns/v1/campaigns";
+import { expect, test } from "vitest";
+import { stateOf } from "./seedrows.js";
+
+test.each<[string, SeedRowState]>([
+  ["", SeedRowState.UNSPECIFIED],
+  ["+", SeedRowState.KNOWN],
+  ["-", SeedRowState.STUBBORN],
+  ["+++", SeedRowState.KNOWN],
+  ["---", SeedRowState.STUBBORN],
+  ["-++", SeedRowState.LEARNED],
+  ["+-+", SeedRowState.LEARNED],
+  ["-+-", SeedRowState.FORGOTTEN],
+  ["+--", SeedRowState.REGRESSED],
+  ["++-", SeedRowState.REGRESSED],
+])("answers that went %j are %s", (answers, state) => {
+  expect(stateOf([...answers].map((one) => ({ correct: one === "+" })))).toBe(state);
+});
