@@ -1,5 +1,6 @@
 """`predict-label` and `predict-text`: answers per second, against transformers' `generate`."""
 
+import statistics
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -97,8 +98,10 @@ def _run_texts(model: Model, benched: Benched, student: Trained, rounds: int, mo
         lambda: generate(model, rows, task, student.weights, greedy),
         lambda: plain.generate(student.network, encoder, prompts, most),
     )
+    # In float32: bfloat16 cannot tell logits of 16 to 32 that lie nearer than 0.125.
+    network = plain.merged(model.source.folder, student.folder, torch.float32)
     gaps = [
-        _first_gap(student, encoder, row, mine, other)
+        _first_gap(network, encoder, row, mine, other)
         for row, mine, other in zip(rows, ours, theirs, strict=True)
         if mine != other
     ]
@@ -123,6 +126,7 @@ def _run_texts(model: Model, benched: Benched, student: Trained, rounds: int, mo
             "max_new_tokens": most,
             "same_share_float32": round(exact, 4),
             "differences": len(gaps),
+            "median_gap_nats": round(statistics.median(gaps), 4) if gaps else 0.0,
             "widest_gap_nats": round(widest, 4),
         },
         same=exact >= SAME_SHARE and widest <= NEAR_TIE,
@@ -169,7 +173,7 @@ def _differences(
     ]
 
 
-def _first_gap(student: Trained, encoder: Encoder, row: Row, mine: str, other: str) -> float:
+def _first_gap(network: Any, encoder: Encoder, row: Row, mine: str, other: str) -> float:
     """How far apart in log-probability the tokens are at which two answers part, in nats."""
     first, second = ([*encoder.answer(text, False), encoder.eos_id] for text in (mine, other))
     shared = 0
@@ -177,9 +181,7 @@ def _first_gap(student: Trained, encoder: Encoder, row: Row, mine: str, other: s
         shared += 1
     ids = encoder.prompt(row) + first[:shared]
     with torch.inference_mode():
-        logits = (
-            student.network(input_ids=torch.tensor([ids])).logits[0, -1].float().log_softmax(-1)
-        )
+        logits = network(input_ids=torch.tensor([ids])).logits[0, -1].log_softmax(-1)
     return abs(float(logits[first[shared]] - logits[second[shared]]))
 
 
@@ -196,7 +198,9 @@ def _in_float32(
 ) -> tuple[list[str], list[str]]:
     """What both sides answer when they compute in float32."""
     say("the same in float32, to compare the texts")
-    exact = load(f"file:{model.source.folder}", model.source.folder, dtype=torch.float32)
+    exact = load(
+        f"file:{model.source.folder}", model.source.folder, device="cpu", dtype=torch.float32
+    )
     worn = student.weights
     layers = len(exact.layers) - worn.first_layer
     weights = LoraWeights(exact, worn.rank, worn.alpha, worn.dropout, layers)
