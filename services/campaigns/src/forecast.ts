@@ -61,8 +61,9 @@ export function forecast(basis: ForecastBasis): Forecast[] {
 
 /** Rows that the teacher is asked to write in one iteration. */
 function rowsPerIteration({ settings, seedRows }: ForecastBasis): Range {
-  if (settings.selection === Selection.ERRORS_ONLY) {
+  if (settings.selection !== Selection.BALANCED) {
     const all = seedRows.length * settings.examplesPerError;
+    if (settings.selection === Selection.ALL) return { low: all, likely: all, high: all };
     const share = settings.mining === Mining.IN_SAMPLE ? errorShare[Mining.IN_SAMPLE] : errorShare[Mining.CROSS_FIT];
     return { low: 0, likely: Math.round(all * share), high: all };
   }
@@ -97,7 +98,7 @@ function teacherCalls(basis: ForecastBasis): { forecast: Forecast; writes: Range
     Number.isFinite(cap) ? `capped at ${cap} calls` : "",
   ].filter(Boolean);
   const basisText =
-    settings.selection === Selection.ERRORS_ONLY
+    settings.selection === Selection.ERRORS_ONLY || settings.selection === Selection.UNCERTAIN
       ? `${parts.join("; ")}. How many seed rows the student gets wrong is known only after training.`
       : `${parts.join("; ")}.`;
   return { forecast: { name: "teacher_calls", ...sum, basis: basisText }, writes, labels };

@@ -5,7 +5,7 @@
  */
 import { invalidField, TutelageError } from "@tutelage/platform/errors";
 import type { RunRow } from "@tutelage/platform/runs";
-import { type ForkCampaignRequest, StartFrom, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
+import { type ForkCampaignRequest, Schedule, StartFrom, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { CampaignState, ResolvedRequest } from "./campaign.js";
 import { resolveSettings } from "./settings.js";
 
@@ -40,6 +40,12 @@ export function forked(parent: Parent, asked: ForkCampaignRequest, finished: num
     throw invalidField("iteration", `is ${iteration}; ${fix}.`, "iteration_not_finished");
   }
   const settings = asked.settings === undefined ? request.settings : resolveSettings(asked.settings, request.task);
+  if ((settings.schedule ?? Schedule.TUTELAGE) !== (request.settings.schedule ?? Schedule.TUTELAGE)) {
+    throw invalidField(
+      "settings.schedule",
+      "differs from the parent's, all of whose settings a fork has until it changes them; change the settings themselves.",
+    );
+  }
   if (settings.iterations < iteration) {
     throw invalidField(
       "settings.iterations",

@@ -27,7 +27,7 @@ import { rowsOf, whileAway } from "./clients.js";
 import { takeOver } from "./forkstore.js";
 import { holderOf } from "./holds.js";
 import { decide } from "./judging.js";
-import { type MinedRow, mine, settle } from "./mining.js";
+import { type MinedRow, mine, openDisputes, settle } from "./mining.js";
 import { wantedRows, writeOrders } from "./selection.js";
 import { needsCrossFit } from "./settings.js";
 import { halfOf } from "./spending.js";
@@ -86,14 +86,6 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
     if (reason === undefined) {
       // Have the teacher write a new row for each error, as far as the budget goes.
       const answers = await mineRound(campaign, round, judged, fit);
-      const { graded: mined, aside } = settle(answers, settings.disputes);
-      if (aside.length > 0) {
-        await campaign.emit("rows.disputed", {
-          iteration: number,
-          rows: aside.length,
-          row_ids: aside.slice(0, 100).map((one) => one.row.id),
-        });
-      }
       const answered = new Set(answers.map((one) => one.row.id));
       const tooLong = judged.filter((row) => !answered.has(row.id)).map((row) => row.id);
       if (tooLong.length > 0) {
@@ -103,11 +95,19 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
           row_ids: tooLong.slice(0, 100),
         });
       }
-      await campaign.step(
+      // Stored, so that who goes on sets the same rows aside. An earlier release stored nothing, and set none aside.
+      const settled = (aside: readonly string[]) => settle(answers, new Set(aside), settings.disputes);
+      const { aside } = (await campaign.step(
         `iteration/${number}/grades`,
-        async () => null,
-        (transaction) => campaign.store.putGrades(transaction, campaign.key, number, mined),
-      );
+        async (): Promise<{ aside: string[] } | null> => ({ aside: openDisputes(answers, settings.disputes) }),
+        (transaction, result) =>
+          campaign.store.putGrades(transaction, campaign.key, number, settled(result?.aside ?? [])),
+      )) ?? { aside: [] };
+      if (aside.length > 0) {
+        const payload = { iteration: number, rows: aside.length, row_ids: aside.slice(0, 100) };
+        await campaign.emit("rows.disputed", payload);
+      }
+      const mined = settled(aside);
       for (const { row, correct } of mined) if (!correct) timesWrong.set(row.id, (timesWrong.get(row.id) ?? 0) + 1);
       const wants = wantedRows(mined, settings);
       // A row that is written must be paid for a second time where it is checked.
@@ -129,7 +129,7 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
       round.iteration.mined = true;
       round.iteration.errors = mined.filter((one) => !one.correct).length;
       const needsErrors = settings.selection !== Selection.ALL && settings.selection !== Selection.UNCERTAIN;
-      if (wants.length === 0 || (needsErrors && round.iteration.errors === 0)) reason = "no_errors";
+      if (wants.length === 0 || (needsErrors && round.iteration.errors === 0)) reason = aside.length > 0 ? "disputed" : "no_errors";
       else if (orders.length === 0) reason = "budget";
       else {
         for (const order of orders) {

@@ -1,7 +1,7 @@
 import { Disputes } from "@tutelage/proto/campaigns/v1/campaigns";
 import { type Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
 import { expect, test } from "vitest";
-import { assignFolds, difficulty, mine, settle } from "./mining.js";
+import { assignFolds, difficulty, mine, openDisputes, settle } from "./mining.js";
 
 function row(id: string, output: string): Row {
   const rest = { messages: [], rootRowId: "", parentRowId: "", iteration: 0, metadata: {} };
@@ -57,31 +57,28 @@ test("a row that the student's context cannot hold is not an error", () => {
 
 test("a disputed row is set aside unless a reading is to decide", () => {
   const [first, second, third] = rows as [Row, Row, Row];
-  const one = { answer: "18", expectedLogProbability: undefined };
+  const one = { answer: "18", text: "18, and 2 are left", expectedLogProbability: undefined };
   const mined = [
     { ...one, row: first, correct: true, disputed: true },
     { ...one, row: second, correct: false, disputed: true },
     { ...one, row: third, correct: false, disputed: false },
   ];
   const outcome = (disputes: Disputes) => {
-    const { graded, aside } = settle(mined, disputes);
-    return [graded.map(({ row, correct }) => [row.id, correct]), aside.map(({ row }) => row.id)];
+    const aside = openDisputes(mined, disputes);
+    const graded = settle(mined, new Set(aside), disputes);
+    return [graded.map(({ row, correct, answer }) => [row.id, correct, answer]), aside];
   };
-  expect(outcome(Disputes.ASIDE)).toEqual([[["r2", false]], ["r0", "r1"]]);
-  expect(outcome(Disputes.STRICT)).toEqual([
-    [
-      ["r0", true],
-      ["r1", false],
-      ["r2", false],
-    ],
-    [],
-  ]);
-  expect(outcome(Disputes.LENIENT)).toEqual([
-    [
-      ["r0", false],
-      ["r1", true],
-      ["r2", false],
-    ],
-    [],
-  ]);
+  expect(outcome(Disputes.ASIDE)).toEqual([[["r2", false, "18"]], ["r0", "r1"]]);
+  const strict = [
+    ["r0", true, "18"],
+    ["r1", false, "18"],
+    ["r2", false, "18"],
+  ];
+  expect(outcome(Disputes.STRICT)).toEqual([strict, []]);
+  const lenient = [
+    ["r0", false, one.text],
+    ["r1", true, one.text],
+    ["r2", false, "18"],
+  ];
+  expect(outcome(Disputes.LENIENT)).toEqual([lenient, []]);
 });

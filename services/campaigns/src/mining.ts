@@ -11,8 +11,9 @@ export interface MinedRow {
   correct: boolean;
   /** Two readings of the answer are graded differently; `correct` is the strict one's grade. */
   disputed: boolean;
-  /** What the student answered. */
+  /** What the student answered, as it was read; the whole text where it could not be. */
   answer: string;
+  text: string;
   /** Natural logarithm of the probability that the student gave to the expected output; undefined where it was not scored. */
   expectedLogProbability: number | undefined;
 }
@@ -55,18 +56,26 @@ export function mine(rows: readonly Row[], predictions: readonly GradedPredictio
         correct: prediction.correct,
         disputed: prediction.disputed,
         answer: prediction.answer === "" ? prediction.text : prediction.answer,
+        text: prediction.text,
         expectedLogProbability: scored?.logProbability,
       },
     ];
   });
 }
 
-/** What the settings make of disputed rows: those that they leave open are `aside`, the others are graded. */
-export function settle(mined: readonly MinedRow[], disputes: Disputes): { graded: MinedRow[]; aside: MinedRow[] } {
-  const isAside = ({ disputed }: MinedRow) => disputed && disputes === Disputes.ASIDE;
-  const decided = (one: MinedRow): MinedRow =>
-    one.disputed && disputes === Disputes.LENIENT ? { ...one, correct: !one.correct } : one;
-  return { graded: mined.filter((one) => !isAside(one)).map(decided), aside: mined.filter(isAside) };
+/** Ids of the rows that the settings leave open. */
+export function openDisputes(mined: readonly MinedRow[], disputes: Disputes): string[] {
+  return disputes === Disputes.ASIDE ? mined.filter((one) => one.disputed).map((one) => one.row.id) : [];
+}
+
+/** The rows but those set aside, disputed ones as the settings decide them. */
+export function settle(mined: readonly MinedRow[], aside: ReadonlySet<string>, disputes: Disputes): MinedRow[] {
+  return mined
+    .filter((one) => !aside.has(one.row.id))
+    .map((one) =>
+      // The answer that was read strictly is not the one that decides: the whole text is shown instead.
+      one.disputed && disputes === Disputes.LENIENT ? { ...one, correct: !one.correct, answer: one.text } : one,
+    );
 }
 
 /**

@@ -20,6 +20,10 @@ test("the paper's schedule resolves to the paper's settings and leaves the other
   expect(resolved).toMatchObject(paperSettings);
   expect(resolved).toMatchObject({ folds: defaultSettings.folds, attemptsPerRow: defaultSettings.attemptsPerRow });
   expect(departures(resolved, models)).toHaveLength(4);
+  // Postgres gives the keys of a stored object in an order of its own.
+  const { scoreLabels, temperature, topP, maxNewTokens, stop, seed } = paperSettings.decoding;
+  const stored = { ...resolved, decoding: { seed, stop, topP, scoreLabels, temperature, maxNewTokens } };
+  expect(departures(stored, models)).toHaveLength(4);
 });
 
 test("what a request sets goes before the schedule, and the report says so", () => {

@@ -1,4 +1,5 @@
 /** The paper's own schedule (Lee et al. 2024, arXiv 2403.15042), and where a campaign departs from it. */
+import { isDeepStrictEqual } from "node:util";
 import {
   ErrorsFrom,
   Mining,
@@ -28,7 +29,7 @@ export function departures(settings: Settings, { student, teacher }: { student: 
   if (settings.schedule !== Schedule.PAPER) return [];
   const changed = Object.entries(paperSettings).flatMap(([name, paper]) => {
     const own = settings[name as keyof typeof paperSettings];
-    if (JSON.stringify(own) === JSON.stringify(paper)) return [];
+    if (isDeepStrictEqual(own, paper)) return [];
     return [`${snake(name)} is ${told(own)}, the paper's ${told(paper)}.`];
   });
   return [

@@ -12,6 +12,7 @@ function mined(id: string, output: string, correct: boolean, probability: number
     row,
     correct,
     disputed: false,
+    text: "",
     answer: correct ? output : "wrong",
     expectedLogProbability: Math.log(probability),
   };

@@ -69,7 +69,13 @@ function isSelected(one: MinedRow, { selection, uncertainBelow }: Settings): boo
 }
 
 /** The wants in the order in which calls are given to them while there are any. */
-function byPriority(wants: readonly Want[], priority: Priority, timesWrong: ReadonlyMap<string, number>): Want[] {
+function byPriority(
+  wants: readonly Want[],
+  priority: Priority | undefined,
+  timesWrong: ReadonlyMap<string, number>,
+): Want[] {
+  // A campaign of an earlier release goes on with the orders that it began with.
+  if (priority === undefined) return [...wants];
   const hardest = [...wants].sort((a, b) => difficulty(b.mined) - difficulty(a.mined));
   const wrongs = ({ mined }: Want) => timesWrong.get(mined.row.id) ?? 0;
   switch (priority) {

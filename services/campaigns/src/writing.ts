@@ -183,7 +183,7 @@ async function tryTeacher(campaign: Campaign, seed: SeedData, retry: number): Pr
   const again = retry === 0 ? "" : `/retry/${retry}`;
   const rows = spreadOverOutputs(goldSample(campaign, seed), preflightRows);
   const wants = rows.map((row) => ({
-    mined: { row, correct: true, disputed: false, answer: "", expectedLogProbability: undefined },
+    mined: { row, correct: true, disputed: false, text: "", answer: "", expectedLogProbability: undefined },
     rows: 1,
   }));
   const orders = writeOrders(

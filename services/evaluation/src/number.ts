@@ -7,8 +7,8 @@ const whole = String.raw`(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)`;
 const fraction = String.raw`(?:\.\d+)?`;
 const exponent = String.raw`(?:[eE][+-]?\d{1,3}(?![\d\p{L}]))?`;
 /** "3/4" is one number, "3/4/2026" is none of our business. */
-const quotient = String.raw`(?:\s?/\s?(\d+)(?![\d.,]*\d))?`;
-const scale = String.raw`(?:\s?(thousand|million|billion|trillion)(?!\p{L})|(k)(?![\p{L}\d]))?`;
+const quotient = String.raw`(?:\s?/\s?(\d+)(?!\d)(?![.,][\d.,]{0,30}\d))?`;
+const scale = String.raw`(?:\s?([Tt]housand|[Mm]illion|[Bb]illion|[Tt]rillion)s?(?!\p{L})|(k)(?![\p{L}\d]))?`;
 /** A digit inside a word ("H2O", "m2") is no number. */
 const numberPattern = new RegExp(
   `(?<![\\p{L}\\d_])(${sign})${currency}(${sign})${currency}((?:${whole}${fraction}|(?<!\\d)\\.\\d+)${exponent})${quotient}${scale}`,
@@ -23,7 +23,7 @@ const statementCharacters = 200;
 /** Where a text says that its answer stands; of several of one kind the last counts, of "####" the first. */
 const hashed = new RegExp(`####([^\\n]{0,${statementCharacters}})`, "g");
 const boxed = /\\(?:boxed|fbox)\s{0,3}\{((?:[^{}]|\{(?:[^{}]|\{[^{}]{0,99}\}){0,99}\}){0,200})\}/g;
-const said = /\banswer(?: is|:| =|\s?\*\*:?|:\*\*)/gi;
+const said = /\banswer(?: is|:| =|\s?\*\*:?)/gi;
 /** A base model that has answered goes on with the next exercise, which is no part of its answer. */
 const exercise = /\n[ \t#*]*(?:question|problem|exercise|q)[ \t]?\d*[ \t]?[:.]/gi;
 
@@ -40,7 +40,7 @@ export function readFinalNumber(text: string): string | undefined {
 export function readMarkedNumber(text: string): string | undefined {
   const plain = plainText(text);
   const own = ownAnswer(plain);
-  const afterHashes = [...plain.matchAll(hashed)].map(([, line = ""]) => line).find(hasDigit);
+  const afterHashes = [...own.matchAll(hashed)].map(([, line = ""]) => line).find(isResult);
   const inBox = [...own.matchAll(boxed)].map(([, content = ""]) => content).findLast(hasDigit);
   const afterWords = [...own.matchAll(said)]
     .map(
@@ -65,21 +65,32 @@ function ownAnswer(text: string): string {
   return text;
 }
 
+/** "#### Step 1: 12" is a heading. */
+function isResult(line: string): boolean {
+  return hasDigit(line) && !/^\s*(?:step|part|case)\b/i.test(line);
+}
+
 function hasDigit(text: string): boolean {
   return /\d/.test(text);
 }
 
+/** What may stand before an "=" that is reckoned out: numbers and signs, and a letter for the unknown. */
+const reckoned = /^[^\p{L}(,;]*(?:\([^\p{L}()]*\)[^\p{L}(,;]*)*\p{L}?\s*$/u;
+
 /** The number that a short statement is about: the first, or the result where it is reckoned out. */
 function statedNumber(told: string): string | undefined {
-  const result = /[=≈](?=[^=≈]*\d)([^=≈]*)$/.exec(told)?.[1];
-  return numbersOf(result ?? told)[0];
+  // What follows a full stop and a space is said of something else.
+  const sentence = told.split(/(?<=[\d)}%])[.;!?]\s/, 1)[0] ?? told;
+  const [before = "", ...results] = sentence.split(/[=≈]/);
+  const result = reckoned.test(before) ? results.findLast(hasDigit) : undefined;
+  return numbersOf(result ?? sentence)[0];
 }
 
 function numbersOf(text: string): string[] {
   const numbers: string[] = [];
   for (const [, outerSign, innerSign, digits = "", denominator, word, letter] of text.matchAll(numberPattern)) {
     const negative = (outerSign || innerSign || "") !== "";
-    const number = canonical(negative, digits.replaceAll(",", ""), denominator, scaleOf[word ?? letter ?? ""] ?? 0);
+    const number = canonical(negative, digits.replaceAll(",", ""), denominator, scaleOf[(word ?? letter ?? "").toLowerCase()] ?? 0);
     if (number !== undefined) numbers.push(number);
   }
   return numbers;
@@ -105,7 +116,7 @@ function plainText(text: string): string {
     .replaceAll("\\$", "$")
     .replaceAll("\\%", "%")
     .replace(/(?<=\d)\s?(?:×|\*|x|\\times|\\cdot)\s?10\s?(?:\^\s?\{?|\*\*)\s?(-?\d{1,3})\}?/g, "e$1")
-    .replace(/(?<![\d/.,])(\d{1,6}) (\d{1,4})\s?\/\s?(\d{1,4})(?![\d/])/g, (mixed, units, part, parts) =>
+    .replace(/(?<![\d/.,])(\d{1,3}) (\d{1,4})\s?\/\s?(\d{1,4})(?![\d/])/g, (mixed, units, part, parts) =>
       Number(part) < Number(parts) ? `${Number(units) * Number(parts) + Number(part)}/${parts}` : mixed,
     );
 }

@@ -40,7 +40,9 @@ export const settingsSchema = z
       "New rows per selected row and iteration (errors_only, uncertain, all); 1 to 20",
     ),
     uncertain_below: z.number().describe("Select rows whose expected output is less probable (uncertain); 0.01 to 1"),
-    priority: enumName(Priority).describe("Which rows get calls where a cap does not pay for all of them"),
+    priority: enumName(Priority).describe(
+      "Which rows get calls where max_teacher_calls, with finish_at_budget, does not pay for all of them",
+    ),
     rows_per_seed_row: z.number().describe("New rows per iteration as a multiple of the seed rows (balanced)"),
     attempts_per_row: count.describe("Calls per wanted row before it is given up; 1 to 10"),
     start_from: enumName(StartFrom).describe("From which weights an iteration's student starts"),
@@ -337,7 +339,7 @@ const seedRow = z.object({
         expected_probability: z.number().optional().describe("That the student gave to the expected output"),
       }),
     )
-    .describe("One for each mined iteration, in order"),
+    .describe("In the order of the iterations; none where it was set aside or too long"),
   candidates: z.number().int().describe("Written from it"),
   accepted: z.number().int().describe("Of these, became rows"),
   state: enumName(SeedRowState).describe(

@@ -166,7 +166,7 @@ function seedRowTable(rows: readonly SeedRow[], iterations: readonly Iteration[]
   const ordered = [...rows].sort((a, b) => wrong(b) - wrong(a));
   const states = Object.values(SeedRowState)
     .map((state) => ({ state, count: rows.filter((row) => row.state === state).length }))
-    .filter(({ state, count }) => count > 0 && state !== SeedRowState.UNSPECIFIED)
+    .filter(({ count }) => count > 0)
     .map(({ state, count }) => `${count} ${stateText[state]}`);
   const table = html`<div class="scroll"><table class="seeds"><thead><tr><th>seed row</th><th>expected</th>${mined.map(
     ({ number }) => html`<th>${number}</th>`,
@@ -177,7 +177,7 @@ function seedRowTable(rows: readonly SeedRow[], iterations: readonly Iteration[]
         if (grade === undefined) return html`<td></td>`;
         const mark = grade.correct ? "✓" : "✗";
         return html`<td class="${grade.correct ? "yes" : "no"}" title="${grade.answer}">${mark}${grade.correct ? "" : html` <small>${grade.answer}</small>`}</td>`;
-      })}<td>${nameOf(SeedRowState, row.state)}</td><td>${row.candidates}</td><td>${row.accepted}</td></tr>`,
+      })}<td>${row.state === SeedRowState.UNSPECIFIED ? "not judged" : nameOf(SeedRowState, row.state)}</td><td>${row.candidates}</td><td>${row.accepted}</td></tr>`,
   )}</tbody></table></div>`;
   return html`<p>${rows.length} seed rows: ${states.join(", ")}. A ✗ is followed by what the student answered.</p>
 <details${rows.length <= 40 ? html` open` : html``}><summary>Each seed row by iteration, the hardest first</summary>${table}</details>`;
