@@ -30,7 +30,8 @@ export const apiSchema: Record<string, SchemaNode> = {
       priority: {
         type: "string",
         enum: ["hardest", "most_often_wrong", "label_balanced"],
-        description: "Which rows get calls where a cap does not pay for all of them",
+        description:
+          "Which rows get calls where max_teacher_calls, with finish_at_budget, does not pay for all of them",
       },
       rows_per_seed_row: {
         type: "number",

@@ -129,7 +129,8 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
       round.iteration.mined = true;
       round.iteration.errors = mined.filter((one) => !one.correct).length;
       const needsErrors = settings.selection !== Selection.ALL && settings.selection !== Selection.UNCERTAIN;
-      if (wants.length === 0 || (needsErrors && round.iteration.errors === 0)) reason = aside.length > 0 ? "disputed" : "no_errors";
+      if (wants.length === 0 || (needsErrors && round.iteration.errors === 0))
+        reason = aside.length > 0 ? "disputed" : "no_errors";
       else if (orders.length === 0) reason = "budget";
       else {
         for (const order of orders) {

@@ -90,7 +90,12 @@ function numbersOf(text: string): string[] {
   const numbers: string[] = [];
   for (const [, outerSign, innerSign, digits = "", denominator, word, letter] of text.matchAll(numberPattern)) {
     const negative = (outerSign || innerSign || "") !== "";
-    const number = canonical(negative, digits.replaceAll(",", ""), denominator, scaleOf[(word ?? letter ?? "").toLowerCase()] ?? 0);
+    const number = canonical(
+      negative,
+      digits.replaceAll(",", ""),
+      denominator,
+      scaleOf[(word ?? letter ?? "").toLowerCase()] ?? 0,
+    );
     if (number !== undefined) numbers.push(number);
   }
   return numbers;
