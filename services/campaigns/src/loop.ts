@@ -2,12 +2,10 @@
  * The loop of LLM2LLM (Lee et al. 2024, arXiv 2403.15042), one file to read it
  * in. Each line that has an effect is a step: done once, remembered for ever.
  */
-import { inBatches } from "@tutelage/platform/batch";
-import { rowText, textLength } from "@tutelage/platform/conversation";
+import { rowText } from "@tutelage/platform/conversation";
 import { TutelageError } from "@tutelage/platform/errors";
 import { heldOutText } from "@tutelage/platform/heldouttext";
 import {
-  type Candidate,
   ErrorsFrom,
   type Iteration,
   Mining,
@@ -24,6 +22,7 @@ import { type Campaign, datasetName, rowSource, type SeedData } from "./campaign
 import { checkLabels, checkNovelty } from "./checks.js";
 import { stopReason } from "./choosing.js";
 import { rowsOf, whileAway } from "./clients.js";
+import { commit } from "./commit.js";
 import { takeOver } from "./forkstore.js";
 import { holderOf } from "./holds.js";
 import { decide } from "./judging.js";
@@ -41,9 +40,6 @@ import {
   trainRoundStudent,
 } from "./students.js";
 import { preflight, writeCandidates } from "./writing.js";
-
-/** Characters have at most four bytes. */
-const rowsPerMessage = { mostItems: 1_000, mostSize: 8_000_000 };
 
 /** Runs a campaign to its end and gives what came of it. */
 export async function runCampaign(campaign: Campaign): Promise<Outcome> {
@@ -116,16 +112,13 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
           ? halfOf(campaign.spending.budgetLeft)
           : {};
       const callsForWriting = Math.max(0, campaign.spending.callsLeft - (keptForChecks.calls ?? 0));
-      const orders = writeOrders(
-        wants,
-        seed.seedRows,
-        settings,
-        number,
-        attempts,
-        callsForWriting,
-        fit?.foldOf,
+      const orders = writeOrders(wants, seed.seedRows, settings, {
+        iteration: number,
+        attemptsSoFar: attempts,
+        callsLeft: callsForWriting,
+        foldOf: fit?.foldOf,
         timesWrong,
-      );
+      });
       round.iteration.mined = true;
       round.iteration.errors = mined.filter((one) => !one.correct).length;
       const needsErrors = settings.selection !== Selection.ALL && settings.selection !== Selection.UNCERTAIN;
@@ -305,77 +298,6 @@ async function mineRound(
     rows,
   );
   return mine(judged, await predictions(campaign, evaluated));
-}
-
-/** Stores the judged candidates and appends the accepted ones. Undefined when there are none. */
-async function commit(
-  campaign: Campaign,
-  round: Round,
-  version: Version,
-  trainRows: readonly Row[],
-  decided: readonly Candidate[],
-): Promise<{ version: Version; trainRows: Row[] } | undefined> {
-  const { services, projectId, signal } = campaign;
-  const { number } = round.iteration;
-  const parents = new Map(trainRows.map((row) => [row.id, row]));
-  const newRows = decided.filter((one) => one.accepted).map((one) => newRow(one, parents.get(one.seedRowId), number));
-  const step = `iteration/${number}/commit`;
-  round.iteration.candidates = decided.length;
-  round.iteration.accepted = newRows.length;
-  for (const { rejection } of decided) {
-    if (rejection !== "") round.iteration.rejected[rejection] = (round.iteration.rejected[rejection] ?? 0) + 1;
-  }
-  const { versionId } = await campaign.step(
-    step,
-    async () => {
-      if (newRows.length === 0) return { versionId: "", rowIds: [] };
-      const datasetId = campaign.datasetId;
-      const appended = await whileAway(signal, () =>
-        services.datasets.appendRows(
-          (async function* () {
-            const header = {
-              projectId,
-              parentVersionId: version.id,
-              idempotencyKey: campaign.childKey(step),
-              datasetId,
-            };
-            yield { part: { $case: "header" as const, value: header } };
-            for (const rows of inBatches(newRows, textLength, rowsPerMessage)) {
-              yield { part: { $case: "batch" as const, value: { rows } } };
-            }
-          })(),
-          { signal, deadline: 600_000 },
-        ),
-      );
-      const rows = await rowsOf(services, projectId, appended.id, Split.TRAIN, signal);
-      const idOf = new Map(rows.filter((row) => row.iteration === number + 1).map((row) => [rowText(row), row.id]));
-      return { versionId: appended.id, rowIds: newRows.map((row) => idOf.get(rowText(row)) ?? "") };
-    },
-    (transaction, { rowIds }) => {
-      const ids = rowIds.values();
-      const stored = decided.map((one) => (one.accepted ? { ...one, rowId: ids.next().value ?? "" } : one));
-      return campaign.store.putCandidates(transaction, campaign.key, stored);
-    },
-  );
-  if (versionId === "") return undefined;
-  const grown = await whileAway(signal, () => services.datasets.getVersion({ projectId, id: versionId }, { signal }));
-  return { version: grown, trainRows: await rowsOf(services, projectId, versionId, Split.TRAIN, signal) };
-}
-
-function newRow(candidate: Candidate, parent: Row | undefined, iteration: number): Row {
-  return {
-    id: "",
-    input: candidate.input,
-    messages: candidate.messages,
-    output: candidate.output,
-    split: Split.TRAIN,
-    origin: RowOrigin.SYNTHETIC,
-    rootRowId: parent === undefined || parent.rootRowId === "" ? candidate.seedRowId : parent.rootRowId,
-    parentRowId: candidate.seedRowId,
-    // The iteration whose student is the first to learn from it.
-    iteration: iteration + 1,
-    metadata: {},
-  };
 }
 
 /** Stores the round with its times, and says that it is over. */

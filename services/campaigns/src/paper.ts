@@ -9,6 +9,7 @@ import {
   StartFrom,
   Switch,
 } from "@tutelage/proto/campaigns/v1/campaigns";
+import { fieldName } from "./fieldname.js";
 
 /** What the paper's runs set; its recipe is that of a model of 7 billion weights, so it is the student profile's here. */
 export const paperSettings = {
@@ -30,7 +31,7 @@ export function departures(settings: Settings, { student, teacher }: { student: 
   const changed = Object.entries(paperSettings).flatMap(([name, paper]) => {
     const own = settings[name as keyof typeof paperSettings];
     if (isDeepStrictEqual(own, paper)) return [];
-    return [`${snake(name)} is ${told(own)}, the paper's ${told(paper)}.`];
+    return [`${fieldName(name)} is ${told(own)}, the paper's ${told(paper)}.`];
   });
   return [
     `The student is ${student}, the paper's LLaMA2-7B, all of whose weights were trained: 3 epochs, AdamW, rate 2e-5.`,
@@ -44,15 +45,11 @@ export function departures(settings: Settings, { student, teacher }: { student: 
 function told(value: unknown): string {
   if (typeof value === "object" && value !== null) {
     return Object.entries(value)
-      .map(([name, part]) => `${snake(name)} ${JSON.stringify(part)}`)
+      .map(([name, part]) => `${fieldName(name)} ${JSON.stringify(part)}`)
       .join(", ");
   }
   // "MINING_CROSS_FIT" is cross_fit, "SWITCH_OFF" off.
   return String(value ?? "the default")
     .replace(/^(?:MINING|SELECTION|START_FROM|ERRORS_FROM|SWITCH)_/, "")
     .toLowerCase();
-}
-
-function snake(name: string): string {
-  return name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 }

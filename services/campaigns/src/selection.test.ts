@@ -20,6 +20,7 @@ function mined(id: string, output: string, correct: boolean, probability: number
 
 const balanced = { ...defaultSettings, selection: Selection.BALANCED, rowsPerSeedRow: 2, attemptsPerRow: 2 };
 const errorsOnly = { ...defaultSettings, selection: Selection.ERRORS_ONLY, examplesPerError: 1, attemptsPerRow: 3 };
+const start = { iteration: 0, attemptsSoFar: new Map<string, number>(), callsLeft: 1_000 };
 /** Label a is hard and has few rows, label b is easy and has many. */
 const rows = [
   mined("a1", "a", false, 0.1),
@@ -51,11 +52,7 @@ test("calls that do not suffice go by priority, and the orders stay in the rows'
       wantedRows(some, errorsOnly),
       seedRows,
       { ...errorsOnly, priority },
-      0,
-      new Map(),
-      left,
-      undefined,
-      timesWrong,
+      { ...start, callsLeft: left, timesWrong },
     ).map(({ seedRow, maxAttempts }) => [seedRow?.id, maxAttempts]);
   expect(calls(Priority.HARDEST, 4)).toEqual([
     ["a1", 3],
@@ -106,7 +103,11 @@ test("apportioning keeps the total and follows the weights", () => {
 
 test("orders never show the row itself, count attempts on, and stop at the calls that are left", () => {
   const seedRows = rows.map((one) => one.row);
-  const orders = writeOrders(wantedRows(rows, errorsOnly), seedRows, errorsOnly, 0, new Map([["a1", 3]]), 4);
+  const orders = writeOrders(wantedRows(rows, errorsOnly), seedRows, errorsOnly, {
+    iteration: 0,
+    attemptsSoFar: new Map([["a1", 3]]),
+    callsLeft: 4,
+  });
   expect(orders.map((order) => [order.seedRow?.id, order.firstAttempt, order.count, order.maxAttempts])).toEqual([
     ["a1", 3, 1, 3],
     ["a2", 0, 1, 1],
@@ -116,13 +117,13 @@ test("orders never show the row itself, count attempts on, and stop at the calls
       true,
     );
   }
-  expect(writeOrders(wantedRows(rows, errorsOnly), seedRows, errorsOnly, 0, new Map(), 0)).toEqual([]);
+  expect(writeOrders(wantedRows(rows, errorsOnly), seedRows, errorsOnly, { ...start, callsLeft: 0 })).toEqual([]);
 });
 
 test("under cross-fitting an order shows rows of its own fold only; any row of the label lends its first words", () => {
   const seedRows = rows.map((one) => one.row);
   const foldOf = new Map(seedRows.map((row, index) => [row.id, index % 2]));
-  const orders = writeOrders(wantedRows(rows, balanced), seedRows, balanced, 0, new Map(), 1_000, foldOf);
+  const orders = writeOrders(wantedRows(rows, balanced), seedRows, balanced, { ...start, foldOf });
   let lent = 0;
   for (const { seedRow, exampleRows, openingTexts } of orders) {
     expect(exampleRows.every((row) => foldOf.get(row.id) === foldOf.get(seedRow?.id ?? ""))).toBe(true);

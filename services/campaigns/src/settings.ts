@@ -14,6 +14,7 @@ import {
   Switch,
 } from "@tutelage/proto/campaigns/v1/campaigns";
 import { type Task, TaskKind } from "@tutelage/proto/task/v1/task";
+import { fieldName } from "./fieldname.js";
 import { paperSettings } from "./paper.js";
 
 /** Settings with nothing left to default. */
@@ -100,7 +101,7 @@ export function resolveSettings(given: Settings | undefined, task: Task): Settin
     const value = settings[name as NumberSetting];
     if (!(value >= low && value <= high)) {
       violations.push({
-        field: `settings.${snake(name)}`,
+        field: `settings.${fieldName(name)}`,
         description: `is ${value}; must be from ${low} to ${high}.`,
       });
     }
@@ -119,7 +120,7 @@ export function resolveSettings(given: Settings | undefined, task: Task): Settin
   ] as const) {
     if (!Number.isInteger(settings[name])) {
       violations.push({
-        field: `settings.${snake(name)}`,
+        field: `settings.${fieldName(name)}`,
         description: `is ${settings[name]}; must be a whole number.`,
       });
     }
@@ -140,8 +141,4 @@ export function resolveSettings(given: Settings | undefined, task: Task): Settin
 /** Whether students are trained that did not see part of the seed rows. */
 export function needsCrossFit(settings: Settings): boolean {
   return settings.mining === Mining.CROSS_FIT || settings.checkStudents === Switch.ON;
-}
-
-function snake(name: string): string {
-  return name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 }

@@ -190,9 +190,11 @@ async function tryTeacher(campaign: Campaign, seed: SeedData, retry: number): Pr
     wants,
     seed.seedRows,
     { ...settings, attemptsPerRow: 1 },
-    0,
-    new Map(rows.map((row) => [row.id, retry])),
-    campaign.spending.callsLeft,
+    {
+      iteration: 0,
+      attemptsSoFar: new Map(rows.map((row) => [row.id, retry])),
+      callsLeft: campaign.spending.callsLeft,
+    },
   );
   const { candidates, cut } = await writeCandidates(campaign, `preflight${again}/write`, orders, 0, 0);
   const parsed = candidates.filter((candidate) => candidate.rejection === "").length;

@@ -55,6 +55,7 @@ def _run_labels(model: Model, benched: Benched, student: Trained, rounds: int) -
     our_exact, their_exact = _in_float32(
         model,
         student,
+        _merged_in_float32(model, student),
         benched,
         most,
         lambda one, weights: score_labels(one, rows, task, weights, activations=ActivationCache()),
@@ -99,7 +100,7 @@ def _run_texts(model: Model, benched: Benched, student: Trained, rounds: int, mo
         lambda: plain.generate(student.network, encoder, prompts, most),
     )
     # In float32: bfloat16 cannot tell logits of 16 to 32 that lie nearer than 0.125.
-    network = plain.merged(model.source.folder, student.folder, torch.float32)
+    network = _merged_in_float32(model, student)
     gaps = [
         _first_gap(network, encoder, row, mine, other)
         for row, mine, other in zip(rows, ours, theirs, strict=True)
@@ -109,6 +110,7 @@ def _run_texts(model: Model, benched: Benched, student: Trained, rounds: int, mo
         *_in_float32(
             model,
             student,
+            network,
             benched,
             most,
             lambda one, weights: generate(one, rows, task, weights, greedy),
@@ -189,14 +191,19 @@ def _same_share(ours: Sequence[str], theirs: Sequence[str]) -> float:
     return sum(a == b for a, b in zip(ours, theirs, strict=True)) / len(ours)
 
 
+def _merged_in_float32(model: Model, student: Trained) -> Any:
+    return plain.merged(model.source.folder, student.folder, torch.float32)
+
+
 def _in_float32(
     model: Model,
     student: Trained,
+    network: Any,
     benched: Benched,
     most: int,
     answers: Callable[[Model, LoraWeights], list[Prediction]],
 ) -> tuple[list[str], list[str]]:
-    """What both sides answer when they compute in float32."""
+    """What both sides answer when they compute in float32; network: the other side's."""
     say("the same in float32, to compare the texts")
     exact = load(
         f"file:{model.source.folder}", model.source.folder, device="cpu", dtype=torch.float32
@@ -206,7 +213,6 @@ def _in_float32(
     weights = LoraWeights(exact, worn.rank, worn.alpha, worn.dropout, layers)
     weights.copy_from(worn)
     ours = [one.text for one in answers(exact, weights)]
-    network = plain.merged(model.source.folder, student.folder, torch.float32)
     encoder = Encoder(exact.tokenizer, benched.task)
     prompts = [encoder.prompt(row) for row in benched.held_out]
     return ours, plain.generate(network, encoder, prompts, most)
