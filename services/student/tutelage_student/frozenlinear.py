@@ -32,8 +32,7 @@ class FrozenLinear:
 
     def __call__(self, x: Tensor) -> Tensor:
         """`[rows, in]` to `[rows, out]`."""
-        if self._forward is None:
-            assert self._plain is not None
+        if self._plain is not None:
             return linear(x, self._plain)
         return _product(x, self._forward)
 
