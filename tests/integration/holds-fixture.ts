@@ -138,6 +138,7 @@ export async function dataset(): Promise<{ id: string; versionId: string }> {
     (async function* () {
       yield { part: { $case: "header" as const, value: ImportHeader.fromPartial(header) } };
       yield { part: { $case: "chunk" as const, value: chunk } };
+      yield { part: { $case: "end" as const, value: { sizeBytes: chunk.byteLength } } };
     })(),
   );
   return { id, versionId: version?.id ?? "" };

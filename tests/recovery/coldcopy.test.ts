@@ -74,6 +74,7 @@ test("what was backed up is there again after a restore, checked by digest; a ru
         yield ImportRowsRequest.fromPartial({ part: { $case: "header", value: header } });
         const lines = '{"input":"a","output":"1"}\n{"input":"b","output":"2"}\n';
         yield ImportRowsRequest.fromPartial({ part: { $case: "chunk", value: Buffer.from(lines) } });
+        yield ImportRowsRequest.fromPartial({ part: { $case: "end", value: { sizeBytes: lines.length } } });
       })(),
     );
     return version?.id ?? "";

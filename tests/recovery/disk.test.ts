@@ -85,7 +85,9 @@ test.runIf(mayMount)(
           yield ImportRowsRequest.fromPartial({
             part: { $case: "header", value: { ...header, idempotencyKey: "once" } },
           });
-          yield ImportRowsRequest.fromPartial({ part: { $case: "chunk", value: Buffer.from(rows.join("\n")) } });
+          const chunk = Buffer.from(rows.join("\n"));
+          yield ImportRowsRequest.fromPartial({ part: { $case: "chunk", value: chunk } });
+          yield ImportRowsRequest.fromPartial({ part: { $case: "end", value: { sizeBytes: chunk.byteLength } } });
         })(),
       );
     await fill(100_000);

@@ -47,6 +47,7 @@ export async function commit(
             for (const rows of inBatches(newRows, textLength, rowsPerMessage)) {
               yield { part: { $case: "batch" as const, value: { rows } } };
             }
+            yield { part: { $case: "end" as const, value: { rowCount: newRows.length } } };
           })(),
           { signal, deadline: 600_000 },
         ),

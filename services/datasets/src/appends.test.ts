@@ -136,6 +136,12 @@ test("a batch of more than 1,000, a stream without a header, and another project
     yield { part: { $case: "batch" as const, value: { rows: [] } } };
   }
   await expect(client.appendRows(headless())).rejects.toMatchObject({ fields: [{ field: "header" }] });
+  async function* endless() {
+    const header = { projectId: project, parentVersionId: version.id, datasetId: "", idempotencyKey: "" };
+    yield { part: { $case: "header" as const, value: header } };
+    yield { part: { $case: "batch" as const, value: { rows: many.slice(0, 2) } } };
+  }
+  await expect(client.appendRows(endless())).rejects.toMatchObject({ reason: "stream_incomplete" });
   await expect(appendRows(client, version.id, many, { projectId: "other" })).rejects.toMatchObject({
     code: "not_found",
   });

@@ -7,7 +7,7 @@ import { type Row, RowOrigin } from "@tutelage/proto/task/v1/task";
 import { versionMessage } from "./answers.js";
 import { DigestTable, digestWords } from "./digesttable.js";
 import { type Dependencies, Draft, isTooLarge } from "./draft.js";
-import { requireKey, requireUuid } from "./fields.js";
+import { requireKey, requireUuid, requireWhole } from "./fields.js";
 import { versionOf } from "./imports.js";
 import { checkAppended, identify } from "./row.js";
 import type { VersionRecord } from "./store.js";
@@ -50,6 +50,7 @@ export async function appendRows(
 ): Promise<Version> {
   const { store } = dependencies;
   let append: Append | undefined;
+  let end: number | undefined;
   try {
     for await (const { part } of requests) {
       if (part?.$case === "header") {
@@ -61,11 +62,13 @@ export async function appendRows(
           throw invalidField("batch.rows", `must be at most ${maxBatchRows}; send more batches.`);
         }
         for (const row of part.value.rows) await append.add(row);
+      } else if (part?.$case === "end") {
+        end = part.value.rowCount;
       }
     }
-    // A stream that its client cancels just ends: half the rows must not pass for all.
     signal.throwIfAborted();
     if (append === undefined) throw invalidField("header", "is missing; send it as the first message of the stream.");
+    requireWhole(end, append.count, "rows");
     const { parent, datasetId, idempotencyKey, draft } = append;
     const requestSha256 = append.finish();
     const before = await store.commitOf(parent.projectId, datasetId, idempotencyKey);
@@ -84,7 +87,7 @@ export async function appendRows(
 
 /** An append under way. */
 class Append {
-  private count = 0;
+  count = 0;
 
   private constructor(
     readonly parent: VersionRecord,

@@ -47,6 +47,20 @@ export function requireKey(key: string): string {
   throw invalidField("idempotency_key", `must be at most ${maxKeyLength} characters, without U+0000.`);
 }
 
+/**
+ * The last message of a stream says what all of it comes to. A client that
+ * cancels just ends its stream, and the news of the cancelling may come after
+ * the commit: without this, half a file would pass for a whole one.
+ */
+export function requireWhole(said: number | undefined, received: number, unit: "bytes" | "rows"): void {
+  if (said === received) return;
+  const why =
+    said === undefined
+      ? "is missing: the stream stopped before its last message; send the whole of it again."
+      : `says ${said} ${unit}, but ${received} came; count what was sent, and send it again.`;
+  throw invalidField("end", why, "stream_incomplete");
+}
+
 /** A value as a message shows it: quoted and cut. */
 export function shown(value: unknown): string {
   const text = JSON.stringify(value) ?? String(value);

@@ -19,7 +19,7 @@ import {
 import { Split } from "@tutelage/proto/task/v1/task";
 import { versionMessage } from "./answers.js";
 import { type Dependencies, Draft } from "./draft.js";
-import { requireKey, requireUuid, shown } from "./fields.js";
+import { requireKey, requireUuid, requireWhole, shown } from "./fields.js";
 import { identify } from "./row.js";
 import { type Mapping, type RowProblem, rowFromCsv, rowFromJson } from "./rowreader.js";
 import { SeenRows } from "./seenrows.js";
@@ -75,6 +75,7 @@ async function receive(
 ) {
   let job: Job | undefined;
   let sha256: Hash | undefined;
+  let end: number | undefined;
   for await (const { part } of requests) {
     if (part?.$case === "header") {
       if (job !== undefined) throw invalidField("header", "came twice; send it once, first.");
@@ -95,13 +96,15 @@ async function receive(
           reason: "file_too_large",
         });
       }
+    } else if (part?.$case === "end") {
+      end = part.value.sizeBytes;
     }
   }
-  // A stream that its client cancels just ends: half a file must not pass for a whole one.
   signal.throwIfAborted();
   if (job === undefined || sha256 === undefined) {
     throw invalidField("header", "is missing; send it as the first message of the stream.");
   }
+  requireWhole(end, file.sizeBytes, "bytes");
   return { job, requestSha256: sha256.digest("hex") };
 }
 

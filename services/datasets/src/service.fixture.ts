@@ -67,6 +67,7 @@ export function importFile(
     for (let at = 0; at < bytes.byteLength; at += chunkBytes) {
       yield { part: { $case: "chunk", value: bytes.subarray(at, at + chunkBytes) } };
     }
+    yield { part: { $case: "end", value: { sizeBytes: bytes.byteLength } } };
   }
   return client.importRows(requests());
 }
@@ -89,6 +90,7 @@ export function appendRows(
     for (let at = 0; at < rows.length; at += size) {
       yield { part: { $case: "batch", value: { rows: rows.slice(at, at + size) } } };
     }
+    yield { part: { $case: "end", value: { rowCount: rows.length } } };
   }
   return client.appendRows(requests());
 }

@@ -151,7 +151,7 @@ function formatOfName(name: string): FileFormat | undefined {
   return /\.(jsonl|ndjson)$/i.test(name) ? FileFormat.JSONL : undefined;
 }
 
-/** The header, then the body in chunks as they come; one chunk is in memory at a time. */
+/** The header, then the body in chunks as they come, one in memory at a time, then the end of a body that came whole. */
 async function* importParts(
   header: ImportHeader,
   body: AsyncIterable<Buffer> | Iterable<Buffer>,
@@ -166,6 +166,7 @@ async function* importParts(
       yield { part: { $case: "chunk", value: piece.subarray(start, start + chunkBytes) } };
     }
   }
+  yield { part: { $case: "end", value: { sizeBytes: bytes } } };
 }
 
 function tooLarge(maxBytes: number): Error {
