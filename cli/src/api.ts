@@ -31,6 +31,7 @@ export interface Arm {
   train_rows: number;
   steps: number;
   test_accuracy?: Proportion;
+  left_out: string;
 }
 
 export interface Campaign {

@@ -104,7 +104,9 @@ export function outcomeText(campaign: Campaign, iterations: readonly Iteration[]
     duration(one.seconds),
   ]);
   const arms = [outcome.baseline, ...outcome.other_arms].flatMap((arm) =>
-    arm === undefined ? [] : [[arm.name, String(arm.train_rows), "", "", "", withInterval(arm.test_accuracy), ""]],
+    arm === undefined
+      ? []
+      : [[arm.name, String(arm.train_rows), "", "", "", arm.left_out || withInterval(arm.test_accuracy), ""]],
   );
   const header = ["iteration", "rows", "errors", "kept", "chosen by", "test accuracy (95 % interval)", "time"];
   return `${table(header, [...lines, ...arms])}\n\n${outcome.summary}`;

@@ -78,7 +78,7 @@ try {
         task,
         settings: {
           seed: replicate,
-          matched_arm: "on",
+          arms: ["none_matched"],
           // The first draw's plain arm shows how far training seeds alone move it.
           ...(replicate === 1 ? { plain_tries: spreadSeeds } : {}),
           ...JSON.parse(options.settings),

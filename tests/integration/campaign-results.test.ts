@@ -22,7 +22,7 @@ let teacher: TeacherServer;
 beforeAll(async () => {
   fixture = await startCampaignFixture();
   ({ stack, teacher } = fixture);
-  first = await fixture.trial("first", { seed: 1, none_all_arm: "on", matched_arm: "on" });
+  first = await fixture.trial("first", { seed: 1, arms: ["none_matched", "none_all"] });
 }, slow);
 afterAll(() => fixture?.stop(), slow);
 

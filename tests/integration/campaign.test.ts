@@ -27,7 +27,7 @@ test(
   "a campaign goes round, grows its data, and returns a student that is no worse than plain on dev",
   async () => {
     teacher.options = { labelOf };
-    first = await fixture.trial("first", { seed: 1, none_all_arm: "on", matched_arm: "on" });
+    first = await fixture.trial("first", { seed: 1, arms: ["none_matched", "none_all"] });
     const { outcome, iterations, campaign } = first;
     expect(campaign.run.status).toBe("succeeded");
     expect(iterations.map((one) => one.number)).toEqual([0, 1, 2]);
@@ -113,7 +113,7 @@ test(
         name: "again",
         rows,
         task,
-        settings: { ...quick, seed: 1, none_all_arm: "on", matched_arm: "on" },
+        settings: { ...quick, seed: 1, arms: ["none_matched", "none_all"] },
         ...profiles,
       },
       ({ phase }) => {

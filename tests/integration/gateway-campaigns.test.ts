@@ -1,5 +1,5 @@
 import { get } from "node:http";
-import { Campaign, Mining, Selection, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
+import { Arm, Campaign, Mining, Selection, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
 import { RunStatus } from "@tutelage/proto/run/v1/run";
 import { TuningMethod } from "@tutelage/proto/student/v1/student";
 import { Grader, TaskKind } from "@tutelage/proto/task/v1/task";
@@ -19,7 +19,7 @@ afterAll(() => fixture.stop());
 
 test("a campaign is started with exactly what was asked, the rest left to the service's defaults", async () => {
   const recipe = { method: "lora", batch_rows: 8, micro_batch_tokens: 2048, learning_rate: 0.001, max_grad_norm: 1 };
-  const settings = { mining: "in_sample", rows_per_seed_row: 1.5, check_teacher: false, matched_arm: true, recipe };
+  const settings = { mining: "in_sample", rows_per_seed_row: 1.5, check_teacher: false, arms: ["none_matched"], recipe };
   const { body, headers } = await api()
     .post("/v1/campaigns")
     .set("idempotency-key", "once")
@@ -49,7 +49,7 @@ test("a campaign is started with exactly what was asked, the rest left to the se
       rowsPerSeedRow: 1.5,
       checkTeacher: Switch.OFF,
       checkStudents: Switch.UNSPECIFIED,
-      matchedArm: Switch.ON,
+      arms: [Arm.NONE_MATCHED],
       recipe: { method: TuningMethod.LORA, batchRows: 8, learningRate: 0.001, loraRank: 0 },
       decoding: undefined,
     },

@@ -1,240 +1,210 @@
-/** The end of a campaign: plain fine-tuning on the same number of tries, the choice, and what the test rows say. */
-import { type ArmResult, type Outcome, type PairedGain, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
-import type { Proportion } from "@tutelage/proto/evaluation/v1/evaluation";
-import type { Recipe } from "@tutelage/proto/student/v1/student";
-import { type RowSource, Split } from "@tutelage/proto/task/v1/task";
+/** What a campaign is compared with, besides plain fine-tuning: one function an arm. They decide nothing. */
+import { Arm as ArmName, type ArmResult } from "@tutelage/proto/campaigns/v1/campaigns";
+import type { Version } from "@tutelage/proto/datasets/v1/datasets";
+import { type Recipe, TuningMethod } from "@tutelage/proto/student/v1/student";
+import { type RowSource, Split, type Task } from "@tutelage/proto/task/v1/task";
+import type { Usage } from "@tutelage/proto/teacher/v1/teacher";
+import { edaRows, growByTeacher, type Made } from "./armrows.js";
 import { type Campaign, rowSource, type SeedData } from "./campaign.js";
-import { betterBeyondChance, chooseIteration, choosingScore, pairedGain } from "./choosing.js";
+import { teacherAnswers } from "./checks.js";
 import { rowsOf } from "./clients.js";
-import { derivedSeed } from "./random.js";
-import {
-  type Evaluated,
-  evaluateStudent,
-  predictions,
-  type Round,
-  type Student,
-  trainRoundStudent,
-  trainStudent,
-} from "./students.js";
+import { fewShotRows, fewShotTask } from "./fewshot.js";
+import { type CrossFit, type Evaluated, evaluateStudent, type Student } from "./students.js";
+import { bestOf, trainTries } from "./tries.js";
 
-/** A student that an arm tried. */
-interface Try {
-  student: Student;
-  devAccuracy: Proportion | undefined;
+/** What the arms are compared with, and share. */
+export interface Compared {
+  seed: SeedData;
+  /** The student that the campaign returns. */
+  final: Student;
+  /** The version with the rows that the campaign made. */
+  grown: Version;
+  /** Calls that its writing took. */
+  writeCalls: number;
+  /** The cross-fitted students that know the seed rows only. */
+  firstFit: CrossFit | undefined;
+  /** Students that an arm has to choose from. */
+  tries: number;
 }
 
-/** Picks the student to return, measures it beside plain fine-tuning, and sums up. */
-export async function concludeCampaign(
-  campaign: Campaign,
-  seed: SeedData,
-  rounds: readonly Round[],
-  reason: string,
-): Promise<Outcome> {
-  const last = rounds.length - 1;
-  await campaign.enter(last, "plain");
-  const plainTries = await trainPlain(campaign, seed, rounds[0], rounds.length);
-  const plain = bestOf(plainTries);
+/** A model, asked as the task asks or otherwise; or answers that are there already. */
+type Contender = { student: Answering; asked?: Task } | { answers: RowSource };
+type Answering = Parameters<typeof evaluateStudent>[2];
 
-  const chosenIteration = chooseIteration(rounds.map((round) => round.iteration));
-  const chosen = rounds[chosenIteration?.number ?? last];
-  if (chosen === undefined) throw new Error("A campaign ended without a round.");
-  const student = chosen.student ?? (await trainRoundStudent(campaign, chosen.iteration.number, chosen.version));
-  // Where only cross-fitting judged the rounds, the chosen one's own student exists from here on.
-  chosen.student = student;
-  chosen.iteration.trainingRunId = student.trainingRunId;
-  chosen.iteration.checkpoint = student.checkpoint;
-  const score = choosingScore(chosen.iteration);
-  // Do no harm: a student that dev rows find worse than plain fine-tuning is not returned, nor, where there are no dev
-  // rows, one that cross-fitting may have found better by chance.
-  const plainReturned =
-    chosen.iteration.number === 0 ||
-    (plain.devAccuracy !== undefined && score !== undefined && score.value < plain.devAccuracy.value) ||
-    (plain.devAccuracy === undefined && !standsOut(chosen, rounds[0]));
-  const final: Try = plainReturned ? plain : { student, devAccuracy: chosen.iteration.devAccuracy };
-  const { wallSeconds } = campaign;
+/** An arm that is ready to be measured, or why it is not. */
+export interface Arm {
+  result: ArmResult;
+  contender: Contender | undefined;
+}
 
-  const otherArms = await trainOtherArms(campaign, seed, final.student);
-  const measured = await measure(campaign, seed, rounds, plainTries, plain, final, otherArms);
-  const outcome: Outcome = {
-    stopReason: reason,
-    chosenIteration: plainReturned ? -1 : chosen.iteration.number,
-    plainReturned,
-    summary: "",
-    baseline: {
-      ...armResult("plain", plain, plainTries.length, plain.devAccuracy),
-      ...measured.baseline,
-      triesTestAccuracy: measured.plainTries.map((one) => one.accuracy),
-      triesTestEvaluationRunIds: measured.plainTries.map((one) => one.evaluationRunId),
-    },
-    final: {
-      ...armResult("campaign", final, rounds.length, plainReturned ? plain.devAccuracy : score),
-      ...measured.final,
-    },
-    otherArms: otherArms.map((arm, index) => ({
-      ...armResult(arm.name, { student: arm.student, devAccuracy: undefined }, 1, undefined),
-      ...measured.others[index],
-    })),
-    gain: measured.gain,
-    datasetVersionId: plainReturned ? seed.version.id : chosen.version.id,
-    wallSeconds,
+type RunArm = (campaign: Campaign, name: string, compared: Compared) => Promise<Arm>;
+
+/** Makes every arm ready that was asked for, in the order of the table. */
+export async function runArms(campaign: Campaign, compared: Compared): Promise<Arm[]> {
+  const asked = new Set(campaign.settings.arms);
+  const chosen = arms.filter(({ arm }) => asked.has(arm));
+  const made = new Map<string, Arm>();
+  const make = async ({ name, run }: (typeof arms)[number]) => void made.set(name, await run(campaign, name, compared));
+  const oneByOne = async () => {
+    for (const one of chosen) if (asksTeacher.has(one.arm)) await make(one);
   };
-  outcome.summary = summarize(outcome);
-  return outcome;
+  const others = chosen.filter(({ arm }) => !asksTeacher.has(arm)).map((one) => () => make(one));
+  await campaign.sideBySide([oneByOne, ...others]);
+  return chosen.flatMap(({ name }) => made.get(name) ?? []);
 }
 
-/** Whether a round is better than plain fine-tuning as far as cross-fitting can tell; where nothing can, it is taken. */
-function standsOut({ heldOutRight }: Round, plain: Round | undefined): boolean {
-  if (heldOutRight === undefined || plain?.heldOutRight === undefined) return true;
-  return betterBeyondChance(plain.heldOutRight, heldOutRight);
+/** One after the other: what a budget leaves is left once. */
+const asksTeacher: ReadonlySet<ArmName> = new Set([ArmName.TEACHER, ArmName.AUGGPT, ArmName.RANDOM, ArmName.ORACLE]);
+
+const arms: readonly { arm: ArmName; name: string; run: RunArm }[] = [
+  { arm: ArmName.ZERO_SHOT, name: "zero_shot", run: zeroShot },
+  { arm: ArmName.FEW_SHOT, name: "few_shot", run: fewShot },
+  { arm: ArmName.TEACHER, name: "teacher", run: teacher },
+  { arm: ArmName.PROBE, name: "probe", run: probe },
+  { arm: ArmName.NONE_MATCHED, name: "none_matched", run: noneMatched },
+  { arm: ArmName.NONE_ALL, name: "none_all", run: noneAll },
+  { arm: ArmName.EDA, name: "eda", run: eda },
+  { arm: ArmName.AUGGPT, name: "auggpt", run: auggpt },
+  { arm: ArmName.RANDOM, name: "random", run: random },
+  { arm: ArmName.ORACLE, name: "oracle", run: oracle },
+];
+
+async function zeroShot(_: Campaign, name: string, { final }: Compared): Promise<Arm> {
+  return { result: armOf(name, { tries: 1 }), contender: { student: baseModel(final) } };
 }
 
-/**
- * Plain fine-tuning on the seed rows, as many tries as the campaign had rounds unless its settings say how many; the
- * first is iteration 0's student.
- */
-export async function trainPlain(
-  campaign: Campaign,
-  seed: SeedData,
-  first: Round | undefined,
-  rounds: number,
-): Promise<Try[]> {
-  const tries = campaign.settings.plainTries === 0 ? rounds : campaign.settings.plainTries;
-  const plainTry = async (number: number): Promise<Try> => {
-    const shared = number === 0 ? first?.student : undefined;
-    const name = `plain/${number}`;
-    const student =
-      shared ??
-      (await trainStudent(campaign, `${name}/train`, {
-        rows: rowSource(seed.version, { split: Split.TRAIN }),
-        seed: derivedSeed(campaign.settings.seed, "train", number),
-      }));
-    let devAccuracy = shared === undefined ? undefined : first?.iteration.devAccuracy;
-    if (devAccuracy === undefined && seed.devRows > 0) {
-      const rows = rowSource(seed.version, { split: Split.DEV });
-      devAccuracy = (await evaluateStudent(campaign, `${name}/dev`, student.checkpoint, rows)).accuracy;
-    }
-    return { student, devAccuracy };
-  };
-  return await campaign.sideBySide(Array.from({ length: tries }, (_, number) => () => plainTry(number)));
-}
-
-/** The best by dev accuracy, the first of equals; the first where there is nothing to choose by. */
-function bestOf(tries: readonly Try[]): Try {
-  const [first, ...others] = tries;
-  if (first === undefined) throw new Error("Plain fine-tuning had no try.");
-  return others.reduce(
-    (best, one) => ((one.devAccuracy?.value ?? 0) > (best.devAccuracy?.value ?? 0) ? one : best),
-    first,
+/** The base model with seed rows before the question; each try shows others. */
+async function fewShot(campaign: Campaign, name: string, { seed, final, tries }: Compared): Promise<Arm> {
+  const shown = Array.from({ length: tries }, (_, number) =>
+    fewShotRows(seed.seedRows, campaign.task, [campaign.settings.seed, "few_shot", number]),
   );
-}
-
-/** Arms that were asked for beside the campaign; they decide nothing. */
-async function trainOtherArms(
-  campaign: Campaign,
-  seed: SeedData,
-  final: Student,
-): Promise<{ name: string; student: Student }[]> {
-  const { settings } = campaign;
-  const arms: (() => Promise<{ name: string; student: Student }>)[] = [];
-  const add = (name: string, rows: RowSource, recipe: Partial<Recipe> = {}) => {
-    const options = { rows, seed: derivedSeed(settings.seed, "train", 0), recipe };
-    arms.push(async () => ({ name, student: await trainStudent(campaign, `arm/${name}/train`, options) }));
-  };
-  if (settings.matchedArm === Switch.ON) {
-    add("none_matched", rowSource(seed.version, { split: Split.TRAIN }), { exactSteps: final.steps });
-  }
-  if (settings.noneAllArm === Switch.ON && seed.devRows > 0) {
-    const devRows = await rowsOf(campaign.services, campaign.projectId, seed.version.id, Split.DEV, campaign.signal);
-    add("none_all", rowSource(seed.version, { rowIds: [...seed.seedRows, ...devRows].map((row) => row.id) }));
-  }
-  return await campaign.sideBySide(arms);
-}
-
-type Measured = Pick<ArmResult, "testAccuracy" | "testEvaluationRunId">;
-
-/** Evaluates every student on the test rows, after everything is chosen. */
-async function measure(
-  campaign: Campaign,
-  seed: SeedData,
-  rounds: readonly Round[],
-  plainTries: readonly Try[],
-  plain: Try,
-  final: Try,
-  otherArms: readonly { name: string; student: Student }[],
-): Promise<{
-  baseline: Measured;
-  final: Measured;
-  others: Measured[];
-  plainTries: Evaluated[];
-  gain: PairedGain | undefined;
-}> {
-  const nothing: Measured = { testAccuracy: undefined, testEvaluationRunId: "" };
-  if (seed.testRows === 0) {
-    return { baseline: nothing, final: nothing, others: otherArms.map(() => nothing), plainTries: [], gain: undefined };
-  }
-  await campaign.enter(rounds.length - 1, "test");
-  const rows = rowSource(seed.version, { split: Split.TEST });
-  // A student that plays two parts is evaluated once.
-  const tested = [...plainTries, plain, final, ...otherArms, ...rounds].flatMap(({ student }) => student ?? []);
-  const students = new Map(tested.map((student) => [student.trainingRunId, student]));
-  const evaluated = await campaign.sideBySide(
-    [...students].map(([id, { checkpoint }]) => async () => {
-      const result = await evaluateStudent(campaign, `test/${id}`, checkpoint, rows);
-      return [id, result] as const;
+  if (shown[0]?.length === 0) return leftOut(name, "No seed row can be shown in the prompt of another one.");
+  const dev = rowSource(seed.version, { split: Split.DEV });
+  const measured = await campaign.sideBySide(
+    shown.map((rows, number) => async () => {
+      const task = fewShotTask(campaign.task, rows);
+      const evaluated: Evaluated | undefined =
+        seed.devRows === 0
+          ? undefined
+          : await evaluateStudent(campaign, `arm/${name}/${number}/dev`, baseModel(final), dev, task);
+      return { rows, task, devAccuracy: evaluated?.accuracy };
     }),
   );
-  const results = new Map(evaluated);
-  const onTest = ({ trainingRunId }: Student): Evaluated => results.get(trainingRunId) as Evaluated;
-  const asMeasured = ({ accuracy, evaluationRunId }: Evaluated): Measured => ({
-    testAccuracy: accuracy,
-    testEvaluationRunId: evaluationRunId,
-  });
-  const baseline = onTest(plain.student);
-  const finalMeasured = onTest(final.student);
-  for (const { iteration, student } of rounds) {
-    if (student === undefined) continue;
-    const { accuracy } = onTest(student);
-    await campaign.step(
-      `test/iteration/${iteration.number}`,
-      async () => null,
-      (transaction) => campaign.store.putIteration(transaction, campaign.key, { ...iteration, testAccuracy: accuracy }),
-    );
-  }
+  const best = bestOf(measured);
   return {
-    baseline: asMeasured(baseline),
-    final: asMeasured(finalMeasured),
-    others: otherArms.map(({ student }) => asMeasured(onTest(student))),
-    plainTries: plainTries.map(({ student }) => onTest(student)),
-    gain: pairedGain(await predictions(campaign, finalMeasured), await predictions(campaign, baseline)),
+    result: armOf(name, { tries, trainRows: best.rows.length, choosingScore: best.devAccuracy }),
+    contender: { student: baseModel(final), asked: best.task },
   };
 }
 
-function armResult(name: string, one: Try, tries: number, score: Proportion | undefined): ArmResult {
+async function teacher(campaign: Campaign, name: string, { seed }: Compared): Promise<Arm> {
+  if (seed.testRows === 0) return leftOut(name, "There are no test rows to answer.");
+  const test = await rowsOf(campaign.services, campaign.projectId, seed.version.id, Split.TEST, campaign.signal);
+  const answers = await teacherAnswers(campaign, `arm/${name}`, seed, test);
+  if (answers === undefined) return leftOut(name, "The budget ended before the teacher had answered all test rows.");
+  return { result: armOf(name, { tries: 1, usage: usageOf(campaign, name) }), contender: { answers } };
+}
+
+/** Logistic regression does not depend on a training seed: one try is all there is. */
+async function probe(campaign: Campaign, name: string, compared: Compared): Promise<Arm> {
+  const recipe = { method: TuningMethod.PROBE };
+  return await trained(campaign, name, { ...compared, tries: 1 }, { rows: seedRows(compared), recipe });
+}
+
+async function noneMatched(campaign: Campaign, name: string, compared: Compared): Promise<Arm> {
+  const recipe = { exactSteps: compared.final.steps };
+  return await trained(campaign, name, compared, { rows: seedRows(compared), recipe });
+}
+
+/** Dev rows are trained on here, so that they cannot choose. */
+async function noneAll(campaign: Campaign, name: string, compared: Compared): Promise<Arm> {
+  const { seed } = compared;
+  if (seed.devRows === 0) return leftOut(name, "There are no dev rows to train on besides the seed rows.");
+  const devRows = await rowsOf(campaign.services, campaign.projectId, seed.version.id, Split.DEV, campaign.signal);
+  const rows = rowSource(seed.version, { rowIds: [...seed.seedRows, ...devRows].map((row) => row.id) });
+  return await trained(campaign, name, { ...compared, seed: { ...seed, devRows: 0 }, tries: 1 }, { rows });
+}
+
+async function eda(campaign: Campaign, name: string, compared: Compared): Promise<Arm> {
+  return await trainedOn(campaign, name, compared, await edaRows(campaign, `arm/${name}`, compared));
+}
+
+async function auggpt(campaign: Campaign, name: string, compared: Compared): Promise<Arm> {
+  return await trainedOn(campaign, name, compared, await growByTeacher(campaign, "auggpt", compared));
+}
+
+async function random(campaign: Campaign, name: string, compared: Compared): Promise<Arm> {
+  return await trainedOn(campaign, name, compared, await growByTeacher(campaign, "random", compared));
+}
+
+async function oracle(campaign: Campaign, name: string, compared: Compared): Promise<Arm> {
+  return await trainedOn(campaign, name, compared, await growByTeacher(campaign, "oracle", compared));
+}
+
+function seedRows({ seed }: Compared): RowSource {
+  return rowSource(seed.version, { split: Split.TRAIN });
+}
+
+async function trainedOn(campaign: Campaign, name: string, compared: Compared, made: Made): Promise<Arm> {
+  if ("leftOut" in made) return leftOut(name, made.leftOut);
+  const rows = rowSource(made.version, { split: Split.TRAIN });
+  return await trained(campaign, name, compared, { rows, madeRows: made.rows });
+}
+
+/** The best of an arm's students. */
+async function trained(
+  campaign: Campaign,
+  name: string,
+  { seed, tries }: Compared,
+  { madeRows = 0, ...options }: { rows: RowSource; recipe?: Partial<Recipe>; madeRows?: number },
+): Promise<Arm> {
+  const students = await trainTries(campaign, seed, `arm/${name}`, tries, options);
+  const { student, devAccuracy } = bestOf(students);
+  const result = armOf(name, {
+    tries,
+    checkpoint: student.checkpoint,
+    trainingRunId: student.trainingRunId,
+    trainRows: student.rows,
+    steps: student.steps,
+    choosingScore: devAccuracy,
+    madeRows,
+    usage: usageOf(campaign, name),
+  });
+  return { result, contender: { student: student.checkpoint } };
+}
+
+/** What the teacher used for it. */
+function usageOf(campaign: Campaign, name: string): Usage | undefined {
+  return campaign.spending.usageOf(`arm/${name}/`);
+}
+
+/** The base model of a student. */
+function baseModel({ checkpoint }: Student): Answering {
+  return { model: checkpoint.model, uri: "" };
+}
+
+function leftOut(name: string, why: string): Arm {
+  return { result: armOf(name, { leftOut: why }), contender: undefined };
+}
+
+/** A result with what is known of it. */
+export function armOf(name: string, known: Partial<ArmResult>): ArmResult {
   return {
     name,
-    checkpoint: one.student.checkpoint,
-    trainingRunId: one.student.trainingRunId,
-    trainRows: one.student.rows,
-    steps: one.student.steps,
-    tries,
-    choosingScore: score,
+    checkpoint: undefined,
+    trainingRunId: "",
+    trainRows: 0,
+    steps: 0,
+    tries: 0,
+    choosingScore: undefined,
     testAccuracy: undefined,
     testEvaluationRunId: "",
     triesTestAccuracy: [],
     triesTestEvaluationRunIds: [],
+    madeRows: 0,
+    usage: undefined,
+    leftOut: "",
+    finalGain: undefined,
+    ...known,
   };
-}
-
-/** The outcome in one sentence. */
-function summarize({ plainReturned, chosenIteration, gain, baseline, final }: Outcome): string {
-  const chosen = plainReturned
-    ? "No iteration beat plain fine-tuning, so the plain student is returned"
-    : `The student of iteration ${chosenIteration} is returned`;
-  if (gain === undefined) return `${chosen}. There are no test rows to say how much better it is.`;
-  const points = (value: number) => `${value >= 0 ? "+" : "−"}${Math.abs(value * 100).toFixed(1)}`;
-  return (
-    `${chosen}: ${((final?.testAccuracy?.value ?? 0) * 100).toFixed(1)} % of ${gain.n} test rows right, plain fine-tuning ` +
-    `${((baseline?.testAccuracy?.value ?? 0) * 100).toFixed(1)} % (${points(gain.gain)} points, 95 % interval ` +
-    `${points(gain.ci95Low)} to ${points(gain.ci95High)}).`
-  );
 }

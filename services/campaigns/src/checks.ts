@@ -5,7 +5,7 @@ import { heldOutText } from "@tutelage/platform/heldouttext";
 import { rowToLine } from "@tutelage/platform/rowfile";
 import { type Candidate, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { Novelty, Version } from "@tutelage/proto/datasets/v1/datasets";
-import { type Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
+import { type Row, RowOrigin, type RowSource, Split } from "@tutelage/proto/task/v1/task";
 import type { Campaign, SeedData } from "./campaign.js";
 import { whileAway } from "./clients.js";
 import {
@@ -41,16 +41,22 @@ export function textBatches(texts: readonly string[]): string[][] {
   return inBatches(texts, (text) => text.length, { mostItems: textsPerMessage, mostSize: charactersPerMessage });
 }
 
+/** Where candidates are judged: what their steps' names begin with, and the iteration that asked for them. */
+export interface Place {
+  prefix: string;
+  iteration: number;
+}
+
 /** Rejects candidates that say again what a kept row, a held-out row or an earlier candidate says. */
 export async function checkNovelty(
   campaign: Campaign,
-  iteration: number,
+  { prefix }: Place,
   version: Version,
   seed: SeedData,
   candidates: readonly Candidate[],
 ): Promise<Candidate[]> {
   const open = candidates.filter((one) => one.rejection === "");
-  const novelties = await campaign.step(`iteration/${iteration}/novelty`, async () => {
+  const novelties = await campaign.step(`${prefix}/novelty`, async () => {
     if (open.length === 0) return [];
     const { projectId, signal } = campaign;
     const requests = textBatches(open.map(comparedText)).map((texts) => ({ projectId, versionId: version.id, texts }));
@@ -84,7 +90,7 @@ export async function checkNovelty(
 /** Adds every checker's verdict, and the probability that follows, to the candidates that are still open. */
 export async function checkLabels(
   campaign: Campaign,
-  iteration: number,
+  place: Place,
   seed: SeedData,
   fit: CrossFit | undefined,
   candidates: readonly Candidate[],
@@ -92,10 +98,10 @@ export async function checkLabels(
   const open = candidates.filter((one) => one.rejection === "");
   const checkers: Checker[] = [];
   if (open.length > 0 && campaign.settings.checkStudents === Switch.ON && fit !== undefined) {
-    checkers.push(await askStudents(campaign, iteration, seed, fit, open));
+    checkers.push(await askStudents(campaign, place, seed, fit, open));
   }
   if (open.length > 0 && campaign.settings.checkTeacher === Switch.ON) {
-    checkers.push(await askTeacher(campaign, iteration, seed, open));
+    checkers.push(await askTeacher(campaign, place, seed, open));
   }
   return candidates.map((candidate) => {
     if (candidate.rejection !== "") return candidate;
@@ -120,15 +126,17 @@ export async function checkLabels(
  */
 async function askStudents(
   campaign: Campaign,
-  iteration: number,
+  { prefix, iteration }: Place,
   seed: SeedData,
   fit: CrossFit,
   open: readonly Candidate[],
 ): Promise<Checker> {
-  const step = `iteration/${iteration}/check/students`;
+  const step = `${prefix}/check/students`;
+  // An arm's have names of their own.
+  const file = prefix.startsWith("arm/") ? `candidates-${prefix.replaceAll("/", "-")}` : `candidates-${iteration}`;
   const artifact = await campaign.step(`${step}/publish`, () =>
     campaign.artifacts.put(
-      `${campaign.projectId}/runs/${campaign.key.campaignId}/${campaign.lease.fence}/candidates-${iteration}.jsonl`,
+      `${campaign.projectId}/runs/${campaign.key.campaignId}/${campaign.lease.fence}/${file}.jsonl`,
       open.map((candidate) => rowToLine(candidateRow(candidate, iteration))),
     ),
   );
@@ -159,19 +167,45 @@ async function askStudents(
 /** The teacher, blind to the label that it wrote the candidate for; its record is what it says of gold rows. */
 async function askTeacher(
   campaign: Campaign,
-  iteration: number,
+  { prefix, iteration }: Place,
   seed: SeedData,
   open: readonly Candidate[],
 ): Promise<Checker> {
   const gold = goldSample(campaign, seed).slice(0, campaign.spending.callsLeft);
   const { opinions: record } = await labelRows(campaign, "teacher_record", gold, gold);
   const rows = open.slice(0, campaign.spending.callsLeft).map((candidate) => candidateRow(candidate, iteration));
-  const { opinions } = await labelRows(campaign, `iteration/${iteration}/check/teacher`, rows, gold);
+  const { opinions } = await labelRows(campaign, `${prefix}/check/teacher`, rows, gold);
   return {
     name: "teacher",
     reliability: measureReliability(gold, calibrate(record, record, gold), labelNames(campaign)),
     opinions: new Map(calibrate(opinions, record, gold).map((opinion) => [opinion.rowId, opinion])),
   };
+}
+
+/**
+ * The teacher's own answers to rows, as an artifact of rows whose outputs they are. Undefined where the budget ended
+ * before the rows did.
+ */
+export async function teacherAnswers(
+  campaign: Campaign,
+  prefix: string,
+  seed: SeedData,
+  rows: readonly Row[],
+): Promise<RowSource | undefined> {
+  const gold = goldSample(campaign, seed);
+  const { opinions: record, cut } = await labelRows(campaign, "teacher_record", gold, gold);
+  const blind = rows.map((row) => ({ ...row, output: "" }));
+  const asked = await labelRows(campaign, `${prefix}/answer`, blind, gold);
+  if (cut || asked.cut) return undefined;
+  // As its opinions count everywhere else.
+  const answerOf = new Map(calibrate(asked.opinions, record, gold).map(({ rowId, answer }) => [rowId, answer]));
+  const { uri, sha256 } = await campaign.step(`${prefix}/publish`, () =>
+    campaign.artifacts.put(
+      `${campaign.projectId}/runs/${campaign.key.campaignId}/${campaign.lease.fence}/answers-${prefix.replaceAll("/", "-")}.jsonl`,
+      blind.map((row) => rowToLine({ ...row, output: answerOf.get(row.id) ?? "" })),
+    ),
+  );
+  return { uri, sha256, split: Split.UNSPECIFIED, rowIds: [], excludeRootRowIds: [] };
 }
 
 function labelNames(campaign: Campaign): string[] {

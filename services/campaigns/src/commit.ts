@@ -33,25 +33,7 @@ export async function commit(
     step,
     async () => {
       if (newRows.length === 0) return { versionId: "", rowIds: [] };
-      const datasetId = campaign.datasetId;
-      const appended = await whileAway(signal, () =>
-        services.datasets.appendRows(
-          (async function* () {
-            const header = {
-              projectId,
-              parentVersionId: version.id,
-              idempotencyKey: campaign.childKey(step),
-              datasetId,
-            };
-            yield { part: { $case: "header" as const, value: header } };
-            for (const rows of inBatches(newRows, textLength, rowsPerMessage)) {
-              yield { part: { $case: "batch" as const, value: { rows } } };
-            }
-            yield { part: { $case: "end" as const, value: { rowCount: newRows.length } } };
-          })(),
-          { signal, deadline: 600_000 },
-        ),
-      );
+      const appended = await append(campaign, step, version, newRows);
       const rows = await rowsOf(services, projectId, appended.id, Split.TRAIN, signal);
       const idOf = new Map(rows.filter((row) => row.iteration === number + 1).map((row) => [rowText(row), row.id]));
       return { versionId: appended.id, rowIds: newRows.map((row) => idOf.get(rowText(row)) ?? "") };
@@ -67,7 +49,40 @@ export async function commit(
   return { version: grown, trainRows: await rowsOf(services, projectId, versionId, Split.TRAIN, signal) };
 }
 
-function newRow(candidate: Candidate, parent: Row | undefined, iteration: number): Row {
+/** Appends rows to a version, in the campaign's own dataset; the same step makes one version. */
+export async function append(
+  campaign: Campaign,
+  step: string,
+  version: Version,
+  newRows: readonly Row[],
+): Promise<Version> {
+  const { services, projectId, signal, datasetId } = campaign;
+  return await whileAway(signal, () =>
+    services.datasets.appendRows(
+      (async function* () {
+        const header = {
+          projectId,
+          parentVersionId: version.id,
+          idempotencyKey: campaign.childKey(step),
+          datasetId,
+        };
+        yield { part: { $case: "header" as const, value: header } };
+        for (const rows of inBatches(newRows, textLength, rowsPerMessage)) {
+          yield { part: { $case: "batch" as const, value: { rows } } };
+        }
+        yield { part: { $case: "end" as const, value: { rowCount: newRows.length } } };
+      })(),
+      { signal, deadline: 600_000 },
+    ),
+  );
+}
+
+/** A candidate as the row that it becomes. */
+export function newRow(
+  candidate: Pick<Candidate, "input" | "messages" | "output" | "seedRowId">,
+  parent: Row | undefined,
+  iteration: number,
+): Row {
   return {
     id: "",
     input: candidate.input,

@@ -1,4 +1,4 @@
-import { type Forecast, Mining, Selection, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
+import { Arm, type Forecast, Mining, Selection, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
 import { Recipe } from "@tutelage/proto/student/v1/student";
 import { Row, Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import { TeacherProfile } from "@tutelage/proto/teacher/v1/teacher";
@@ -15,6 +15,7 @@ const basis: ForecastBasis = {
   task: Task.fromPartial({ kind: TaskKind.CLASSIFICATION, labels: [{ name: "a" }, { name: "b" }] }),
   seedRows,
   devRows: 0,
+  testRows: 100,
   teacher: TeacherProfile.fromPartial({
     name: "t",
     provider: "openai-compatible",
@@ -46,6 +47,15 @@ test("without checks and pre-flight only writing is left; the paper's schedule m
   const calls = find(forecast({ ...basis, settings: paper }), "teacher_calls");
   expect(calls).toMatchObject({ low: 0, high: 3 * 60 * 2 });
   expect(calls.basis).toContain("known only after training");
+});
+
+test("arms add the calls that they make and the students that they train", () => {
+  const settings = { ...basis.settings, arms: [Arm.TEACHER, Arm.RANDOM, Arm.AUGGPT] };
+  const [before, after] = [forecast(basis), forecast({ ...basis, settings })];
+  // At least 120 rows are written: once more for each of two arms, checked in one of them, and 100 test rows.
+  expect(find(after, "teacher_calls").low).toBe(find(before, "teacher_calls").low + 120 + 120 + 120 + 100);
+  expect(find(after, "teacher_calls").basis).toContain("of the arms");
+  expect(find(after, "optimizer_steps").low).toBe(find(before, "optimizer_steps").low + 2 * 68);
 });
 
 test("caps bound what is forecast", () => {

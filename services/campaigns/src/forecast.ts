@@ -4,6 +4,7 @@ import { type Forecast, Mining, Selection, type Settings, Switch } from "@tutela
 import type { Recipe } from "@tutelage/proto/student/v1/student";
 import { type Row, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import type { TeacherProfile } from "@tutelage/proto/teacher/v1/teacher";
+import { armCalls, armSteps } from "./armforecast.js";
 import { needsCrossFit } from "./settings.js";
 import { goldRows, preflightRows } from "./writing.js";
 
@@ -13,6 +14,7 @@ export interface ForecastBasis {
   task: Task;
   seedRows: readonly Row[];
   devRows: number;
+  testRows: number;
   teacher: TeacherProfile;
   /** A campaign of this project that ended with the same student and teacher; undefined where there is none. */
   earlier: EarlierCampaign | undefined;
@@ -87,14 +89,18 @@ function teacherCalls(basis: ForecastBasis): { forecast: Forecast; writes: Range
   });
   // Few replies cannot be read; then the call is made again.
   const callsPerRow: Range = { low: 1, likely: Math.min(1.05, settings.attemptsPerRow), high: settings.attemptsPerRow };
-  const writes = each((bound) => Math.round(tried + rounds[bound] * rows[bound] * callsPerRow[bound]));
-  const labels = each((bound) => triedLabels + record + (checks ? rounds[bound] * rows[bound] : 0));
+  const writing = (bound: keyof Range) => Math.round(rounds[bound] * rows[bound] * callsPerRow[bound]);
+  const arms = each((bound) => armCalls(basis, writing(bound)).writes);
+  const armLabels = each((bound) => armCalls(basis, writing(bound)).labels);
+  const writes = each((bound) => tried + writing(bound) + arms[bound]);
+  const labels = each((bound) => triedLabels + record + (checks ? rounds[bound] * rows[bound] : 0) + armLabels[bound]);
   const cap = settings.maxTeacherCalls === 0 ? Number.POSITIVE_INFINITY : settings.maxTeacherCalls;
   const sum = each((bound) => Math.min(cap, writes[bound] + labels[bound]));
   const parts = [
     tried > 0 ? `a pre-flight on ${tried} seed rows` : "",
     `about ${rows.likely} new rows in each of up to ${settings.iterations} iterations`,
     checks ? `a second labelling of each, and of ${record} seed rows once` : "",
+    arms.likely + armLabels.likely > 0 ? `about ${arms.likely + armLabels.likely} calls of the arms` : "",
     Number.isFinite(cap) ? `capped at ${cap} calls` : "",
   ].filter(Boolean);
   const basisText =
@@ -151,7 +157,9 @@ function optimizerSteps(basis: ForecastBasis): Forecast {
       { length: rounds },
       (_, round) => seedRows.length + round * perRound[bound] * acceptedShare[bound],
     );
-    return stepsOf(settings, trainRows, devRows);
+    const grown = trainRows.at(-1) ?? seedRows.length;
+    const arms = armSteps(basis, triesOf(settings, rounds), grown, (rows) => stepsOn(settings, rows));
+    return stepsOf(settings, trainRows, devRows) + arms;
   };
   const crossFit = needsCrossFit(settings) ? `, ${settings.folds} more that cross-fit it` : "";
   return {
@@ -160,28 +168,33 @@ function optimizerSteps(basis: ForecastBasis): Forecast {
     likely: total("likely"),
     high: total("high"),
     basis:
-      `One student an iteration${crossFit}, and plain fine-tuning's tries, by the recipe; ` +
+      `One student an iteration${crossFit}, plain fine-tuning's tries and the arms, by the recipe; ` +
       `${Math.round(acceptedShare.likely * 100)} % of what the teacher writes becomes a row.`,
   };
 }
 
 /** Optimizer steps of a campaign whose iterations train on so many rows. */
 function stepsOf(settings: ForecastBasis["settings"], trainRows: readonly number[], devRows: number): number {
-  const { recipe, folds } = settings;
-  const stepsOn = (rows: number) =>
-    recipe.exactSteps > 0
-      ? recipe.exactSteps
-      : Math.max(1, recipe.minSteps, Math.ceil((recipe.epochs * rows) / Math.max(1, recipe.batchRows)));
-  const tries = settings.plainTries === 0 ? trainRows.length : settings.plainTries;
-  let steps = (tries - 1) * stepsOn(trainRows[0] ?? 0);
+  const { folds } = settings;
+  let steps = (triesOf(settings, trainRows.length) - 1) * stepsOn(settings, trainRows[0] ?? 0);
   trainRows.forEach((rows, round) => {
     const isLast = round === trainRows.length - 1;
     // Without dev rows the iterations are chosen by cross-fitting, and only the chosen one gets a student of its own.
     const ownStudent = devRows > 0 || !needsCrossFit(settings) || isLast;
-    steps += ownStudent ? stepsOn(rows) : 0;
-    if (needsCrossFit(settings) && (!isLast || devRows === 0)) steps += folds * stepsOn((rows * (folds - 1)) / folds);
+    steps += ownStudent ? stepsOn(settings, rows) : 0;
+    if (needsCrossFit(settings) && (!isLast || devRows === 0)) steps += folds * stepsOn(settings, (rows * (folds - 1)) / folds);
   });
   return steps;
+}
+
+function triesOf({ plainTries }: Settings, rounds: number): number {
+  return plainTries === 0 ? rounds : plainTries;
+}
+
+/** Optimizer steps of one student on so many rows. */
+function stepsOn({ recipe }: ForecastBasis["settings"], rows: number): number {
+  if (recipe.exactSteps > 0) return recipe.exactSteps;
+  return Math.max(1, recipe.minSteps, Math.ceil((recipe.epochs * rows) / Math.max(1, recipe.batchRows)));
 }
 
 /** Time, where a campaign with the same student and teacher has shown how fast they are here. */

@@ -21,10 +21,15 @@ export async function forecastBasis(
   ]);
   const teacher = profiles.find(({ name }) => name === teacherProfile);
   if (teacher === undefined) throw notFound("teacher profile", teacherProfile);
-  const basis = { settings, task, seedRows, devRows: version.splits?.dev ?? 0, teacher };
+  const { dev = 0, test = 0 } = version.splits ?? {};
+  const basis = { settings, task, seedRows, devRows: dev, testRows: test, teacher };
   if (earlierId === undefined) return { ...basis, earlier: undefined };
   const earlier = await runs.get(projectId, earlierId);
   const iterations = await store.iterations({ projectId, campaignId: earlierId });
+  // Its wall time is without its arms.
+  const arms = earlier.state.outcome?.otherArms ?? [];
+  const used = (name: "teacherSeconds" | "calls") =>
+    arms.reduce((left, { usage }) => left - (usage?.[name] ?? 0), earlier.state.usage?.[name] ?? 0);
   return {
     ...basis,
     earlier: {
@@ -33,8 +38,8 @@ export async function forecastBasis(
       trainRows: iterations.map((iteration) => iteration.trainRows),
       devRows: iterations[0]?.devAccuracy?.n ?? 0,
       wallSeconds: earlier.state.outcome?.wallSeconds ?? 0,
-      teacherSeconds: earlier.state.usage?.teacherSeconds ?? 0,
-      teacherCalls: earlier.state.usage?.calls ?? 0,
+      teacherSeconds: used("teacherSeconds"),
+      teacherCalls: used("calls"),
     },
   };
 }

@@ -1,4 +1,4 @@
-/** Candidates' files below runs/<campaign>/<fence>/ that no campaign's step refers to. */
+/** Files of candidates and answers below runs/<campaign>/<fence>/ that no campaign's step refers to. */
 import type { ArtifactStore } from "@tutelage/platform/artifacts";
 import { GarbageCollector } from "@tutelage/platform/garbage";
 import { isUuid } from "@tutelage/platform/runs";
@@ -17,7 +17,7 @@ export async function collectGarbage(
     for (const fence of await artifacts.entries(run.uri)) {
       if (!fence.isFolder) continue;
       for (const file of await artifacts.entries(fence.uri)) {
-        if (file.isFolder || !/^candidates-\d+\.jsonl/.test(file.name)) continue;
+        if (file.isFolder || !/^(?:candidates|answers)-[\w-]+\.jsonl/.test(file.name)) continue;
         const reason = collector.isUnfinished(file.name) ? "unfinished_write" : "attempt_lost";
         await collector.consider(file.uri, async () => ((await isGarbage(store, key, file.uri)) ? reason : undefined));
       }

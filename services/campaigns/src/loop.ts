@@ -17,12 +17,12 @@ import {
 import type { Version } from "@tutelage/proto/datasets/v1/datasets";
 import { type Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
 import type { GenerationBudget } from "@tutelage/proto/teacher/v1/teacher";
-import { concludeCampaign, trainPlain } from "./arms.js";
 import { type Campaign, datasetName, rowSource, type SeedData } from "./campaign.js";
 import { checkLabels, checkNovelty } from "./checks.js";
 import { stopReason } from "./choosing.js";
 import { rowsOf, whileAway } from "./clients.js";
 import { commit } from "./commit.js";
+import { concludeCampaign } from "./conclusion.js";
 import { takeOver } from "./forkstore.js";
 import { holderOf } from "./holds.js";
 import { decide } from "./judging.js";
@@ -39,6 +39,7 @@ import {
   type Student,
   trainRoundStudent,
 } from "./students.js";
+import { trainPlain } from "./tries.js";
 import { preflight, writeCandidates } from "./writing.js";
 
 /** Runs a campaign to its end and gives what came of it. */
@@ -55,6 +56,7 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
   let trainRows = seed.seedRows;
   let candidateCount = 0;
   let fit: CrossFit | undefined;
+  let firstFit: CrossFit | undefined;
   let reason: string | undefined;
 
   while (reason === undefined) {
@@ -72,6 +74,7 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
     const cross = () => crossFit(campaign, number, version, seed, judged, previousFit);
     const trained = await trainRound(campaign, number, version, seed, crossFits ? cross : undefined, rounds);
     fit = trained.fit;
+    firstFit ??= fit;
     const round = await measureRound(campaign, number, version, seed, trained);
     rounds.push(round);
     reason = stopReason(
@@ -132,14 +135,17 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
         }
         await campaign.enter(number, "generate");
         const step = `iteration/${number}/generate`;
-        const writing = await writeCandidates(campaign, step, orders, number, candidateCount, keptForChecks);
+        const writing = await writeCandidates(campaign, step, orders, number, candidateCount, {
+          kept: keptForChecks,
+        });
         const written = writing.candidates;
         candidateCount += written.length;
 
         // Judge them, in the order of their seed rows.
         await campaign.enter(number, "judge");
-        const novel = await checkNovelty(campaign, number, version, seed, written);
-        const checked = await checkLabels(campaign, number, seed, fit, novel);
+        const place = { prefix: `iteration/${number}`, iteration: number };
+        const novel = await checkNovelty(campaign, place, version, seed, written);
+        const checked = await checkLabels(campaign, place, seed, fit, novel);
         const wantedByOutput = new Map<string, number>();
         for (const want of wants) {
           const output = want.mined.row.output;
@@ -156,7 +162,7 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
     }
     await closeRound(campaign, round);
   }
-  return await concludeCampaign(campaign, seed, rounds, reason);
+  return await concludeCampaign(campaign, seed, rounds, firstFit, reason);
 }
 
 /** A fork takes over what its parent did before the iteration at which they part. */

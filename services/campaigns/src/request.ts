@@ -5,7 +5,7 @@ import { readFields } from "@tutelage/platform/extraction";
 import { heldOutText } from "@tutelage/platform/heldouttext";
 import { nearest } from "@tutelage/platform/suggestion";
 import { requirePromptFor, requireTask } from "@tutelage/platform/task";
-import type { StartCampaignRequest } from "@tutelage/proto/campaigns/v1/campaigns";
+import { Arm, type StartCampaignRequest } from "@tutelage/proto/campaigns/v1/campaigns";
 import { Decoding } from "@tutelage/proto/student/v1/student";
 import { type Row, Split, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import type { TeacherProfile } from "@tutelage/proto/teacher/v1/teacher";
@@ -44,6 +44,11 @@ export async function resolveRequest(
   const { profiles: teachers } = await services.teacher.listTeacherProfiles({ projectId }, { signal });
   const teacher = teachers.find((profile) => profile.name === request.teacherProfile);
   if (teacher === undefined) throw unknownProfile("teacher_profile", request.teacherProfile, teachers);
+
+  // An arm that is found to have no teacher at the campaign's end would cost its user the comparison.
+  if (settings.arms.includes(Arm.ORACLE) && !teachers.some(({ name }) => name === settings.oracleTeacherProfile)) {
+    throw unknownProfile("settings.oracle_teacher_profile", settings.oracleTeacherProfile, teachers);
+  }
 
   const versionId = request.datasetVersionId || (await newestVersion(services, request, signal));
   const version = await services.datasets.getVersion({ projectId, id: versionId }, { signal });

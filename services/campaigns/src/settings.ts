@@ -3,6 +3,7 @@
 import { type FieldViolation, TutelageError } from "@tutelage/platform/errors";
 import { checkRecipe } from "@tutelage/platform/recipe";
 import {
+  Arm,
   Disputes,
   ErrorsFrom,
   Mining,
@@ -52,8 +53,8 @@ export const defaultSettings: Settings = {
   seed: 1,
   recipe: undefined,
   decoding: undefined,
-  matchedArm: Switch.OFF,
-  noneAllArm: Switch.OFF,
+  arms: [],
+  oracleTeacherProfile: "",
   plainTries: 0,
   reuseReplies: Switch.ON,
   teacherPatienceSeconds: 86_400,
@@ -125,6 +126,7 @@ export function resolveSettings(given: Settings | undefined, task: Task): Settin
       });
     }
   }
+  violations.push(...armViolations(settings, task));
   if (violations.length > 0) {
     throw new TutelageError("invalid_argument", violations.map((one) => `${one.field} ${one.description}`).join(" "), {
       reason: "invalid_settings",
@@ -132,10 +134,32 @@ export function resolveSettings(given: Settings | undefined, task: Task): Settin
     });
   }
   if (settings.recipe !== undefined) checkRecipe(settings.recipe, "settings.recipe");
+  // Plain fine-tuning is always there.
+  settings.arms = [...new Set(settings.arms)].filter((arm) => arm !== Arm.NONE);
   // Without a closed label set there is no label to doubt.
   if (task.kind !== TaskKind.CLASSIFICATION)
     Object.assign(settings, { checkStudents: Switch.OFF, checkTeacher: Switch.OFF });
   return settings;
+}
+
+function armViolations({ arms, oracleTeacherProfile }: Settings, task: Task): FieldViolation[] {
+  const violations: FieldViolation[] = [];
+  if (arms.some((arm) => arm === Arm.UNSPECIFIED)) {
+    violations.push({ field: "settings.arms", description: "has an arm that is not known here; leave it out." });
+  }
+  if (arms.includes(Arm.ORACLE) && oracleTeacherProfile === "") {
+    violations.push({
+      field: "settings.oracle_teacher_profile",
+      description: "is empty; name the teacher profile that answers with real rows, or leave out the arm oracle.",
+    });
+  }
+  if (arms.includes(Arm.PROBE) && task.kind !== TaskKind.CLASSIFICATION) {
+    violations.push({
+      field: "settings.arms",
+      description: "has probe, which needs a closed label set; leave it out, or give a task of kind classification.",
+    });
+  }
+  return violations;
 }
 
 /** Whether students are trained that did not see part of the seed rows. */

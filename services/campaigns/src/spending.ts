@@ -24,6 +24,7 @@ export class Spending {
   /** A generation run met the wall: what is left does not pay for another call, though it may not be nothing. */
   private walled = false;
   private readonly countedSteps = new Set<string>();
+  private readonly usageByStep = new Map<string, Usage>();
   private readonly toldMarks = new Set<string>();
 
   constructor(private readonly campaign: Campaign) {
@@ -35,6 +36,7 @@ export class Spending {
   async addUsage(step: string, usage: Usage | undefined): Promise<void> {
     if (usage === undefined || this.countedSteps.has(step)) return;
     this.countedSteps.add(step);
+    this.usageByStep.set(step, usage);
     this.running.delete(step);
     if (this.campaign.isShared(step)) {
       this.sharedUsage = sumOf(this.sharedUsage, usage);
@@ -45,6 +47,12 @@ export class Spending {
     this.usage = sumOf(this.usage, usage);
     await this.campaign.lease.report({}, { usage: this.usage });
     await this.tellMarks();
+  }
+
+  /** What the teacher used in the steps whose names begin so; undefined where it was not asked. */
+  usageOf(prefix: string): Usage | undefined {
+    const usages = [...this.usageByStep].filter(([step]) => step.startsWith(prefix)).map(([, usage]) => usage);
+    return usages.length === 0 ? undefined : usages.reduce(sumOf);
   }
 
   /** Adds the seconds that a training took, once, as with usage. */

@@ -3,9 +3,9 @@
 import { proportion } from "@tutelage/platform/interval";
 import { type Iteration, StartFrom } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { Version } from "@tutelage/proto/datasets/v1/datasets";
-import type { GradedPrediction, Proportion } from "@tutelage/proto/evaluation/v1/evaluation";
+import type { GradedPrediction, Proportion, StartEvaluationRunRequest } from "@tutelage/proto/evaluation/v1/evaluation";
 import type { Checkpoint, Recipe, TrainIncident } from "@tutelage/proto/student/v1/student";
-import { type Row, type RowSource, Split } from "@tutelage/proto/task/v1/task";
+import { type Row, type RowSource, Split, type Task } from "@tutelage/proto/task/v1/task";
 import { type Campaign, rowSource, type SeedData } from "./campaign.js";
 import { evaluate, predictionsOf, train } from "./clients.js";
 import { assignFolds } from "./mining.js";
@@ -108,23 +108,39 @@ export interface Evaluated {
   accuracy: Proportion;
 }
 
-/** Evaluates one student on rows as the step `name`. */
+/** Evaluates a student, or with an empty uri its base model, on rows as the step `name`. */
 export async function evaluateStudent(
   campaign: Campaign,
   name: string,
-  checkpoint: Checkpoint,
+  student: Pick<Checkpoint, "model" | "uri">,
   rows: RowSource,
+  task: Task = campaign.task,
+): Promise<Evaluated> {
+  return await evaluation(campaign, name, { model: student.model, checkpointUri: student.uri, rows, task, answers: undefined });
+}
+
+/** Grades answers that somebody else gave, as the step `name`. */
+export async function evaluateAnswers(
+  campaign: Campaign,
+  name: string,
+  rows: RowSource,
+  answers: RowSource,
+): Promise<Evaluated> {
+  return await evaluation(campaign, name, { model: "", checkpointUri: "", rows, task: campaign.task, answers });
+}
+
+async function evaluation(
+  campaign: Campaign,
+  name: string,
+  asked: Pick<StartEvaluationRunRequest, "model" | "checkpointUri" | "rows" | "task" | "answers">,
 ): Promise<Evaluated> {
   return await campaign.step(name, async () => {
     const run = await evaluate(
       campaign.services,
       {
+        ...asked,
         projectId: campaign.projectId,
         idempotencyKey: campaign.childKey(name),
-        model: checkpoint.model,
-        checkpointUri: checkpoint.uri,
-        rows,
-        task: campaign.task,
         decoding: campaign.settings.decoding,
       },
       campaign.waitingFor(name),

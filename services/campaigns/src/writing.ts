@@ -2,12 +2,13 @@
 import { TutelageError } from "@tutelage/platform/errors";
 import { type Candidate, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
 import { type Row, TaskKind } from "@tutelage/proto/task/v1/task";
-import type {
-  GenerationBudget,
-  Result,
-  StartGenerationRunRequest,
-  Usage,
-  WriteOrder,
+import {
+  type GenerationBudget,
+  type Result,
+  type StartGenerationRunRequest,
+  type Usage,
+  type WriteOrder,
+  WriteStyle,
 } from "@tutelage/proto/teacher/v1/teacher";
 import type { Campaign, SeedData } from "./campaign.js";
 import { generate, resultsOf } from "./clients.js";
@@ -43,16 +44,23 @@ export function inRuns<Item>(name: string, items: readonly Item[]): { step: stri
   return runs;
 }
 
+/** How a teacher is asked. */
+interface Asking {
+  /** What is left of the budget for others. */
+  kept?: Partial<GenerationBudget>;
+  /** Unset: the campaign's. */
+  teacherProfile?: string;
+}
+
 /**
  * Runs a generation run as the step `name` and gives its results in order: all
  * of them, or as many as the budget allowed.
- * @param kept what is left of the budget for others
  */
 async function ask(
   campaign: Campaign,
   name: string,
   work: NonNullable<StartGenerationRunRequest["work"]>,
-  kept: Partial<GenerationBudget> = {},
+  { kept = {}, teacherProfile = campaign.request.teacherProfile }: Asking = {},
 ): Promise<{ results: Result[]; cut: boolean }> {
   const done = await campaign.step(name, async () => {
     await campaign.spending.budgetNow();
@@ -61,7 +69,7 @@ async function ask(
       {
         projectId: campaign.projectId,
         idempotencyKey: campaign.childKey(name),
-        teacherProfile: campaign.request.teacherProfile,
+        teacherProfile,
         task: campaign.task,
         work,
         replicateSeed: campaign.settings.seed,
@@ -115,7 +123,6 @@ export async function labelRows(
 /**
  * Has the teacher write new rows; each result as a candidate that is not judged
  * yet. `cut` says that the budget ended before the orders did.
- * @param kept what is left of the budget for others
  */
 export async function writeCandidates(
   campaign: Campaign,
@@ -123,12 +130,12 @@ export async function writeCandidates(
   orders: WriteOrder[],
   iteration: number,
   firstNumber: number,
-  kept: Partial<GenerationBudget> = {},
+  { style = WriteStyle.VARY, ...asking }: Asking & { style?: WriteStyle } = {},
 ): Promise<{ candidates: Candidate[]; cut: boolean }> {
   const results: Result[] = [];
   let cut = false;
   for (const { step, items } of inRuns(name, orders)) {
-    const asked = await ask(campaign, step, { $case: "write", value: { orders: items } }, kept);
+    const asked = await ask(campaign, step, { $case: "write", value: { orders: items, style } }, asking);
     results.push(...asked.results);
     cut ||= asked.cut;
   }

@@ -25,17 +25,27 @@ export type StoredEvaluationRun = RunRow<CheckedRequest, EvaluationState>;
 
 /** The request with what it must have. Throws invalid_argument that names the field. */
 export function checkRequest(request: AskedEvaluation): CheckedRequest {
-  requireProjectAndModel(request);
-  const { rows } = request;
-  if (rows === undefined || rows.uri === "") {
-    throw invalidField("rows.uri", "is empty; name the artifact that holds the rows.");
+  const { answers } = request;
+  if (answers === undefined) requireProjectAndModel(request);
+  else {
+    requireProject(request.projectId);
+    if (request.model !== "") throw invalidField("model", "is given beside answers; give one of them.");
+    requireArtifact("answers", answers);
   }
-  if (!/^[0-9a-f]{64}$/.test(rows.sha256)) {
-    throw invalidField("rows.sha256", "must be the SHA-256 of the artifact, 64 hexadecimal digits.");
-  }
+  const rows = requireArtifact("rows", request.rows);
   const task = requireTask(request.task);
   decodingFor(task, request.decoding);
   return { ...request, rows, task };
+}
+
+function requireArtifact(field: string, rows: RowSource | undefined): RowSource {
+  if (rows === undefined || rows.uri === "") {
+    throw invalidField(`${field}.uri`, "is empty; name the artifact that holds the rows.");
+  }
+  if (!/^[0-9a-f]{64}$/.test(rows.sha256)) {
+    throw invalidField(`${field}.sha256`, "must be the SHA-256 of the artifact, 64 hexadecimal digits.");
+  }
+  return rows;
 }
 
 /** Throws invalid_argument when the request lacks one of them. */

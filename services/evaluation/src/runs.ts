@@ -1,4 +1,4 @@
-/** The long work: one evaluation, the student's answers graded as they come. */
+/** The long work: one evaluation, the student's answers graded as they come, or those that somebody else gave. */
 import type { ArtifactStore } from "@tutelage/platform/artifacts";
 import type { Database } from "@tutelage/platform/database";
 import { TutelageError } from "@tutelage/platform/errors";
@@ -57,6 +57,15 @@ export async function evaluate(
   };
   for await (const batch of listPredictions(database, { projectId, runId })) batch.forEach(gradeNext);
   const kept = grades.length;
+  if (request.answers !== undefined) {
+    const given = new Map<string, string>();
+    for await (const { id, output } of readRows(artifacts, request.answers)) given.set(id, output);
+    for (let start = kept; start < rows.length; start += storeAtMost) {
+      const batch = rows.slice(start, start + storeAtMost).map(({ id }) => gradeNext(answered(id, given.get(id) ?? "")));
+      await lease.advance((transaction) => insertPredictions(transaction, { projectId, runId }, start, batch));
+    }
+    return { state: { metrics: metricsOf(grades, task), predictSeconds: 0 } };
+  }
   const summary = (predictSeconds: number) => ({ state: { metrics: metricsOf(grades, task), predictSeconds } });
   if (kept === rows.length) return summary(state.predictSeconds ?? 0);
 
@@ -152,6 +161,11 @@ export function gradePrediction(
     },
     grade: { expected: expected ?? expectedOutput, answer, correct, tooLong, rougeL: near, disputed },
   };
+}
+
+/** An answer that no student gave. */
+function answered(rowId: string, text: string): Prediction {
+  return { rowId, text, logProbability: 0, labelScores: [], tooLong: false };
 }
 
 function mismatch(rows: number): TutelageError {

@@ -1,5 +1,6 @@
 /** Campaigns, iterations and candidates as JSON. */
 import {
+  Arm,
   Disputes,
   ErrorsFrom,
   Mining,
@@ -69,8 +70,11 @@ export const settingsSchema = z
     seed: z.number().int().describe("Seed of every random choice; from 1"),
     recipe: recipeSchema.describe("Replaces the student profile's recipe"),
     decoding: decodingSchema.describe("How students answer when they are evaluated"),
-    matched_arm: switchFlag.describe("Also train plain students with the final student's number of steps"),
-    none_all_arm: switchFlag.describe("Also train a plain student on seed and dev rows together"),
+    arms: z
+      .array(enumName(Arm))
+      .max(20)
+      .describe("What the campaign is compared with on the same test rows, besides plain fine-tuning (none)"),
+    oracle_teacher_profile: z.string().max(200).describe("The teacher profile of the arm oracle"),
     plain_tries: count.describe("Plain students to try; 0 for as many as the campaign has to choose from"),
     reuse_replies: switchFlag.describe("Use replies again that the project's other campaigns paid for"),
     teacher_patience_seconds: count.describe("How long to wait for a teacher that does not answer; 1 to 2678400"),
@@ -135,6 +139,25 @@ const checkpoint = z.object({
   trained_tokens: z.number(),
 });
 
+const usageSchema = z.object({
+  calls: z.number().int(),
+  reused_calls: z.number().int(),
+  prompt_tokens: z.number().int(),
+  completion_tokens: z.number().int(),
+  cost_micro_usd: z.number().int(),
+  teacher_seconds: z.number(),
+  saved_micro_usd: z.number().int().describe("What the replies had cost that were used again"),
+});
+
+const pairedGain = z.object({
+  gain: z.number().describe("Final minus the other, as a fraction"),
+  ci95_low: z.number(),
+  ci95_high: z.number(),
+  n: z.number().int(),
+  only_final_right: z.number().int(),
+  only_baseline_right: z.number().int(),
+});
+
 const arm = z.object({
   name: z.string(),
   checkpoint: checkpoint.optional(),
@@ -147,6 +170,10 @@ const arm = z.object({
   test_evaluation_run_id: z.string(),
   tries_test_accuracy: z.array(proportion).describe("Of every student tried, in order"),
   tries_test_evaluation_run_ids: z.array(z.string()).describe("The evaluations that say so, in order"),
+  made_rows: z.number().int().describe("Rows that it made besides the seed rows"),
+  usage: usageSchema.optional().describe("What the teacher used for it"),
+  left_out: z.string().describe("Why it was not measured; empty where it was"),
+  final_gain: pairedGain.optional().describe("The returned student minus this arm, paired, on the test rows"),
 });
 
 const outcome = z.object({
@@ -157,17 +184,7 @@ const outcome = z.object({
   baseline: arm.optional().describe("Plain fine-tuning on the seed rows with as many tries"),
   final: arm.optional().describe("The student that the campaign returns"),
   other_arms: z.array(arm),
-  gain: z
-    .object({
-      gain: z.number().describe("Final minus baseline, as a fraction"),
-      ci95_low: z.number(),
-      ci95_high: z.number(),
-      n: z.number().int(),
-      only_final_right: z.number().int(),
-      only_baseline_right: z.number().int(),
-    })
-    .optional()
-    .describe("Paired, on the test rows"),
+  gain: pairedGain.optional().describe("The returned student minus plain fine-tuning, paired, on the test rows"),
   dataset_version_id: z.string(),
   wall_seconds: z.number(),
 });
@@ -209,16 +226,6 @@ const teacherWait = z.object({
   message: z.string(),
   since: z.date().optional(),
   until: z.date().optional().describe("When the teacher is tried next"),
-});
-
-const usageSchema = z.object({
-  calls: z.number().int(),
-  reused_calls: z.number().int(),
-  prompt_tokens: z.number().int(),
-  completion_tokens: z.number().int(),
-  cost_micro_usd: z.number().int(),
-  teacher_seconds: z.number(),
-  saved_micro_usd: z.number().int().describe("What the replies had cost that were used again"),
 });
 
 export const campaignSchema = z

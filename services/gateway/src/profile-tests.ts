@@ -4,7 +4,13 @@ import { notFound } from "@tutelage/platform/errors";
 import { RunStatus } from "@tutelage/proto/run/v1/run";
 import { Decoding } from "@tutelage/proto/student/v1/student";
 import { Row, Task, TaskKind } from "@tutelage/proto/task/v1/task";
-import type { Call, GenerationRun, Result, StartGenerationRunRequest } from "@tutelage/proto/teacher/v1/teacher";
+import {
+  type Call,
+  type GenerationRun,
+  type Result,
+  type StartGenerationRunRequest,
+  WriteStyle,
+} from "@tutelage/proto/teacher/v1/teacher";
 import type { FastifyBaseLogger } from "fastify";
 import { z } from "zod";
 import type { Backends } from "./backends.js";
@@ -156,7 +162,7 @@ function testRequest(teacherProfile: string, body: z.output<typeof teacherTestBo
     idempotencyKey: `${profileTestPrefix}${randomUUID()}/`,
     teacherProfile,
     task: body.task === undefined ? presetTask : Task.fromPartial(body.task),
-    work: { $case: "write", value: { orders: [order] } },
+    work: { $case: "write", value: { orders: [order], style: WriteStyle.VARY } },
     // A stored reply would say nothing about the teacher of now.
     replicateSeed: Math.floor(Math.random() * Number.MAX_SAFE_INTEGER),
     budget: undefined,

@@ -1,6 +1,7 @@
 /** A campaign's report as one page that needs nothing else: no script, no font, no picture from elsewhere. Pure. */
 import { rowText } from "@tutelage/platform/conversation";
 import {
+  type ArmResult,
   type Candidate,
   type ForkOrigin,
   type Iteration,
@@ -105,16 +106,32 @@ function armTable({ campaign }: Report): Html {
     plain: "plain fine-tuning on the seed rows",
     none_matched: "plain fine-tuning with as many steps as the returned student",
     none_all: "plain fine-tuning on seed and dev rows together",
+    zero_shot: "the base model, not trained",
+    few_shot: "the base model with seed rows in its prompt",
+    teacher: "the teacher's own answers",
+    probe: "logistic regression on the base model's features",
+    eda: "as many rows by changing words of seed rows",
+    auggpt: "as many teacher calls, spread over all seed rows, unchecked",
+    random: "as many teacher calls on random seed rows, in one step",
+    oracle: "as many rows from the oracle's teacher",
   };
   return html`<div class="scroll"><table><thead><tr><th>arm</th><th></th><th>rows</th><th>steps</th><th>tries</th><th>chosen by</th>
-<th>test (95 % interval)</th></tr></thead><tbody>${arms.map(
+<th>test (95 % interval)</th><th>returned minus this, points</th></tr></thead><tbody>${arms.map(
     (
       arm,
     ) => html`<tr><td>${arm.name}</td><td class="text">${meaning[arm.name] ?? ""}</td><td>${arm.trainRows}</td><td>${arm.steps}</td>
-<td>${arm.tries}</td><td>${percent(arm.choosingScore)}</td><td>${percent(arm.testAccuracy)} <small>${interval(
-      arm.testAccuracy,
-    )}</small></td></tr>`,
+<td>${arm.tries}</td><td>${percent(arm.choosingScore)}</td>${
+      arm.leftOut === ""
+        ? html`<td>${percent(arm.testAccuracy)} <small>${interval(arm.testAccuracy)}</small></td><td>${gainOver(arm)}</td>`
+        : html`<td class="text" colspan="2">left out: ${arm.leftOut}</td>`
+    }</tr>`,
   )}</tbody></table></div>`;
+}
+
+function gainOver({ finalGain }: ArmResult): string {
+  if (finalGain === undefined) return "";
+  const points = (value: number) => `${value >= 0 ? "+" : "−"}${Math.abs(value * 100).toFixed(1)}`;
+  return `${points(finalGain.gain)} (${points(finalGain.ci95Low)} to ${points(finalGain.ci95High)})`;
 }
 
 function choiceNote({ campaign, iterations }: Report): string {

@@ -96,7 +96,7 @@ async function main(): Promise<void> {
           name: `support-intents-${seed}`,
           rows,
           task,
-          settings: { seed, iterations: 3, none_all_arm: "on" },
+          settings: { seed, iterations: 3, arms: ["none_all"] },
           studentProfile: "smollm2-135m",
           teacherProfile: "gemma3-270m",
         },

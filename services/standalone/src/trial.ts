@@ -19,9 +19,15 @@ export interface LabelledRow {
 interface ArmResult {
   name: string;
   train_rows: number;
+  made_rows: number;
   steps: number;
+  tries: number;
   training_run_id: string;
+  /** Why it was not measured; empty where it was. */
+  left_out: string;
   test_accuracy?: Proportion;
+  final_gain?: { gain: number; n: number };
+  usage?: { calls: number };
   test_evaluation_run_id: string;
   tries_test_accuracy: Proportion[];
   tries_test_evaluation_run_ids: string[];

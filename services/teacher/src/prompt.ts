@@ -2,7 +2,7 @@
 import { rowText } from "@tutelage/platform/conversation";
 import { fieldTypeNames } from "@tutelage/platform/extraction";
 import { type Row, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
-import type { WriteOrder } from "@tutelage/proto/teacher/v1/teacher";
+import { type WriteOrder, WriteStyle } from "@tutelage/proto/teacher/v1/teacher";
 import { shuffled } from "./digest.js";
 import type { Ask, ChatMessage, Sampling } from "./teacher.js";
 
@@ -16,6 +16,7 @@ export interface WritePlan {
   task: Task;
   seedRow: Row;
   wrongAnswer: string;
+  style: WriteStyle;
   /** Shown rows, never the seed row itself. */
   examples: Row[];
   form: PromptForm;
@@ -39,6 +40,7 @@ export function writePlan(
   attempt: number,
   seed: number,
   roomCharacters = Number.POSITIVE_INFINITY,
+  style = WriteStyle.VARY,
 ): WritePlan {
   const seedRow = order.seedRow as Row;
   const isConversation = seedRow.messages.length > 0;
@@ -67,7 +69,7 @@ export function writePlan(
   // Drawn anew, so that rows which are not shown lend their words too.
   const [lender] = opens ? shuffled(lenders, `${seed}\0${seedRow.id}\0${attempt}\0opening`) : [];
   const opening = lender === undefined ? "" : firstWords(lender.text);
-  return { task, seedRow, wrongAnswer: order.wrongAnswer, examples, form, opening };
+  return { task, seedRow, wrongAnswer: order.wrongAnswer, style, examples, form, opening };
 }
 
 function shownCharacters(row: Row): number {
@@ -145,7 +147,7 @@ export const answerMark = "Answer:";
 
 /** The paper's prompt: instructions, one row turned into a new one, then the row that the student got wrong. */
 function chatMessages(plan: WritePlan): ChatMessage[] {
-  const { task, examples } = plan;
+  const { task, examples, style } = plan;
   const lines = [
     `You write training examples for a small language model. Each example is one of: ${rowNoun(task, plan.seedRow)}.`,
     ...(task.teacherInstructions.trim() === "" ? [] : [task.teacherInstructions.trim()]),
@@ -156,7 +158,8 @@ function chatMessages(plan: WritePlan): ChatMessage[] {
   ];
   const [from, to] = examples;
   const worked: ChatMessage[] =
-    from === undefined || to === undefined
+    // Two rows that say different things show nobody how to rephrase.
+    from === undefined || to === undefined || style === WriteStyle.REPHRASE
       ? []
       : [
           { role: "user", content: request(task, from, "") },
@@ -165,11 +168,18 @@ function chatMessages(plan: WritePlan): ChatMessage[] {
   return [
     { role: "system", content: lines.join("\n") },
     ...worked,
-    { role: "user", content: request(task, plan.seedRow, plan.wrongAnswer) },
+    { role: "user", content: request(task, plan.seedRow, plan.wrongAnswer, style) },
   ];
 }
 
-function request(task: Task, row: Row, wrongAnswer: string): string {
+function request(task: Task, row: Row, wrongAnswer: string, style = WriteStyle.VARY): string {
+  if (style === WriteStyle.REPHRASE) {
+    return [
+      "An example:",
+      rowJson(task, row),
+      "Say its input in other words, with the same meaning. Keep the output as it is.",
+    ].join("\n");
+  }
   const wrong = wrongAnswer.trim();
   const same = task.kind === TaskKind.CLASSIFICATION ? " and the same output" : "";
   return [

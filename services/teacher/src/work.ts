@@ -57,14 +57,15 @@ export function jobsOf(request: GenerationRequest, profile: TeacherProfileSettin
   const form = profile.prompt_form;
   const seed = request.replicateSeed;
   if (work.$case === "write") {
-    return work.value.orders.map((order, position) => ({
+    const { orders, style } = work.value;
+    return orders.map((order, position) => ({
       position,
       rowId: order.seedRow?.id ?? "",
       count: order.count,
       maxAttempts: order.maxAttempts,
       firstAttempt: order.firstAttempt,
       attempt: (number) => {
-        const plan = writePlan(form, task, order, number, seed, roomCharacters(profile));
+        const plan = writePlan(form, task, order, number, seed, roomCharacters(profile), style);
         return { ask: writeAsk(plan, sampling), read: (reply) => readWritten(plan, reply) };
       },
     }));

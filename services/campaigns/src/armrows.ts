@@ -1,0 +1,155 @@
+/** Rows that an arm trains on besides the seed rows: the teacher's, asked without the loop, or made without a teacher. */
+import { rowText } from "@tutelage/platform/conversation";
+import { heldOutText } from "@tutelage/platform/heldouttext";
+import type { Settings } from "@tutelage/proto/campaigns/v1/campaigns";
+import type { Version } from "@tutelage/proto/datasets/v1/datasets";
+import { type Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
+import { WriteStyle } from "@tutelage/proto/teacher/v1/teacher";
+import type { Compared } from "./arms.js";
+import type { Campaign } from "./campaign.js";
+import { checkLabels, checkNovelty } from "./checks.js";
+import { rowsOf, whileAway } from "./clients.js";
+import { append, newRow } from "./commit.js";
+import { edaTexts } from "./eda.js";
+import { decide } from "./judging.js";
+import { derivedSeed } from "./random.js";
+import { apportion, type Want, writeOrders } from "./selection.js";
+import { synonyms } from "./wordnet.js";
+import { writeCandidates } from "./writing.js";
+
+/** The version that an arm trains on, with how many rows are its own; or why there is none. */
+export type Made = { version: Version; rows: number } | { leftOut: string };
+
+type TeacherArm = "auggpt" | "random" | "oracle";
+
+/** What a seed row is asked for, and how. */
+interface Plan {
+  /** New rows by seed row id. */
+  counts: ReadonlyMap<string, number>;
+  attemptsPerRow: number;
+  style: WriteStyle;
+  teacherProfile: string;
+  checksLabels: boolean;
+}
+
+/** Has a teacher write an arm's rows in one step, from seed rows that no student chose. */
+export async function growByTeacher(campaign: Campaign, arm: TeacherArm, compared: Compared): Promise<Made> {
+  const { seed, firstFit } = compared;
+  const { settings } = campaign;
+  const place = { prefix: `arm/${arm}`, iteration: 0 };
+  const plan = await planOf(campaign, arm, compared);
+  const wants: Want[] = seed.seedRows.flatMap((row) => {
+    const rows = plan.counts.get(row.id) ?? 0;
+    const mined = { row, correct: true, disputed: false, text: "", answer: "", expectedLogProbability: undefined };
+    return rows === 0 ? [] : [{ mined, rows }];
+  });
+  if (wants.length === 0) return { leftOut: "The campaign itself made no rows to compare with." };
+  const asked: Settings = { ...settings, attemptsPerRow: plan.attemptsPerRow };
+  const orders = writeOrders(wants, seed.seedRows, asked, {
+    iteration: 0,
+    attemptsSoFar: new Map(),
+    callsLeft: campaign.spending.callsLeft,
+    foldOf: firstFit?.foldOf,
+  });
+  const { teacherProfile, style } = plan;
+  const writing = await writeCandidates(campaign, `${place.prefix}/write`, orders, 0, 0, { teacherProfile, style });
+  if (writing.cut || orders.length < wants.length) return { leftOut: "The budget does not pay for its teacher calls." };
+  const novel = await checkNovelty(campaign, place, seed.version, seed, writing.candidates);
+  const checked = plan.checksLabels ? await checkLabels(campaign, place, seed, firstFit, novel) : novel;
+  const parents = new Map(seed.seedRows.map((row) => [row.id, row]));
+  const accepted = decide(checked, settings, new Map()).filter((one) => one.accepted);
+  return await grow(
+    campaign,
+    place.prefix,
+    compared,
+    accepted.map((one) => newRow(one, parents.get(one.seedRowId), place.iteration)),
+  );
+}
+
+async function planOf(campaign: Campaign, arm: TeacherArm, compared: Compared): Promise<Plan> {
+  const { seedRows } = compared.seed;
+  const { settings, request } = campaign;
+  switch (arm) {
+    case "auggpt": {
+      const shares = apportion(
+        seedRows.map(() => 1),
+        compared.writeCalls,
+      );
+      return {
+        counts: new Map(seedRows.map((row, index) => [row.id, shares[index] ?? 0])),
+        attemptsPerRow: 1,
+        style: WriteStyle.REPHRASE,
+        teacherProfile: request.teacherProfile,
+        checksLabels: false,
+      };
+    }
+    case "random": {
+      const counts = new Map<string, number>();
+      for (let call = 0; call < compared.writeCalls; call += 1) {
+        const id = seedRows[derivedSeed(settings.seed, "random_arm", call) % seedRows.length]?.id ?? "";
+        counts.set(id, (counts.get(id) ?? 0) + 1);
+      }
+      return {
+        counts,
+        attemptsPerRow: 1,
+        style: WriteStyle.VARY,
+        teacherProfile: request.teacherProfile,
+        checksLabels: true,
+      };
+    }
+    case "oracle":
+      return {
+        counts: await grownBySeedRow(campaign, compared),
+        attemptsPerRow: settings.attemptsPerRow,
+        style: WriteStyle.VARY,
+        teacherProfile: settings.oracleTeacherProfile,
+        checksLabels: false,
+      };
+  }
+}
+
+/** Seed row id → rows that the campaign made of it. */
+async function grownBySeedRow(campaign: Campaign, { grown }: Compared): Promise<Map<string, number>> {
+  const rows = await rowsOf(campaign.services, campaign.projectId, grown.id, Split.TRAIN, campaign.signal);
+  const counts = new Map<string, number>();
+  for (const { origin, rootRowId } of rows) {
+    if (origin === RowOrigin.SYNTHETIC) counts.set(rootRowId, (counts.get(rootRowId) ?? 0) + 1);
+  }
+  return counts;
+}
+
+/** Variants of seed rows without a teacher, as many as the campaign made rows, spread evenly (Wei and Zou 2019). */
+export async function edaRows(campaign: Campaign, prefix: string, compared: Compared): Promise<Made> {
+  const { seedRows, heldOutTexts } = compared.seed;
+  const texts = seedRows.filter(({ messages }) => messages.length === 0);
+  if (texts.length === 0) return { leftOut: "Conversations are not varied word by word." };
+  const made = [...(await grownBySeedRow(campaign, compared)).values()].reduce((sum, count) => sum + count, 0);
+  if (made === 0) return { leftOut: "The campaign itself made no rows to compare with." };
+  const shares = apportion(
+    texts.map(() => 1),
+    made,
+  );
+  const known = new Set(seedRows.map((row) => heldOutText(rowText(row))));
+  const rows = texts.flatMap((row, index) =>
+    edaTexts(row.input, shares[index] ?? 0, [campaign.settings.seed, "eda", row.id], synonyms).flatMap((input) => {
+      const text = heldOutText(input);
+      // A row that is there already, or a dev or test row's text, is no new row.
+      if (known.has(text) || heldOutTexts.has(text)) return [];
+      known.add(text);
+      return [newRow({ input, messages: [], output: row.output, seedRowId: row.id }, row, 0)];
+    }),
+  );
+  return await grow(campaign, prefix, compared, rows);
+}
+
+/** Appends an arm's rows to the seed rows, as a version of its own in the campaign's dataset. */
+async function grow(campaign: Campaign, prefix: string, { seed }: Compared, rows: Row[]): Promise<Made> {
+  if (rows.length === 0) return { leftOut: "None of its rows was accepted." };
+  const step = `${prefix}/commit`;
+  const { versionId } = await campaign.step(step, async () => ({
+    versionId: (await append(campaign, step, seed.version, rows)).id,
+  }));
+  const { services, projectId, signal } = campaign;
+  const version = await whileAway(signal, () => services.datasets.getVersion({ projectId, id: versionId }, { signal }));
+  return { version, rows: rows.length };
+}

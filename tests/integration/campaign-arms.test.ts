@@ -1,0 +1,120 @@
+import type { ServiceName, Stack } from "@tutelage/standalone/stack";
+import { runTrial, type Trial } from "@tutelage/standalone/trial";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import type { TeacherServer } from "../support/teacher-server.js";
+import { labelOf, task } from "../support/tinytask.js";
+import { type CampaignFixture, profiles, quick, rows, slow, startCampaignFixture } from "./campaign-fixture.js";
+
+let fixture: CampaignFixture;
+let stack: Stack;
+let teacher: TeacherServer;
+
+beforeAll(async () => {
+  fixture = await startCampaignFixture({ teachers: ["scripted", "oracle"], environment: { TUTELAGE_STUDENTS: "2" } });
+  ({ stack, teacher } = fixture);
+}, slow);
+afterAll(() => fixture?.stop(), slow);
+
+const arms = [
+  ...["zero_shot", "few_shot", "teacher", "probe", "none_matched", "none_all", "eda", "auggpt", "random", "oracle"],
+];
+const settings = { ...quick, seed: 7, arms: ["none", ...arms], oracle_teacher_profile: "oracle" };
+
+/** What must not depend on who died when. */
+const told = ({ outcome }: Trial) =>
+  outcome.other_arms.map(({ name, train_rows, made_rows, steps, test_accuracy }) => ({
+    name,
+    train_rows,
+    made_rows,
+    steps,
+    right: test_accuracy?.successes,
+  }));
+
+let first: Trial;
+
+test(
+  "every arm is measured on the same test rows, with as many tries, and says what it took",
+  async () => {
+    teacher.options = { labelOf };
+    const before = teacher.calls.length;
+    first = await fixture.trial("arms", settings);
+    const { outcome, iterations, campaign } = first;
+    const byName = new Map(outcome.other_arms.map((arm) => [arm.name, arm]));
+    expect([...byName.keys()]).toEqual(arms);
+    for (const arm of outcome.other_arms) {
+      expect(arm.left_out, arm.name).toBe("");
+      expect(arm.test_accuracy?.n, arm.name).toBe(20);
+      expect(arm.final_gain?.n, arm.name).toBe(20);
+      expect(arm.final_gain?.gain, arm.name).toBeCloseTo(
+        (outcome.final.test_accuracy?.value ?? 0) - (arm.test_accuracy?.value ?? 0),
+      );
+    }
+    const made = outcome.other_arms.filter(({ made_rows }) => made_rows > 0).map(({ name }) => name);
+    expect(made).toEqual(["eda", "auggpt", "random", "oracle"]);
+    for (const name of made) expect(byName.get(name)?.train_rows).toBe(12 + (byName.get(name)?.made_rows ?? 0));
+    // What the base model does, and the probe on it, has no seed to try.
+    const tries = outcome.baseline.tries;
+    expect(tries).toBe(3);
+    for (const name of ["few_shot", "none_matched", "eda", "auggpt", "random", "oracle"])
+      expect(byName.get(name)?.tries, name).toBe(tries);
+    for (const name of ["zero_shot", "teacher", "probe", "none_all"]) expect(byName.get(name)?.tries, name).toBe(1);
+    // A good teacher is right; a probe learns a closed vocabulary.
+    expect(byName.get("teacher")?.test_accuracy?.value).toBe(1);
+    expect(byName.get("zero_shot")).toMatchObject({ train_rows: 0, steps: 0, training_run_id: "" });
+    expect(byName.get("few_shot")).toMatchObject({ train_rows: 12, steps: 0, training_run_id: "" });
+    // As many calls as the loop's writing took; the oracle is asked for as many rows as there are.
+    const written = iterations.reduce((sum, one) => sum + one.candidates, 0);
+    expect(byName.get("auggpt")?.usage?.calls).toBe(written);
+    expect(byName.get("random")?.usage?.calls).toBeGreaterThanOrEqual(written);
+    const grown = outcome.chosen_iteration > 0 ? iterations[outcome.chosen_iteration] : iterations.at(-1);
+    expect(byName.get("oracle")?.made_rows).toBeLessThanOrEqual((grown?.train_rows ?? 0) - 12);
+    expect(campaign.usage?.calls).toBe(teacher.calls.length - before);
+    // Only the arm "teacher" shows it test rows, and those without their labels.
+    const leaked = teacher.calls.slice(before).filter(({ prompt }) => /\b(dev|test) \d+ /.test(prompt));
+    expect(leaked).toHaveLength(20);
+    for (const { wants, prompt } of leaked) {
+      expect(wants).toBe("label");
+      expect(prompt.match(/\btest \d+ /g)).toHaveLength(1);
+      expect(prompt).not.toMatch(/\bdev \d+ /);
+    }
+  },
+  slow,
+);
+
+test(
+  "the same arms come out when services die while they are made",
+  async () => {
+    teacher.options = { labelOf, delayMs: 50 };
+    const victims: ServiceName[] = ["campaigns", "teacher", "training", "evaluation"];
+    const again = await runTrial(
+      stack,
+      { name: "arms again", rows, task, settings, ...profiles },
+      ({ phase }) => {
+        const victim = phase === "arms" ? victims.shift() : undefined;
+        const pid = victim === undefined ? undefined : stack.pidOf(victim);
+        if (pid !== undefined) process.kill(pid, "SIGKILL");
+      },
+      50,
+    );
+    expect(victims).toEqual([]);
+    expect(told(again)).toEqual(told(first));
+  },
+  slow,
+);
+
+test("an arm that cannot be is refused before anything is paid, or left out with its reason", async () => {
+  const trial = (changed: object) => fixture.trial("refused", { ...settings, ...changed });
+  await expect(trial({ oracle_teacher_profile: "" })).rejects.toThrow("settings.oracle_teacher_profile is empty");
+  await expect(trial({ oracle_teacher_profile: "orakel" })).rejects.toThrow('Did you mean "oracle"?');
+  await expect(trial({ arms: ["nun"] })).rejects.toThrow("arms");
+  const { outcome } = await fixture.trial(
+    "left out",
+    { ...settings, max_teacher_calls: 80, finish_at_budget: true, arms: ["none_all", "teacher", "random"] },
+    rows.filter(({ split }) => split !== "dev"),
+  );
+  expect(outcome.other_arms.map(({ name, left_out }) => [name, left_out !== ""])).toEqual([
+    ["teacher", true],
+    ["none_all", true],
+    ["random", true],
+  ]);
+}, slow);
