@@ -15,9 +15,7 @@ beforeAll(async () => {
 }, slow);
 afterAll(() => fixture?.stop(), slow);
 
-const arms = [
-  ...["zero_shot", "few_shot", "teacher", "probe", "none_matched", "none_all", "eda", "auggpt", "random", "oracle"],
-];
+const arms = [...["zero_shot", "few_shot", "teacher", "none_matched", "none_all", "eda", "auggpt", "random", "oracle"]];
 const settings = { ...quick, seed: 7, arms: ["none", ...arms], oracle_teacher_profile: "oracle" };
 
 /** What must not depend on who died when. */
@@ -27,7 +25,7 @@ const told = ({ outcome }: Trial) =>
     train_rows,
     made_rows,
     steps,
-    right: test_accuracy?.successes,
+    right: test_accuracy?.value,
   }));
 
 let first: Trial;
@@ -57,15 +55,21 @@ test(
     expect(tries).toBe(3);
     for (const name of ["few_shot", "none_matched", "eda", "auggpt", "random", "oracle"])
       expect(byName.get(name)?.tries, name).toBe(tries);
-    for (const name of ["zero_shot", "teacher", "probe", "none_all"]) expect(byName.get(name)?.tries, name).toBe(1);
+    for (const name of ["zero_shot", "teacher", "none_all"]) expect(byName.get(name)?.tries, name).toBe(1);
     // A good teacher is right; a probe learns a closed vocabulary.
     expect(byName.get("teacher")?.test_accuracy?.value).toBe(1);
     expect(byName.get("zero_shot")).toMatchObject({ train_rows: 0, steps: 0, training_run_id: "" });
     expect(byName.get("few_shot")).toMatchObject({ train_rows: 12, steps: 0, training_run_id: "" });
     // As many calls as the loop's writing took; the oracle is asked for as many rows as there are.
     const written = iterations.reduce((sum, one) => sum + one.candidates, 0);
-    expect(byName.get("auggpt")?.usage?.calls).toBe(written);
-    expect(byName.get("random")?.usage?.calls).toBeGreaterThanOrEqual(written);
+    const asked = (name: string) => {
+      const { calls = 0, reused_calls = 0 } = byName.get(name)?.usage ?? {};
+      return calls + reused_calls;
+    };
+    expect(asked("auggpt")).toBe(written);
+    // Each may be checked, too.
+    expect(asked("random")).toBeGreaterThanOrEqual(written);
+    expect(asked("random")).toBeLessThanOrEqual(2 * written);
     const grown = outcome.chosen_iteration > 0 ? iterations[outcome.chosen_iteration] : iterations.at(-1);
     expect(byName.get("oracle")?.made_rows).toBeLessThanOrEqual((grown?.train_rows ?? 0) - 12);
     expect(campaign.usage?.calls).toBe(teacher.calls.length - before);
@@ -88,7 +92,7 @@ test(
     const victims: ServiceName[] = ["campaigns", "teacher", "training", "evaluation"];
     const again = await runTrial(
       stack,
-      { name: "arms again", rows, task, settings, ...profiles },
+      { name: "arms-again", rows, task, settings, ...profiles },
       ({ phase }) => {
         const victim = phase === "arms" ? victims.shift() : undefined;
         const pid = victim === undefined ? undefined : stack.pidOf(victim);
@@ -102,19 +106,30 @@ test(
   slow,
 );
 
-test("an arm that cannot be is refused before anything is paid, or left out with its reason", async () => {
-  const trial = (changed: object) => fixture.trial("refused", { ...settings, ...changed });
-  await expect(trial({ oracle_teacher_profile: "" })).rejects.toThrow("settings.oracle_teacher_profile is empty");
-  await expect(trial({ oracle_teacher_profile: "orakel" })).rejects.toThrow('Did you mean "oracle"?');
-  await expect(trial({ arms: ["nun"] })).rejects.toThrow("arms");
-  const { outcome } = await fixture.trial(
-    "left out",
-    { ...settings, max_teacher_calls: 80, finish_at_budget: true, arms: ["none_all", "teacher", "random"] },
-    rows.filter(({ split }) => split !== "dev"),
-  );
-  expect(outcome.other_arms.map(({ name, left_out }) => [name, left_out !== ""])).toEqual([
-    ["teacher", true],
-    ["none_all", true],
-    ["random", true],
-  ]);
-}, slow);
+test(
+  "an arm that cannot be is refused before anything is paid, or left out with its reason",
+  async () => {
+    let tried = 0;
+    const trial = (changed: object) => fixture.trial(`refused-${tried++}`, { ...settings, ...changed });
+    await expect(trial({ oracle_teacher_profile: "" })).rejects.toThrow("settings.oracle_teacher_profile is empty");
+    await expect(trial({ oracle_teacher_profile: "orakel" })).rejects.toThrow('Did you mean "oracle"?');
+    await expect(trial({ arms: ["nun"] })).rejects.toThrow("arms");
+    const { outcome } = await fixture.trial(
+      "left-out",
+      {
+        ...settings,
+        max_teacher_calls: 70,
+        finish_at_budget: true,
+        reuse_replies: false,
+        arms: ["none_all", "teacher", "random"],
+      },
+      rows.filter(({ split }) => split !== "dev"),
+    );
+    expect(outcome.other_arms.map(({ name, left_out }) => [name, left_out !== ""])).toEqual([
+      ["teacher", true],
+      ["none_all", true],
+      ["random", true],
+    ]);
+  },
+  slow,
+);

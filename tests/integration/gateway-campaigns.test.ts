@@ -19,7 +19,13 @@ afterAll(() => fixture.stop());
 
 test("a campaign is started with exactly what was asked, the rest left to the service's defaults", async () => {
   const recipe = { method: "lora", batch_rows: 8, micro_batch_tokens: 2048, learning_rate: 0.001, max_grad_norm: 1 };
-  const settings = { mining: "in_sample", rows_per_seed_row: 1.5, check_teacher: false, arms: ["none_matched"], recipe };
+  const settings = {
+    mining: "in_sample",
+    rows_per_seed_row: 1.5,
+    check_teacher: false,
+    arms: ["none_matched"],
+    recipe,
+  };
   const { body, headers } = await api()
     .post("/v1/campaigns")
     .set("idempotency-key", "once")

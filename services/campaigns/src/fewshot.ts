@@ -13,7 +13,9 @@ const mostCharacters = 8_000;
 export function fewShotRows(seedRows: readonly Row[], task: Task, parts: readonly (string | number)[]): Row[] {
   const turns = new Map<string, number>();
   const drawn = shuffled(
-    seedRows.filter((row) => task.promptTemplate !== "" && row.messages.length === 0 && !shown(task, row).includes(place)),
+    seedRows.filter(
+      (row) => task.promptTemplate !== "" && row.messages.length === 0 && !shown(task, row).includes(place),
+    ),
     (row) => row.id,
     ...parts,
   ).map((row) => {

@@ -182,7 +182,8 @@ function stepsOf(settings: ForecastBasis["settings"], trainRows: readonly number
     // Without dev rows the iterations are chosen by cross-fitting, and only the chosen one gets a student of its own.
     const ownStudent = devRows > 0 || !needsCrossFit(settings) || isLast;
     steps += ownStudent ? stepsOn(settings, rows) : 0;
-    if (needsCrossFit(settings) && (!isLast || devRows === 0)) steps += folds * stepsOn(settings, (rows * (folds - 1)) / folds);
+    if (needsCrossFit(settings) && (!isLast || devRows === 0))
+      steps += folds * stepsOn(settings, (rows * (folds - 1)) / folds);
   });
   return steps;
 }

@@ -116,7 +116,13 @@ export async function evaluateStudent(
   rows: RowSource,
   task: Task = campaign.task,
 ): Promise<Evaluated> {
-  return await evaluation(campaign, name, { model: student.model, checkpointUri: student.uri, rows, task, answers: undefined });
+  return await evaluation(campaign, name, {
+    model: student.model,
+    checkpointUri: student.uri,
+    rows,
+    task,
+    answers: undefined,
+  });
 }
 
 /** Grades answers that somebody else gave, as the step `name`. */

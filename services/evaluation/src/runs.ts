@@ -61,7 +61,9 @@ export async function evaluate(
     const given = new Map<string, string>();
     for await (const { id, output } of readRows(artifacts, request.answers)) given.set(id, output);
     for (let start = kept; start < rows.length; start += storeAtMost) {
-      const batch = rows.slice(start, start + storeAtMost).map(({ id }) => gradeNext(answered(id, given.get(id) ?? "")));
+      const batch = rows
+        .slice(start, start + storeAtMost)
+        .map(({ id }) => gradeNext(answered(id, given.get(id) ?? "")));
       await lease.advance((transaction) => insertPredictions(transaction, { projectId, runId }, start, batch));
     }
     return { state: { metrics: metricsOf(grades, task), predictSeconds: 0 } };

@@ -81,6 +81,13 @@ function request(rows: RowSource, changes: Partial<StartEvaluationRunRequest> = 
   });
 }
 
+/** Answers as somebody else gave them: "good" to the first rows. */
+async function answers(count: number): Promise<RowSource> {
+  const rows = Array.from({ length: count }, (_, index) => Row.fromPartial({ id: `r${index}`, output: "good" }));
+  const { uri, sha256 } = await artifacts.put(`default/answers/${count}.jsonl`, rows.map(rowToLine));
+  return RowSource.fromPartial({ uri, sha256 });
+}
+
 const idOf = (run: EvaluationRun) => run.run?.id ?? "";
 
 async function untilFinal(id: string): Promise<EvaluationRun> {
@@ -343,4 +350,23 @@ test("another project sees neither the run nor its predictions", async () => {
   await expect(async () => {
     for await (const _ of client.listPredictions(other));
   }).rejects.toMatchObject({ code: "not_found" });
+});
+
+test("answers that somebody else gave are graded alike, and no student is asked", async () => {
+  const given = request(await publish(2_500), { model: "", answers: await answers(2_000) });
+  const run = await untilFinal(idOf(await client.startEvaluationRun(given)));
+  expect(run.run?.status).toBe(RunStatus.SUCCEEDED);
+  // Of 2,000 every second one is good; 500 rows have no answer.
+  expect(run.metrics).toMatchObject({ accuracy: { successes: 1_000, n: 2_500 }, unreadableRows: 500 });
+  const predictions: GradedPrediction[] = [];
+  for await (const batch of client.listPredictions({ projectId: "default", id: idOf(run) }))
+    predictions.push(...batch.predictions);
+  expect(predictions.map(({ rowId }) => rowId)).toEqual(Array.from({ length: 2_500 }, (_, index) => `r${index}`));
+  expect(predictions[1]).toMatchObject({ answer: "good", expected: "bad", correct: false });
+  await expect(client.startEvaluationRun({ ...given, model: "file:/m" })).rejects.toMatchObject({
+    fields: [{ field: "model" }],
+  });
+  await expect(
+    client.startEvaluationRun({ ...given, answers: RowSource.fromPartial({ uri: "x", sha256: "y" }) }),
+  ).rejects.toMatchObject({ fields: [{ field: "answers.sha256" }] });
 });

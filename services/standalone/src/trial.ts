@@ -27,7 +27,7 @@ interface ArmResult {
   left_out: string;
   test_accuracy?: Proportion;
   final_gain?: { gain: number; n: number };
-  usage?: { calls: number };
+  usage?: { calls: number; reused_calls: number };
   test_evaluation_run_id: string;
   tries_test_accuracy: Proportion[];
   tries_test_evaluation_run_ids: string[];

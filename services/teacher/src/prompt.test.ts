@@ -1,4 +1,5 @@
 import { type Row, TaskKind } from "@tutelage/proto/task/v1/task";
+import { WriteStyle } from "@tutelage/proto/teacher/v1/teacher";
 import { expect, test } from "vitest";
 import { labelPhrase, plainLabel, writeAsk, writePlan } from "./prompt.js";
 import { order, row, seedRows, task } from "./service.fixture.js";
@@ -81,6 +82,15 @@ test("the chat prompt has instructions, a worked example, and the wrong row last
   expect(ask.messages[3]?.content).toContain('The model answered: "cancel"');
   const alone = writeAsk(writePlan("chat", task, order(seed, { exampleRows: [] }), 0, 0), sampling);
   expect(alone.kind === "chat" && alone.messages).toHaveLength(2);
+});
+
+test("a row that is to be rephrased is shown alone, and nothing is said of an error", () => {
+  const ask = writeAsk(writePlan("chat", task, order(seed), 0, 0, 10_000, WriteStyle.REPHRASE), sampling);
+  if (ask.kind !== "chat") throw new Error("not chat");
+  expect(ask.messages.map(({ role }) => role)).toEqual(["system", "user"]);
+  expect(ask.messages[1]?.content).toContain('{"input":"I need a plane to Lisbon on Monday","output":"book_flight"}');
+  expect(ask.messages[1]?.content).toContain("in other words");
+  expect(ask.messages[1]?.content).not.toContain("wrong");
 });
 
 test("labels are said in plain words", () => {

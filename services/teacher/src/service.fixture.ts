@@ -15,6 +15,7 @@ import {
   type StartGenerationRunRequest,
   TeacherServiceDefinition,
   type WriteOrder,
+  WriteStyle,
 } from "@tutelage/proto/teacher/v1/teacher";
 import { testDatabaseUrl } from "../../../tests/support/database.js";
 import { start } from "./start.js";
@@ -82,7 +83,7 @@ export function writeRequest(teacherProfile: string, orders: WriteOrder[]): Star
     idempotencyKey: "",
     teacherProfile,
     task,
-    work: { $case: "write", value: { orders } },
+    work: { $case: "write", value: { orders, style: WriteStyle.VARY } },
     replicateSeed: 0,
     budget: undefined,
     replyScope: "",

@@ -1,5 +1,6 @@
 /** Extraction and conversations: what the teacher is told, and how its replies are read. */
 import { FieldType, type Row, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
+import { WriteStyle } from "@tutelage/proto/teacher/v1/teacher";
 import { expect, test } from "vitest";
 import { labelAsk, readLabel } from "./labelprompt.js";
 import { writeAsk, writePlan } from "./prompt.js";
@@ -149,7 +150,7 @@ test("requests: outputs must fit, and a base model is not asked for conversation
     idempotencyKey: "",
     teacherProfile: "t",
     task: booking,
-    work: { $case: "write" as const, value: { orders: [bookings] } },
+    work: { $case: "write" as const, value: { orders: [bookings], style: WriteStyle.VARY } },
     replicateSeed: 0,
     replyScope: "",
     patienceSeconds: 0,
