@@ -103,7 +103,7 @@ test(
       ["train", "training"],
       ["generate", "teacher"],
       ["judge", "evaluation"],
-      ["plain", "student-2"],
+      ["arms", "student-2"],
     ]);
     // Slow enough that a kill meets calls in flight; what is replied is the same.
     teacher.options = { labelOf, delayMs: 100 };
