@@ -55,7 +55,7 @@ export async function growByTeacher(campaign: Campaign, arm: TeacherArm, compare
   const writing = await writeCandidates(campaign, `${place.prefix}/write`, orders, 0, 0, { teacherProfile, style });
   if (writing.cut || orders.length < wants.length) return { leftOut: "The budget does not pay for its teacher calls." };
   const novel = await checkNovelty(campaign, place, seed.version, seed, writing.candidates);
-  const checked = plan.checksLabels ? await checkLabels(campaign, place, seed, firstFit, novel) : novel;
+  const checked = plan.checksLabels ? await checkLabels(campaign, place, seed, firstFit, novel, new Map()) : novel;
   const parents = new Map(seed.seedRows.map((row) => [row.id, row]));
   const accepted = decide(checked, settings, new Map()).filter((one) => one.accepted);
   return await grow(

@@ -10,6 +10,7 @@ import type { Campaign, SeedData } from "./campaign.js";
 import { whileAway } from "./clients.js";
 import {
   calibrate,
+  couldChange,
   ensembleOpinion,
   labelProbability,
   measureReliability,
@@ -94,23 +95,34 @@ export async function checkLabels(
   seed: SeedData,
   fit: CrossFit | undefined,
   candidates: readonly Candidate[],
+  wantedByOutput: ReadonlyMap<string, number>,
 ): Promise<Candidate[]> {
   const open = candidates.filter((one) => one.rejection === "");
   const checkers: Checker[] = [];
-  if (open.length > 0 && campaign.settings.checkStudents === Switch.ON && fit !== undefined) {
-    checkers.push(await askStudents(campaign, place, seed, fit, open));
-  }
-  if (open.length > 0 && campaign.settings.checkTeacher === Switch.ON) {
-    checkers.push(await askTeacher(campaign, place, seed, open));
-  }
-  return candidates.map((candidate) => {
-    if (candidate.rejection !== "") return candidate;
-    const checks = checkers.flatMap(({ name, reliability, opinions }) => {
+  const checksOf = (candidate: Candidate) =>
+    checkers.flatMap(({ name, reliability, opinions }) => {
       const opinion = opinions.get(rowIdOf(candidate));
       return opinion === undefined
         ? []
         : [{ verdict: verdictOf(name, candidate.output, opinion, reliability), reliability }];
     });
+  if (open.length > 0 && campaign.settings.checkStudents === Switch.ON && fit !== undefined) {
+    checkers.push(await askStudents(campaign, place, seed, fit, open));
+  }
+  if (open.length > 0 && campaign.settings.checkTeacher === Switch.ON) {
+    const counts = new Map<string, number>();
+    for (const { output } of open) counts.set(output, (counts.get(output) ?? 0) + 1);
+    const competes = (output: string) => (counts.get(output) ?? 0) > (wantedByOutput.get(output) ?? Infinity);
+    const { acceptProbability } = campaign.settings;
+    const matters = (candidate: Candidate, record: Reliability) => {
+      const { output } = candidate;
+      return couldChange(output, checksOf(candidate), record, acceptProbability, competes(output));
+    };
+    checkers.push(await askTeacher(campaign, place, seed, open, matters));
+  }
+  return candidates.map((candidate) => {
+    if (candidate.rejection !== "") return candidate;
+    const checks = checksOf(candidate);
     // A candidate that no checker could answer is believed as far as the teacher is before any check, not more.
     const probability = checkers.length === 0 ? 1 : labelProbability(candidate.output, checks);
     return { ...candidate, verdicts: checks.map((check) => check.verdict), probability };
@@ -164,20 +176,28 @@ async function askStudents(
   };
 }
 
-/** The teacher, blind to the label that it wrote the candidate for; its record is what it says of gold rows. */
+/**
+ * The teacher, blind to the label that it wrote the candidate for; its record is what it says of gold rows. It is asked,
+ * and paid, only where its word could matter.
+ */
 async function askTeacher(
   campaign: Campaign,
   { prefix, iteration }: Place,
   seed: SeedData,
   open: readonly Candidate[],
+  matters: (candidate: Candidate, record: Reliability) => boolean,
 ): Promise<Checker> {
   const gold = goldSample(campaign, seed).slice(0, campaign.spending.callsLeft);
   const { opinions: record } = await labelRows(campaign, "teacher_record", gold, gold);
-  const rows = open.slice(0, campaign.spending.callsLeft).map((candidate) => candidateRow(candidate, iteration));
+  const reliability = measureReliability(gold, calibrate(record, record, gold), labelNames(campaign));
+  const rows = open
+    .filter((candidate) => matters(candidate, reliability))
+    .slice(0, campaign.spending.callsLeft)
+    .map((candidate) => candidateRow(candidate, iteration));
   const { opinions } = await labelRows(campaign, `${prefix}/check/teacher`, rows, gold);
   return {
     name: "teacher",
-    reliability: measureReliability(gold, calibrate(record, record, gold), labelNames(campaign)),
+    reliability,
     opinions: new Map(calibrate(opinions, record, gold).map((opinion) => [opinion.rowId, opinion])),
   };
 }

@@ -31,13 +31,13 @@ function find(forecasts: Forecast[], name: string): Forecast {
   return found;
 }
 
-test("calls are the pre-flight, the record on the seed rows, and two for each wanted row", () => {
+test("calls are the pre-flight, the record on the seed rows, and one or two for each wanted row", () => {
   const calls = find(forecast(basis), "teacher_calls");
-  // 16 writes and 16 labels of the pre-flight, 60 labels of seed rows, 120 rows an iteration with a label each.
-  expect(calls.low).toBe(16 + 16 + 60 + 120 + 120);
+  // 16 writes and 16 labels of the pre-flight, 60 labels of seed rows, 120 rows an iteration with at most a label each.
+  expect(calls.low).toBe(16 + 16 + 60 + 120);
   expect(calls.high).toBe(16 + 16 + 60 + 3 * (240 + 120));
-  expect(calls.likely).toBeGreaterThan(16 + 16 + 60 + 3 * 240);
-  expect(calls.likely).toBeLessThan(16 + 16 + 60 + 3 * 260);
+  expect(calls.likely).toBeGreaterThan(16 + 16 + 60 + 3 * 180);
+  expect(calls.likely).toBeLessThan(16 + 16 + 60 + 3 * 200);
 });
 
 test("without checks and pre-flight only writing is left; the paper's schedule may need none", () => {
@@ -52,7 +52,7 @@ test("without checks and pre-flight only writing is left; the paper's schedule m
 test("arms add the calls that they make and the students that they train", () => {
   const settings = { ...basis.settings, arms: [Arm.TEACHER, Arm.RANDOM, Arm.AUGGPT] };
   const [before, after] = [forecast(basis), forecast({ ...basis, settings })];
-  // At least 120 rows are written: once more for each of two arms, checked in one of them, and 100 test rows.
+  // At least 120 rows are written: once more for each of two arms, checked at most in one of them, and 100 test rows.
   expect(find(after, "teacher_calls").low).toBe(find(before, "teacher_calls").low + 120 + 120 + 120 + 100);
   expect(find(after, "teacher_calls").basis).toContain("of the arms");
   expect(find(after, "optimizer_steps").low).toBe(find(before, "optimizer_steps").low + 2 * 68);
@@ -88,7 +88,7 @@ test("steps follow the recipe and the folds; time follows an earlier campaign, o
   const earlier = { id: "before", settings: basis.settings, trainRows, devRows: 0 };
   const timed = forecast({
     ...basis,
-    earlier: { ...earlier, wallSeconds: 900, teacherSeconds: 400, teacherCalls: 800 },
+    earlier: { ...earlier, wallSeconds: 900, teacherSeconds: 400, teacherCalls: 650 },
   });
   // It took what this one will likely take: 84 of 120 rows accepted in each iteration.
   const wall = find(timed, "wall_seconds");

@@ -42,6 +42,8 @@ interface Range {
 const errorShare = { [Mining.CROSS_FIT]: 0.45, [Mining.IN_SAMPLE]: 0.1 };
 /** Share of what the teacher writes that becomes a row: measured .5 to .8 with the embedded teacher. */
 const acceptedShare: Range = { low: 0.4, likely: 0.7, high: 1 };
+/** Share of candidates on which the teacher's second look could change what the students' said. */
+const checkedShare: Range = { low: 0, likely: 0.5, high: 1 };
 /** English text in the tokenizers in use. */
 const charactersPerToken = 4;
 /** Shown rows of one write prompt, and of one label prompt. */
@@ -93,13 +95,13 @@ function teacherCalls(basis: ForecastBasis): { forecast: Forecast; writes: Range
   const arms = each((bound) => armCalls(basis, writing(bound)).writes);
   const armLabels = each((bound) => armCalls(basis, writing(bound)).labels);
   const writes = each((bound) => tried + writing(bound) + arms[bound]);
-  const labels = each((bound) => triedLabels + record + (checks ? rounds[bound] * rows[bound] : 0) + armLabels[bound]);
+  const labels = each((bound) => triedLabels + record + (checks ? Math.round(rounds[bound] * rows[bound] * checkedShare[bound]) : 0) + armLabels[bound]);
   const cap = settings.maxTeacherCalls === 0 ? Number.POSITIVE_INFINITY : settings.maxTeacherCalls;
   const sum = each((bound) => Math.min(cap, writes[bound] + labels[bound]));
   const parts = [
     tried > 0 ? `a pre-flight on ${tried} seed rows` : "",
     `about ${rows.likely} new rows in each of up to ${settings.iterations} iterations`,
-    checks ? `a second labelling of each, and of ${record} seed rows once` : "",
+    checks ? `a second labelling of those that the students leave in doubt, and of ${record} seed rows once` : "",
     arms.likely + armLabels.likely > 0 ? `about ${arms.likely + armLabels.likely} calls of the arms` : "",
     Number.isFinite(cap) ? `capped at ${cap} calls` : "",
   ].filter(Boolean);

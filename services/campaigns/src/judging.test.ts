@@ -2,11 +2,13 @@ import type { Candidate } from "@tutelage/proto/campaigns/v1/campaigns";
 import { expect, test } from "vitest";
 import {
   calibrate,
+  couldChange,
   decide,
   ensembleOpinion,
   labelProbability,
   measureReliability,
   type Opinion,
+  type Reliability,
   verdictOf,
 } from "./judging.js";
 import { defaultSettings } from "./settings.js";
@@ -135,4 +137,44 @@ test("calibration takes out a favourite label, and a row does not calibrate itse
   expect(calibrate([favours("new", 0.75)], known, rows)[0]?.answer).toBe("b");
   expect(calibrate([opinion("plain", "a")], known, rows)).toEqual([opinion("plain", "a")]);
   expect(calibrate(known.slice(0, 1), known.slice(0, 1), rows)).toEqual(known.slice(0, 1));
+});
+
+test("what is accepted is the same where a check is left out that could not change it", () => {
+  let state = 1;
+  const random = () => {
+    state = (state * 1_103_515_245 + 12_345) % 2 ** 31;
+    return state / 2 ** 31;
+  };
+  const record = (): Reliability => ({
+    hit: new Map(labels.map((label) => [label, 0.05 + 0.9 * random()])),
+    falseAlarm: new Map(labels.map((label) => [label, 0.05 + 0.9 * random()])),
+  });
+  let asked = 0;
+  let all = 0;
+  for (let round = 0; round < 500; round += 1) {
+    const [students, teacher] = [record(), record()];
+    const threshold = 0.05 + 0.9 * random();
+    const verdict = () => ({ checker: "", answer: "", labelProbability: random(), reliability: 0 });
+    const drawn = Array.from({ length: 20 }, (_, number) => {
+      const output = labels[Math.floor(random() * labels.length)] ?? "";
+      const first = { verdict: verdict(), reliability: students };
+      return { number, output, first, second: { verdict: verdict(), reliability: teacher } };
+    });
+    const wanted = new Map(random() < 0.5 ? [["a", Math.floor(random() * 12)]] : []);
+    const competes = (output: string) =>
+      drawn.filter((one) => one.output === output).length > (wanted.get(output) ?? Infinity);
+    const accepted = (askAll: boolean) => {
+      const candidates = drawn.map(({ number, output, first, second }) => {
+        const asks = askAll || couldChange(output, [first], teacher, threshold, competes(output));
+        if (!askAll) [asked, all] = [asked + Number(asks), all + 1];
+        const probability = labelProbability(output, asks ? [first, second] : [first]);
+        return { number, output, probability, rejection: "" } as Candidate;
+      });
+      const settings = { ...defaultSettings, acceptProbability: threshold };
+      return decide(candidates, settings, wanted).map(({ number, accepted }) => [number, accepted]);
+    };
+    expect(accepted(false)).toEqual(accepted(true));
+  }
+  // And it is worth it.
+  expect(asked / all).toBeLessThan(0.8);
 });

@@ -141,6 +141,26 @@ export function labelProbability(
   return 1 / (1 + Math.exp(-logOdds));
 }
 
+/**
+ * Whether one more check could change what becomes of a candidate: not where even its best word could not bring the
+ * label to the threshold, nor where its worst could not bring it below, unless candidates of that label compete.
+ */
+export function couldChange(
+  label: string,
+  checks: Parameters<typeof labelProbability>[1],
+  next: Reliability,
+  threshold: number,
+  competes: boolean,
+): boolean {
+  const [worst, best] = [0, 1]
+    .map((probability) => {
+      const verdict = { checker: "", answer: "", labelProbability: probability, reliability: 0 };
+      return labelProbability(label, [...checks, { verdict, reliability: next }]);
+    })
+    .sort((a, b) => a - b) as [number, number];
+  return best >= threshold && (competes || worst < threshold);
+}
+
 /** The students as one checker: the mean of their label distributions. Labels in the order of the first. */
 export function ensembleOpinion(rowId: string, scoresByStudent: readonly (readonly LabelScore[])[]): Opinion {
   const labels = scoresByStudent[0]?.map((score) => score.label) ?? [];

@@ -145,13 +145,13 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
         await campaign.enter(number, "judge");
         const place = { prefix: `iteration/${number}`, iteration: number };
         const novel = await checkNovelty(campaign, place, version, seed, written);
-        const checked = await checkLabels(campaign, place, seed, fit, novel);
         const wantedByOutput = new Map<string, number>();
-        for (const want of wants) {
+        for (const want of campaign.task.labels.length > 0 ? wants : []) {
           const output = want.mined.row.output;
           wantedByOutput.set(output, (wantedByOutput.get(output) ?? 0) + want.rows);
         }
-        const decided = decide(checked, settings, campaign.task.labels.length > 0 ? wantedByOutput : new Map());
+        const checked = await checkLabels(campaign, place, seed, fit, novel, wantedByOutput);
+        const decided = decide(checked, settings, wantedByOutput);
 
         // Add what was accepted to the training rows, and go round again.
         await campaign.enter(number, "commit");

@@ -1,1 +1,0 @@
-export const synonyms = (_: string): string[] => [];
