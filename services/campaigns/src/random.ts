@@ -21,3 +21,21 @@ export function shuffled<Item>(
   }));
   return keyed.sort((a, b) => (a.rank < b.rank ? -1 : a.rank > b.rank ? 1 : 0)).map(({ item }) => item);
 }
+
+/** Numbers from 0 to below 1, without end, which depend only on `parts`. */
+export function randomStream(...parts: (string | number)[]): () => number {
+  const key = JSON.stringify(parts);
+  let drawn = Buffer.alloc(0);
+  let blocks = 0;
+  let offset = 0;
+  return () => {
+    if (offset === drawn.length) {
+      drawn = createHash("sha256").update(`${blocks}\n${key}`).digest();
+      blocks += 1;
+      offset = 0;
+    }
+    const value = drawn.readUInt32BE(offset) / 2 ** 32;
+    offset += 4;
+    return value;
+  };
+}

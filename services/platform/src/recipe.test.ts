@@ -20,9 +20,10 @@ const recipe: Recipe = {
   averageShare: 0.25,
 };
 
-test("a sensible recipe passes, so does a full one without adapter fields, or exact steps without epochs", () => {
+test("a sensible recipe passes, so does a full one or a probe without adapter fields, or exact steps without epochs", () => {
   checkRecipe(recipe);
   checkRecipe({ ...recipe, method: TuningMethod.FULL, loraRank: 0, loraAlpha: 0 });
+  checkRecipe({ ...recipe, method: TuningMethod.PROBE, loraRank: 0, loraAlpha: 0 });
   checkRecipe({ ...recipe, epochs: 0, minSteps: 0, exactSteps: 10 });
 });
 

@@ -5,10 +5,11 @@ import { type Recipe, TuningMethod } from "@tutelage/proto/student/v1/student";
 /** Throws invalid_argument that names the first field out of range, below `field`. */
 export function checkRecipe(recipe: Recipe, field = "recipe"): void {
   const lora = recipe.method === TuningMethod.LORA;
+  const known = [TuningMethod.LORA, TuningMethod.FULL, TuningMethod.PROBE].includes(recipe.method);
   const int32 = (value: number, least: number) => Number.isInteger(value) && value >= least && value < 2 ** 31;
   // Written so that NaN, which compares false with everything, is refused too.
   const rules: [name: string, value: unknown, right: boolean, fix: string][] = [
-    ["method", recipe.method, lora || recipe.method === TuningMethod.FULL, "use lora or full"],
+    ["method", recipe.method, known, "use lora, full or probe"],
     ["lora_rank", recipe.loraRank, !lora || (int32(recipe.loraRank, 1) && recipe.loraRank <= 1024), "use 1 to 1024"],
     ["lora_alpha", recipe.loraAlpha, !lora || (recipe.loraAlpha > 0 && recipe.loraAlpha <= 1e6), "use more than 0"],
     [

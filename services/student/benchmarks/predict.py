@@ -16,7 +16,8 @@ from tutelage_student import checkpoint
 from tutelage_student.activations import ActivationCache
 from tutelage_student.lora import LoraWeights
 from tutelage_student.model import Model, load
-from tutelage_student.predict import Decoding, Prediction, generate, score_labels
+from tutelage_student.predict import Decoding, generate, score_labels
+from tutelage_student.questions import Prediction
 from tutelage_student.recipe import Recipe
 from tutelage_student.task import Encoder, Row
 from tutelage_student.train import fine_tune

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: PEFT's adapter format or plain weights, and a manifest about them."""
+"""Checkpoints on disk: PEFT's adapter format, plain weights or a probe, and a manifest."""
 
 import hashlib
 import json
@@ -18,13 +18,16 @@ from tutelage_student.files import json_text, make_folder, sync
 from tutelage_student.full import FullWeights
 from tutelage_student.lora import LoraWeights
 from tutelage_student.model import Model
+from tutelage_student.probe import Probe
 from tutelage_student.recipe import Recipe
 from tutelage_student.reference import file_sha256
 from tutelage_student.task import Task
 from tutelage_student.train import Student
-from tutelage_student.weights import Weights
+from tutelage_student.weights import StudentWeights
 
 MANIFEST = "checkpoint.json"
+# By its name the training service knows a probe, which cannot be exported.
+PROBE = "probe.safetensors"
 FORMAT = "tutelage-checkpoint-1"
 
 
@@ -52,6 +55,7 @@ def save(
     origin: what else the manifest records, e.g. run and fence. permitted: called before files get
     their names; an exception from it leaves nothing behind.
     """
+    weights = student.weights
     is_new = not folder.exists()
     make_folder(folder)
     written: dict[str, Path] = {}
@@ -63,13 +67,15 @@ def save(
         sync(temporary)
 
     try:
-        if isinstance(student.weights, LoraWeights):
-            tensors = adapter_tensors(student.weights)
-            config = json_text(adapter_config(model, student.weights))
+        if isinstance(weights, LoraWeights):
+            tensors = adapter_tensors(weights)
+            config = json_text(adapter_config(model, weights))
             write("adapter_model.safetensors", lambda path: _save_tensors(tensors, path))
             write("adapter_config.json", lambda path: path.write_text(config))
+        elif isinstance(weights, Probe):
+            write(PROBE, lambda path: _save_tensors(weights.tensors(), path))
         else:
-            state = full_state(model, student.weights)
+            state = full_state(model, weights)
             network_config = model.network.config.to_json_string()
             write("model.safetensors", lambda path: _save_tensors(state, path))
             write("config.json", lambda path: path.write_text(network_config))
@@ -77,11 +83,14 @@ def save(
         manifest = json_text(
             {
                 "format": FORMAT,
-                "method": student.weights.method,
+                "method": weights.method,
                 "model": model.source.reference,
                 "model_digest": model.source.digest,
                 "base_dtype": str(model.dtype).removeprefix("torch."),
-                "first_layer": student.weights.first_layer,
+                # A probe leaves all layers as they are.
+                "first_layer": len(model.layers)
+                if isinstance(weights, Probe)
+                else weights.first_layer,
                 "recipe": asdict(recipe),
                 "task": asdict(task),
                 "seed": seed,
@@ -110,7 +119,7 @@ def save(
     return SavedCheckpoint(folder, total.hexdigest(), size)
 
 
-def read(folder: Path, model: Model, field: str) -> Weights:
+def read(folder: Path, model: Model, field: str) -> StudentWeights:
     """Reads a checkpoint for this model. Errors: NOT_FOUND, DATA_LOSS, INVALID_ARGUMENT."""
     manifest = read_manifest(folder, field)
     if manifest["model_digest"] != model.source.digest:
@@ -126,7 +135,7 @@ def read(folder: Path, model: Model, field: str) -> Weights:
                 Code.DATA_LOSS, f"{field}: {name} is missing or altered; train again"
             )
     recipe = Recipe(**manifest["recipe"])
-    weights: Weights
+    weights: StudentWeights
     try:
         if manifest["method"] == "lora":
             tensors = load_file(folder / "adapter_model.safetensors")
@@ -137,10 +146,12 @@ def read(folder: Path, model: Model, field: str) -> Weights:
                 adapter.down.data.copy_(tensors[f"base_model.model.{name}.lora_A.weight"])
                 adapter.up.data.copy_(tensors[f"base_model.model.{name}.lora_B.weight"])
             weights.refresh()
+        elif manifest["method"] == "probe":
+            weights = Probe(tuple(manifest["task"]["labels"]), **load_file(folder / PROBE))
         else:
             weights = FullWeights(model, recipe.trained_layers)
             weights.fill(load_file(folder / "model.safetensors"))
-    except (KeyError, SafetensorError) as error:
+    except (KeyError, TypeError, SafetensorError) as error:
         raise StudentError(
             Code.DATA_LOSS, f"{field}: weights do not fit the model ({error}); train again"
         ) from error

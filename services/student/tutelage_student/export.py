@@ -20,9 +20,10 @@ from tutelage_student.files import json_text, make_folder, sync, sync_tree
 from tutelage_student.lora import LoraWeights
 from tutelage_student.model import Model
 from tutelage_student.predict import DEFAULT_ANSWER_TOKENS
+from tutelage_student.probe import Probe
 from tutelage_student.reference import file_sha256
 from tutelage_student.task import Encoder, Row, Task
-from tutelage_student.weights import Weights
+from tutelage_student.weights import StudentWeights, Weights
 
 Form = Literal["adapter", "merged"]
 MANIFEST = "export.json"
@@ -70,7 +71,7 @@ def export(
     output: Path,
     model: Model,
     checkpoint: Path,
-    weights: Weights,
+    weights: StudentWeights,
     form: Form,
     task: Task,
     rows: Sequence[Row],
@@ -84,6 +85,12 @@ def export(
     The folder gets its name only when all is written and the check has passed. pause: called
     between pieces of work; an exception from it leaves nothing behind.
     """
+    if isinstance(weights, Probe):
+        raise invalid(
+            "checkpoint_uri",
+            "a probe, which leaves the base weights as they are and holds none to load",
+            "export a lora or full student",
+        )
     lora = isinstance(weights, LoraWeights)
     if form == "adapter" and not lora:
         raise invalid("form", "the student has no adapter: all weights were trained", "use merged")

@@ -4,7 +4,7 @@ from tutelage_student.checkpoint import SavedCheckpoint
 from tutelage_student.contract import student_pb2
 from tutelage_student.export import Export
 from tutelage_student.model import Model
-from tutelage_student.predict import Prediction
+from tutelage_student.questions import Prediction
 from tutelage_student.requests import ExportJob, TrainJob
 from tutelage_student.resumepoint import ResumePoint
 from tutelage_student.train import SmallerMicroBatch, Start, Step, Student

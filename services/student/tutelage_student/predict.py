@@ -11,11 +11,10 @@ from tutelage_student.activations import ActivationCache
 from tutelage_student.errors import invalid
 from tutelage_student.model import Model
 from tutelage_student.packing import KeyValueCache, Layout
+from tutelage_student.probe import Probe, features
+from tutelage_student.questions import BATCH_TOKENS, Prediction, Question, ask, batches
 from tutelage_student.task import Encoder, Row, Task
 
-# Packed tokens of one forward pass, for which interactive predictions wait. Rows of 24 tokens: 68/s
-# with 256 tokens a pass, 92/s with 1024, 102/s with 2048, 112/s with 4096 (2 cores with AMX).
-BATCH_TOKENS = 2048
 # Whose logits are computed together: 64 in float32 take 13 MB, 600 of a batch would 118 MB.
 LOGIT_POSITIONS = 64
 # Of one batch of answers that are written, at their longest: each token reads all weights once, so
@@ -44,24 +43,6 @@ class Decoding:
             raise invalid("decoding.max_new_tokens", f"{self.max_new_tokens}", "use 0 or more")
         if any(not text for text in self.stop):
             raise invalid("decoding.stop", "an empty text", "give non-empty texts")
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One answer. Log-probabilities are natural; those of labels are normalised over the set."""
-
-    row_id: str
-    text: str = ""
-    log_probability: float = 0.0
-    label_log_probabilities: dict[str, float] = field(default_factory=dict)
-    too_long: bool = False
-
-
-@dataclass(frozen=True)
-class _Question:
-    index: int
-    row: Row
-    prompt: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -144,6 +125,7 @@ def score_labels(
     weights: a student's, None for the base model. activations: used where the student's lower
     layers are frozen, shared over students. pause: called between batches, when the model
     may be used for something else; an exception from it ends the job.
+    A probe answers from the prompt alone.
     """
     if not task.labels:
         raise invalid("task.labels", "no closed label set", "name the labels, or generate")
@@ -152,60 +134,30 @@ def score_labels(
     longest = {
         kind: max((len(ids) for ids in encoder.label_ids(kind)), default=1) for kind in trees
     }
-    questions, results = _questions(model, encoder, rows, lambda row: longest[bool(row.messages)])
+    questions, results = ask(model, encoder, rows, lambda row: longest[bool(row.messages)])
+
+    def keep(batch: Sequence[Question], scores: Tensor) -> None:
+        for question, values in zip(batch, scores.tolist(), strict=True):
+            results[question.index] = Prediction.of_labels(question.row.id, task.labels, values)
+        if pause:
+            pause()
+
+    if isinstance(weights, Probe):
+        for batch in batches(questions, 0, BATCH_TOKENS):
+            keep(batch, weights.log_probabilities(features(model, batch), task.labels))
+        return [results[index] for index in range(len(rows))]
     for kind, tree in trees.items():
         chosen = [question for question in questions if bool(question.row.messages) == kind]
-        for batch in _batches(chosen, len(tree.tokens), BATCH_TOKENS):
+        for batch in batches(chosen, len(tree.tokens), BATCH_TOKENS):
             with torch.inference_mode(), model.wearing(weights):
                 scores = _tree_scores(model, batch, tree, weights, activations)
-            for question, values in zip(batch, scores.tolist(), strict=True):
-                best = max(range(len(values)), key=values.__getitem__)
-                results[question.index] = Prediction(
-                    question.row.id,
-                    task.labels[best],
-                    values[best],
-                    dict(zip(task.labels, values, strict=True)),
-                )
-            if pause:
-                pause()
+            keep(batch, scores)
     return [results[index] for index in range(len(rows))]
-
-
-def _questions(
-    model: Model, encoder: Encoder, rows: Sequence[Row], room: Callable[[Row], int]
-) -> tuple[list[_Question], dict[int, Prediction]]:
-    """What to ask, shortest first, and the answers known already: rows that are too long."""
-    questions, results = [], {}
-    for index, row in enumerate(rows):
-        prompt = tuple(encoder.prompt(row))
-        if len(prompt) + room(row) > model.context_tokens:
-            results[index] = Prediction(row.id, too_long=True)
-        else:
-            questions.append(_Question(index, row, prompt))
-    questions.sort(key=lambda question: len(question.prompt))
-    return questions, results
-
-
-def _batches(
-    questions: Sequence[_Question], extra: int, most_tokens: int, most_rows: int | None = None
-) -> list[list[_Question]]:
-    """Runs of questions with at most that many tokens, `extra` a row included."""
-    result: list[list[_Question]] = [[]]
-    tokens = 0
-    for question in questions:
-        size = len(question.prompt) + extra
-        full = tokens + size > most_tokens or len(result[-1]) == most_rows
-        if result[-1] and full:
-            result.append([])
-            tokens = 0
-        result[-1].append(question)
-        tokens += size
-    return result if result[0] else []
 
 
 def _tree_scores(
     model: Model,
-    batch: Sequence[_Question],
+    batch: Sequence[Question],
     tree: LabelTree,
     weights: object | None,
     activations: ActivationCache | None,
@@ -259,12 +211,18 @@ def generate(
     kept tokens, the one that ended the answer included. pause: as in `score_labels`, between
     tokens.
     """
+    if isinstance(weights, Probe):
+        raise invalid(
+            "decoding.score_labels",
+            "not set, and the checkpoint is a probe, which writes no text",
+            "set it, or ask a lora or full student",
+        )
     decoding = decoding or Decoding()
     most = decoding.max_new_tokens or task.max_answer_tokens or DEFAULT_ANSWER_TOKENS
     most = min(most, model.context_tokens)
     encoder = Encoder(model.tokenizer, task)
-    questions, results = _questions(model, encoder, rows, lambda _row: 1)
-    for batch in _batches(questions, most, WRITTEN_TOKENS, WRITTEN_ROWS):
+    questions, results = ask(model, encoder, rows, lambda _row: 1)
+    for batch in batches(questions, most, WRITTEN_TOKENS, WRITTEN_ROWS):
         with torch.inference_mode(), model.wearing(weights):
             for question, text, log_probability in _continue(
                 model, encoder, batch, decoding, most, pause
@@ -282,7 +240,7 @@ def _row_stream(seed: int, row_id: str) -> torch.Generator:
 class _Answer:
     """An answer being written. cut: its text where a stop text ended it."""
 
-    question: _Question
+    question: Question
     stream: torch.Generator
     ids: list[int] = field(default_factory=list)
     log_probabilities: list[float] = field(default_factory=list)
@@ -293,11 +251,11 @@ class _Answer:
 def _continue(
     model: Model,
     encoder: Encoder,
-    batch: Sequence[_Question],
+    batch: Sequence[Question],
     decoding: Decoding,
     most: int,
     pause: Callable[[], None] | None,
-) -> list[tuple[_Question, str, float]]:
+) -> list[tuple[Question, str, float]]:
     ids, positions, layout = model.packed([question.prompt for question in batch])
     lengths = torch.tensor([len(question.prompt) for question in batch], device=model.device)
     cache = KeyValueCache(lengths, int(lengths.max()) + most, {}, {})

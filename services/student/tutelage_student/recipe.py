@@ -11,7 +11,7 @@ from tutelage_student.errors import invalid
 class Recipe:
     """How to fine-tune; the fields are those of `student.proto`, where each is explained."""
 
-    method: Literal["lora", "full"] = "lora"
+    method: Literal["lora", "full", "probe"] = "lora"
     lora_rank: int = 16
     lora_alpha: float = 32.0
     lora_dropout: float = 0.0
@@ -30,7 +30,7 @@ class Recipe:
     def __post_init__(self) -> None:
         lora = self.method == "lora"
         for name, ok, fix in (
-            ("method", self.method in ("lora", "full"), "use lora or full"),
+            ("method", self.method in ("lora", "full", "probe"), "use lora, full or probe"),
             ("lora_rank", not lora or 1 <= self.lora_rank <= 1024, "use 1 to 1024"),
             ("lora_alpha", not lora or self.lora_alpha > 0, "use more than 0"),
             ("lora_dropout", not lora or 0 <= self.lora_dropout < 1, "use 0 to below 1"),

@@ -22,9 +22,10 @@ ANSWER_TOKENS = {
     task_pb2.TASK_KIND_TEXT: 256,
     task_pb2.TASK_KIND_EXTRACTION: 256,
 }
-METHODS: dict[int, Literal["lora", "full"]] = {
+METHODS: dict[int, Literal["lora", "full", "probe"]] = {
     student_pb2.TUNING_METHOD_LORA: "lora",
     student_pb2.TUNING_METHOD_FULL: "full",
+    student_pb2.TUNING_METHOD_PROBE: "probe",
 }
 EXPORT_FORMS: dict[int, Literal["adapter", "merged"]] = {
     student_pb2.EXPORT_FORM_ADAPTER: "adapter",
@@ -210,7 +211,11 @@ def recipe(request: student_pb2.TrainRequest) -> Recipe:
     """The recipe; every field stands in the message, so the core's defaults play no part."""
     given = request.recipe
     if given.method not in METHODS:
-        raise invalid("recipe.method", "not set", "use TUNING_METHOD_LORA or TUNING_METHOD_FULL")
+        raise invalid(
+            "recipe.method",
+            "not set",
+            "use TUNING_METHOD_LORA, TUNING_METHOD_FULL or TUNING_METHOD_PROBE",
+        )
     return Recipe(
         METHODS[given.method],
         given.lora_rank,

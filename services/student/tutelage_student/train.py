@@ -16,7 +16,7 @@ from tutelage_student.recipe import Recipe
 from tutelage_student.resumepoint import Resumption, identity
 from tutelage_student.task import Encoder, Row, Task
 from tutelage_student.trainingstate import TrainingState
-from tutelage_student.weights import Weights, new_weights
+from tutelage_student.weights import StudentWeights, new_weights
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Step:
 class Student:
     """A fine-tuned student in memory."""
 
-    weights: Weights
+    weights: StudentWeights
     losses: tuple[float, ...]
     trained_tokens: int
     seconds: float
@@ -81,7 +81,7 @@ def fine_tune(
     recipe: Recipe,
     seed: int,
     *,
-    start: Weights | None = None,
+    start: StudentWeights | None = None,
     activations: ActivationCache | None = None,
     resumption: Resumption | None = None,
     on_start: Callable[[Start], None] | None = None,

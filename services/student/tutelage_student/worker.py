@@ -19,6 +19,7 @@ from tutelage_student.fences import Fences
 from tutelage_student.log import info
 from tutelage_student.model import Model, load
 from tutelage_student.predict import generate, score_labels
+from tutelage_student.probefit import fit_probe
 from tutelage_student.requests import (
     MOST_INLINE_ROWS,
     ExportJob,
@@ -28,9 +29,9 @@ from tutelage_student.requests import (
 )
 from tutelage_student.resumepoint import ResumePoint, Resumption
 from tutelage_student.settings import Settings
-from tutelage_student.train import SmallerMicroBatch, Start, fine_tune
+from tutelage_student.train import SmallerMicroBatch, Start, Step, fine_tune
 from tutelage_student.watchdog import Watchdog
-from tutelage_student.weights import Weights
+from tutelage_student.weights import StudentWeights
 
 # Rows between two messages of a batch prediction.
 ROWS_PER_MESSAGE = 256
@@ -50,7 +51,7 @@ class Worker:
         # The training that runs: set where it is to leave a resume point soon.
         self._point_wanted: dict[tuple[str, int], threading.Event] = {}
         self._models: OrderedDict[str, Model] = OrderedDict()
-        self._checkpoints: OrderedDict[tuple[str, str, str], Weights] = OrderedDict()
+        self._checkpoints: OrderedDict[tuple[str, str, str], StudentWeights] = OrderedDict()
         self._activations = ActivationCache(settings.activation_cache_mb << 20)
 
     @property
@@ -81,7 +82,7 @@ class Worker:
         self._models.move_to_end(reference)
         return model
 
-    def weights(self, model: Model, folder: Path, field: str) -> Weights:
+    def weights(self, model: Model, folder: Path, field: str) -> StudentWeights:
         """A checkpoint's weights, from memory if they were used recently and are unchanged."""
         manifest = checkpoint.read_manifest(folder, field)
         key = (model.source.reference, str(folder), str(sorted(manifest["files"].items())))
@@ -137,7 +138,7 @@ class Worker:
         cancelled: threading.Event,
         emit: Callable[[student_pb2.TrainEvent], None],
     ) -> None:
-        """Fine-tunes, from the start or a resume point, and writes the checkpoint."""
+        """Fine-tunes, from the start or a resume point, or fits a probe; writes the checkpoint."""
         claimed = self.fences.claimed(job.run_id, job.fence, job.output)
         which = (job.run_id, job.fence)
         wanted = self._point_wanted.setdefault(which, threading.Event())
@@ -202,30 +203,45 @@ class Worker:
             if time.monotonic() - said_at >= ALIVE_SECONDS:
                 say(messages.alive())
 
-        student = fine_tune(
-            model,
-            rows,
-            job.task,
-            job.recipe,
-            job.seed,
-            start=start,
-            activations=self._activations,
-            resumption=Resumption(
-                job.resume,
-                job.resume_points,
-                every_seconds=self.settings.resume_seconds,
-                every_steps=self.settings.resume_steps,
-                permitted=permitted,
-                wanted=lambda: self.stopping.is_set() or point_wanted.is_set(),
-                on_point=on_point,
-                on_failure=on_failure,
-            ),
-            on_start=on_start,
-            on_step=lambda step: say(messages.step(step)),
-            on_smaller=on_smaller,
-            pause=pause,
-            between=between,
-        )
+        def on_step(step: Step) -> None:
+            say(messages.step(step))
+
+        if job.recipe.method == "probe":
+            student = fit_probe(
+                model,
+                rows,
+                job.task,
+                start=start,
+                on_start=on_start,
+                on_step=on_step,
+                pause=pause,
+                between=between,
+            )
+        else:
+            student = fine_tune(
+                model,
+                rows,
+                job.task,
+                job.recipe,
+                job.seed,
+                start=start,
+                activations=self._activations,
+                resumption=Resumption(
+                    job.resume,
+                    job.resume_points,
+                    every_seconds=self.settings.resume_seconds,
+                    every_steps=self.settings.resume_steps,
+                    permitted=permitted,
+                    wanted=lambda: self.stopping.is_set() or point_wanted.is_set(),
+                    on_point=on_point,
+                    on_failure=on_failure,
+                ),
+                on_start=on_start,
+                on_step=on_step,
+                on_smaller=on_smaller,
+                pause=pause,
+                between=between,
+            )
         origin = {"project_id": job.project_id, "run_id": job.run_id, "fence": job.fence}
         saved = checkpoint.save(
             job.output,

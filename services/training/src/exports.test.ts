@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
@@ -145,6 +145,15 @@ test.each<[string, Partial<StartExportRunRequest>, RegExp]>([
 test("a checkpoint that is gone is refused", async () => {
   await rm(join(home, checkpoint), { recursive: true });
   await expect(client.startExportRun(request())).rejects.toThrow(/is not there/);
+});
+
+test("a probe is refused, for it holds nothing to load", async () => {
+  await writeFile(join(home, checkpoint, "probe.safetensors"), "");
+  await expect(client.startExportRun(request())).rejects.toMatchObject({
+    reason: "probe_not_exportable",
+    fields: [{ field: "checkpoint.uri" }],
+  });
+  expect(student.exported).toHaveLength(0);
 });
 
 test("another project sees no export", async () => {

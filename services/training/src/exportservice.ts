@@ -33,6 +33,13 @@ export function exportHandlers(dependencies: {
       if (!(await artifacts.exists(request.checkpoint.uri))) {
         throw invalidField("checkpoint.uri", `${request.checkpoint.uri} is not there; train again, or name another.`);
       }
+      if (await artifacts.exists(`${request.checkpoint.uri}/probe.safetensors`)) {
+        throw invalidField(
+          "checkpoint.uri",
+          "is a probe, which leaves the base weights as they are and holds none to load; export a lora or full student.",
+          "probe_not_exportable",
+        );
+      }
       return toExportRun(await startExport(runs, artifacts, request));
     },
 

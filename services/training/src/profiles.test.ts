@@ -16,12 +16,14 @@ test("the committed file is right", async () => {
   expect([...profiles.keys()]).toContain("smollm2-135m");
 });
 
-test("a full fine-tuning needs no adapter fields", () => {
+test("a full fine-tuning and a probe need no adapter fields", () => {
   expect(parseProfiles(good, "p.yaml").get("small")).toMatchObject({
     name: "small",
     description: "",
     recipe: { method: TuningMethod.FULL, loraRank: 0, averageShare: 0, microBatchTokens: 512 },
   });
+  const probe = parseProfiles(good.replace("method: full", "method: probe"), "p.yaml").get("small");
+  expect(probe?.recipe?.method).toBe(TuningMethod.PROBE);
 });
 
 test.each([

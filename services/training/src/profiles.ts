@@ -7,11 +7,11 @@ import type { StudentProfile } from "@tutelage/proto/training/v1/training";
 import { parse } from "yaml";
 import { z } from "zod";
 
-const methods = { lora: TuningMethod.LORA, full: TuningMethod.FULL };
+const methods = { lora: TuningMethod.LORA, full: TuningMethod.FULL, probe: TuningMethod.PROBE };
 
 const recipeSchema = z
   .strictObject({
-    method: z.enum(["lora", "full"]),
+    method: z.enum(["lora", "full", "probe"]),
     lora_rank: z.number().default(0),
     lora_alpha: z.number().default(0),
     lora_dropout: z.number().default(0),

@@ -2,7 +2,7 @@ import { existsSync } from "node:fs";
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { RunStatus } from "@tutelage/proto/run/v1/run";
-import { TuningMethod } from "@tutelage/proto/student/v1/student";
+import { Recipe, TuningMethod } from "@tutelage/proto/student/v1/student";
 import type { StartTrainingRunRequest } from "@tutelage/proto/training/v1/training";
 import { expect, test } from "vitest";
 import { gate, until } from "../../../tests/support/waiting.js";
@@ -71,6 +71,17 @@ test("many quick steps are all stored, in a few changes of the run", async () =>
 
 test("a wrong request is refused and the field named", async () => {
   const base = request();
+  const probe = Recipe.fromPartial({
+    method: TuningMethod.PROBE,
+    epochs: 1,
+    batchRows: 8,
+    microBatchTokens: 512,
+    learningRate: 0.001,
+    maxGradNorm: 1,
+  });
+  const labels = ["yes", "no"].map((name) => ({ name, description: "" }));
+  const chosen = await client.startTrainingRun({ ...base, recipe: probe, task: { ...base.task, labels } as never });
+  expect((await untilFinal(idOf(chosen))).run?.status).toBe(RunStatus.SUCCEEDED);
   const cases: [Partial<StartTrainingRunRequest>, string][] = [
     [{ studentProfile: "gpt-5" }, "student_profile"],
     [{ projectId: "../other" }, "project_id"],
@@ -79,6 +90,8 @@ test("a wrong request is refused and the field named", async () => {
     [{ task: { ...(base.task as object), promptTemplate: "no place" } as never }, "task.prompt_template"],
     [{ task: { ...(base.task as object), promptTemplate: "{input} {input}" } as never }, "task.prompt_template"],
     [{ recipe: {} as never }, "recipe.method"],
+    // The task has no labels to choose among.
+    [{ recipe: probe }, "recipe.method"],
     [{ startCheckpointUri: `file://${home}/artifacts/default/none` }, "start_checkpoint_uri"],
   ];
   for (const [changes, field] of cases) {

@@ -7,7 +7,14 @@ import { toRunMessage } from "@tutelage/platform/runmessage";
 import type { RunRow } from "@tutelage/platform/runs";
 import type { StudentWait } from "@tutelage/platform/studentjob";
 import { requireTask } from "@tutelage/platform/task";
-import type { Checkpoint, Recipe, ResumePoint, TrainIncident, TrainStep } from "@tutelage/proto/student/v1/student";
+import {
+  type Checkpoint,
+  type Recipe,
+  type ResumePoint,
+  type TrainIncident,
+  type TrainStep,
+  TuningMethod,
+} from "@tutelage/proto/student/v1/student";
 import type { RowSource, Task } from "@tutelage/proto/task/v1/task";
 import type { StartTrainingRunRequest, StudentProfile, TrainingRun } from "@tutelage/proto/training/v1/training";
 
@@ -71,6 +78,12 @@ export function checkRequest(
     throw invalidField("rows.sha256", "must be the SHA-256 of the artifact, 64 hexadecimal digits.");
   }
   const task = requireTask(request.task);
+  if (recipe.method === TuningMethod.PROBE && task.labels.length === 0) {
+    throw invalidField(
+      "recipe.method",
+      "is probe, which chooses among labels, but the task has none; name the task's labels, or use lora or full.",
+    );
+  }
   checkMaxSeconds(request.maxSeconds);
   return { request: { ...request, rows, task }, state: { model: profile.model, recipe } };
 }
