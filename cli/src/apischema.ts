@@ -94,11 +94,28 @@ export const apiSchema: Record<string, SchemaNode> = {
       seed: { type: "integer", description: "Seed of every random choice; from 1" },
       recipe: { description: "Replaces the student profile's recipe", $ref: "#/$defs/Recipe" },
       decoding: { description: "How students answer when they are evaluated", $ref: "#/$defs/Decoding" },
-      matched_arm: {
-        type: "boolean",
-        description: "Also train plain students with the final student's number of steps",
+      arms: {
+        maxItems: 20,
+        type: "array",
+        items: {
+          type: "string",
+          enum: [
+            "none",
+            "zero_shot",
+            "few_shot",
+            "teacher",
+            "probe",
+            "none_matched",
+            "none_all",
+            "eda",
+            "auggpt",
+            "random",
+            "oracle",
+          ],
+        },
+        description: "What the campaign is compared with on the same test rows, besides plain fine-tuning (none)",
       },
-      none_all_arm: { type: "boolean", description: "Also train a plain student on seed and dev rows together" },
+      oracle_teacher_profile: { type: "string", maxLength: 200, description: "The teacher profile of the arm oracle" },
       plain_tries: {
         type: "integer",
         minimum: 0,
@@ -116,7 +133,7 @@ export const apiSchema: Record<string, SchemaNode> = {
   Recipe: {
     type: "object",
     properties: {
-      method: { type: "string", enum: ["lora", "full"] },
+      method: { type: "string", enum: ["lora", "full", "probe"] },
       lora_rank: { default: 0, type: "integer", minimum: 0 },
       lora_alpha: { default: 0, type: "number", minimum: 0 },
       lora_dropout: { default: 0, type: "number", minimum: 0, maximum: 1 },

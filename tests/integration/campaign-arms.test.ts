@@ -15,7 +15,9 @@ beforeAll(async () => {
 }, slow);
 afterAll(() => fixture?.stop(), slow);
 
-const arms = [...["zero_shot", "few_shot", "teacher", "none_matched", "none_all", "eda", "auggpt", "random", "oracle"]];
+const arms = [
+  ...["zero_shot", "few_shot", "teacher", "probe", "none_matched", "none_all", "eda", "auggpt", "random", "oracle"],
+];
 const settings = { ...quick, seed: 7, arms: ["none", ...arms], oracle_teacher_profile: "oracle" };
 
 /** What must not depend on who died when. */
@@ -55,7 +57,7 @@ test(
     expect(tries).toBe(3);
     for (const name of ["few_shot", "none_matched", "eda", "auggpt", "random", "oracle"])
       expect(byName.get(name)?.tries, name).toBe(tries);
-    for (const name of ["zero_shot", "teacher", "none_all"]) expect(byName.get(name)?.tries, name).toBe(1);
+    for (const name of ["zero_shot", "teacher", "probe", "none_all"]) expect(byName.get(name)?.tries, name).toBe(1);
     // A good teacher is right; a probe learns a closed vocabulary.
     expect(byName.get("teacher")?.test_accuracy?.value).toBe(1);
     expect(byName.get("zero_shot")).toMatchObject({ train_rows: 0, steps: 0, training_run_id: "" });

@@ -106,7 +106,7 @@ test("the dataset of the returned student is linked, and its synthetic rows lead
   expect(lineage.made_by).toMatchObject({ campaign_id: id, campaign_name: "first" });
   const { candidate } = lineage.made_by;
   expect(candidate).toMatchObject({ row_id: row.id, input: row.input, accepted: true, seed_row_id: row.parent_row_id });
-  expect(candidate.verdicts.map(({ checker }) => checker)[0]).toBe("students");
+  expect((candidate.verdicts as { checker: string }[])[0]?.checker).toBe("students");
   const made = (await api().get(`/v1/campaigns/${id}/ledger/${candidate.call_id}`).expect(200)).body;
   expect(made.purpose).toBe("write");
   expect(JSON.parse(JSON.parse(made.raw_reply).choices[0].message.content).input).toBe(row.input);

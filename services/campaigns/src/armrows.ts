@@ -12,9 +12,9 @@ import { rowsOf, whileAway } from "./clients.js";
 import { append, newRow } from "./commit.js";
 import { edaTexts } from "./eda.js";
 import { decide } from "./judging.js";
-import { derivedSeed } from "./random.js";
+import { derivedSeed, randomStream } from "./random.js";
 import { apportion, type Want, writeOrders } from "./selection.js";
-import { synonyms } from "./wordnet.js";
+import { wordNet } from "./wordnet.js";
 import { writeCandidates } from "./writing.js";
 
 /** The version that an arm trains on, with how many rows are its own; or why there is none. */
@@ -130,8 +130,9 @@ export async function edaRows(campaign: Campaign, prefix: string, compared: Comp
     made,
   );
   const known = new Set(seedRows.map((row) => heldOutText(rowText(row))));
+  const synonyms = await wordNet();
   const rows = texts.flatMap((row, index) =>
-    edaTexts(row.input, shares[index] ?? 0, [campaign.settings.seed, "eda", row.id], synonyms).flatMap((input) => {
+    edaTexts(row.input, shares[index] ?? 0, randomStream(campaign.settings.seed, "eda", row.id), synonyms).flatMap((input) => {
       const text = heldOutText(input);
       // A row that is there already, or a dev or test row's text, is no new row.
       if (known.has(text) || heldOutTexts.has(text)) return [];
