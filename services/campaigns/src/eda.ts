@@ -40,7 +40,10 @@ export function edaTexts(text: string, count: number, random: () => number, syno
     for (let attempt = 0; attempt < triesPerText; attempt += 1) {
       const operation = order[(made + attempt) % order.length] as Operation;
       const [first, ...rest] = operation(plain, random, synonyms) as [Word, ...Word[]];
-      const result = textOf({ before, words: [{ ...first, text: capital ? raised(first.text) : first.text }, ...rest] });
+      const result = textOf({
+        before,
+        words: [{ ...first, text: capital ? raised(first.text) : first.text }, ...rest],
+      });
       if (known.has(result)) continue;
       known.add(result);
       break;

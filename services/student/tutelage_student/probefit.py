@@ -16,7 +16,8 @@ from tutelage_student.questions import BATCH_TOKENS, ask, batches
 from tutelage_student.task import Encoder, Row, Task
 from tutelage_student.train import Start, Step, Student
 
-# Largest entry of the objective's gradient at the solution; it bounds the weights' error, too.
+# Largest entry of the objective's gradient at which it is solved; the weights are as near. With
+# many rows float64 knows no better objective before: at 4e-6 with 5000 rows of 576 features (0.3 s).
 GRADIENT_TOLERANCE = 1e-8
 ITERATIONS_BETWEEN_PAUSES = 20
 
@@ -100,7 +101,7 @@ def fit_probe(
 
 
 def standardisation(seen: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each feature; a feature that is always the same has scale 1."""
+    """Mean and standard deviation of each feature; one that is always the same has scale 1."""
     mean = seen.mean(0)
     scale = seen.std(0, correction=0)
     # Rounding of the mean alone must not look like a difference between rows.
@@ -131,24 +132,22 @@ def solve(
         optimizer.zero_grad()
         value = cross_entropy(x @ weight.T + bias, targets, reduction="sum")
         value = value + penalty * weight.square().sum()
-        value.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(value)
         return value
 
     least = float("inf")
     while True:
         optimizer.step(objective)
         pause()
-        value = float(objective())
-        gradient = torch.cat([weight.grad.flatten(), bias.grad])  # type: ignore[union-attr, list-item]
-        if float(gradient.abs().max()) <= GRADIENT_TOLERANCE or value >= least:
+        value = objective().item()
+        gradient = torch.cat([one.grad.flatten() for one in (weight, bias) if one.grad is not None])
+        if gradient.abs().max() <= GRADIENT_TOLERANCE or value >= least:
             break
         least = value
     with torch.no_grad():
         bias -= bias.mean()
         loss = float(cross_entropy(x @ weight.T + bias, targets))
-    return Solution(
-        weight.detach(), bias.detach(), loss, float(torch.linalg.vector_norm(gradient))
-    )
+    return Solution(weight.detach(), bias.detach(), loss, float(torch.linalg.vector_norm(gradient)))
 
 
 def spread(
