@@ -17,7 +17,7 @@ from tutelage_student.task import Encoder, Row, Task
 from tutelage_student.train import Start, Step, Student
 
 # Largest entry of the objective's gradient at which it is solved; the weights are as near. With
-# many rows float64 knows no better objective before: at 4e-6 with 5000 rows of 576 features (0.3 s).
+# many rows float64 knows no better objective before: with 5000 of 576 features at 4e-6, in 0.3 s.
 GRADIENT_TOLERANCE = 1e-8
 ITERATIONS_BETWEEN_PAUSES = 20
 
