@@ -116,7 +116,7 @@ export const apiSchema: Record<string, SchemaNode> = {
   Recipe: {
     type: "object",
     properties: {
-      method: { type: "string", enum: ["lora", "full"] },
+      method: { type: "string", enum: ["lora", "full", "probe"] },
       lora_rank: { default: 0, type: "integer", minimum: 0 },
       lora_alpha: { default: 0, type: "number", minimum: 0 },
       lora_dropout: { default: 0, type: "number", minimum: 0, maximum: 1 },

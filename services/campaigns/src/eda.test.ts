@@ -162,7 +162,7 @@ test("other scripts and marks stay whole", async () => {
   const synonyms = await wordNet();
   const text = "Où est né l'auteur de « Война и мир » ? 日本 🙂 e\u0301te\u0301";
   for (const made of edaTexts(text, 8, randomStream(3), synonyms)) {
-    expect(made.isWellFormed?.() ?? true).toBe(true);
+    expect(Buffer.from(made).toString()).toBe(made);
     expect(made).toMatch(/[«»]/);
     expect(made).not.toMatch(/(^|\s)\p{M}/u);
   }
