@@ -119,7 +119,7 @@ def solve(
     weight = torch.zeros(classes, x.shape[1], dtype=torch.float64, requires_grad=True)
     bias = torch.zeros(classes, dtype=torch.float64, requires_grad=True)
     penalty = 1.0 if classes == 2 else 0.5
-    optimizer = torch.optim.LBFGS(
+    optimizer: torch.optim.Optimizer = torch.optim.LBFGS(
         [weight, bias],
         max_iter=ITERATIONS_BETWEEN_PAUSES,
         max_eval=10 * ITERATIONS_BETWEEN_PAUSES,
@@ -128,18 +128,18 @@ def solve(
         line_search_fn="strong_wolfe",
     )
 
-    def objective() -> Tensor:
+    def objective() -> float:
         optimizer.zero_grad()
         value = cross_entropy(x @ weight.T + bias, targets, reduction="sum")
         value = value + penalty * weight.square().sum()
         torch.autograd.backward(value)
-        return value
+        return value.item()
 
     least = float("inf")
     while True:
         optimizer.step(objective)
         pause()
-        value = objective().item()
+        value = objective()
         gradient = torch.cat([one.grad.flatten() for one in (weight, bias) if one.grad is not None])
         if gradient.abs().max() <= GRADIENT_TOLERANCE or value >= least:
             break
