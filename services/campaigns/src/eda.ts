@@ -7,8 +7,8 @@ import type { Synonyms } from "./wordnet.js";
 
 /** The share of a text's words that an operation changes. */
 export const alpha = 0.1;
-/** Tries for one text, each by the next operation, before it is given up: there may be nothing more to change. */
-const triesPerText = 8;
+/** Tries before the next operation has a text's turn: of seven words none is deleted in every second try. */
+const triesPerOperation = 4;
 
 /** A word and all that stands between it and the next one, or the end. */
 export interface Word {
@@ -37,10 +37,13 @@ export function edaTexts(text: string, count: number, random: () => number, syno
   const order = shuffledBy(random, [replaceBySynonyms, insertSynonyms, swapWords, deleteWords]);
   const known = new Set([text]);
   for (let made = 0; made < count && words.length > 0; made += 1) {
-    for (let attempt = 0; attempt < triesPerText; attempt += 1) {
-      const operation = order[(made + attempt) % order.length] as Operation;
+    for (let attempt = 0; attempt < triesPerOperation * order.length; attempt += 1) {
+      const operation = order[(made + Math.floor(attempt / triesPerOperation)) % order.length] as Operation;
       const [first, ...rest] = operation(plain, random, synonyms) as [Word, ...Word[]];
-      const result = textOf({ before, words: [{ ...first, text: capital ? raised(first.text) : first.text }, ...rest] });
+      const result = textOf({
+        before,
+        words: [{ ...first, text: capital ? raised(first.text) : first.text }, ...rest],
+      });
       if (known.has(result)) continue;
       known.add(result);
       break;

@@ -16,9 +16,9 @@ test("synonyms are sorted, each once, without the word, and none of an unknown w
     const found = synonyms(word);
     expect(found).toEqual([...new Set(found)].sort());
     expect(found).not.toContain(word);
-    expect(found.join(" ")).not.toMatch(/[_\d]{2}/);
+    expect(found.join(" ")).not.toContain("_");
   }
-  for (const word of ["", "qwertzuiop", "Car", "constructor"]) expect(synonyms(word)).toEqual([]);
+  for (const word of ["", "qwertzuiop", "Car", "__proto__"]) expect(synonyms(word)).toEqual([]);
 });
 
 test("WordNet is read once", async () => {

@@ -44,8 +44,8 @@ def test_the_solution_is_where_the_gradient_of_the_objective_is_zero(rows, class
     # The gradient by hand: scikit-learn's C = 1, whose one weight vector for two classes is the
     # difference of ours.
     factor = 2.0 if classes == 2 else 1.0
-    assert (error.T @ x + factor * solution.weight).abs().max() < 1e-7
-    assert error.sum(0).abs().max() < 1e-7
+    assert (error.T @ x + factor * solution.weight).abs().max() < 1e-6
+    assert error.sum(0).abs().max() < 1e-6
     assert float(solution.bias.sum()) == pytest.approx(0, abs=1e-12)
     expected = -probabilities[torch.arange(rows), targets].log().mean()
     assert solution.loss == pytest.approx(float(expected))
@@ -195,7 +195,7 @@ def test_may_be_ended_between_batches_and_in_the_solver(model, task):
     rows = make_rows(300)
     fit_probe(model, rows, task, pause=count)
     total = len(calls)
-    assert total >= 4
+    assert total >= 3
     for last in (1, total):
         calls.clear()
 

@@ -16,7 +16,8 @@ from tutelage_student.questions import BATCH_TOKENS, ask, batches
 from tutelage_student.task import Encoder, Row, Task
 from tutelage_student.train import Start, Step, Student
 
-# Largest entry of the objective's gradient at the solution; it bounds the weights' error, too.
+# Largest entry of the objective's gradient at which it is solved; the weights are as near. With
+# many rows float64 knows no better objective before: with 5000 of 576 features at 4e-6, in 0.3 s.
 GRADIENT_TOLERANCE = 1e-8
 ITERATIONS_BETWEEN_PAUSES = 20
 
@@ -100,7 +101,7 @@ def fit_probe(
 
 
 def standardisation(seen: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each feature; a feature that is always the same has scale 1."""
+    """Mean and standard deviation of each feature; one that is always the same has scale 1."""
     mean = seen.mean(0)
     scale = seen.std(0, correction=0)
     # Rounding of the mean alone must not look like a difference between rows.
@@ -118,7 +119,7 @@ def solve(
     weight = torch.zeros(classes, x.shape[1], dtype=torch.float64, requires_grad=True)
     bias = torch.zeros(classes, dtype=torch.float64, requires_grad=True)
     penalty = 1.0 if classes == 2 else 0.5
-    optimizer = torch.optim.LBFGS(
+    optimizer: torch.optim.Optimizer = torch.optim.LBFGS(
         [weight, bias],
         max_iter=ITERATIONS_BETWEEN_PAUSES,
         max_eval=10 * ITERATIONS_BETWEEN_PAUSES,
@@ -127,28 +128,26 @@ def solve(
         line_search_fn="strong_wolfe",
     )
 
-    def objective() -> Tensor:
+    def objective() -> float:
         optimizer.zero_grad()
         value = cross_entropy(x @ weight.T + bias, targets, reduction="sum")
         value = value + penalty * weight.square().sum()
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
+        torch.autograd.backward(value)
+        return value.item()
 
     least = float("inf")
     while True:
         optimizer.step(objective)
         pause()
-        value = float(objective())
-        gradient = torch.cat([weight.grad.flatten(), bias.grad])  # type: ignore[union-attr, list-item]
-        if float(gradient.abs().max()) <= GRADIENT_TOLERANCE or value >= least:
+        value = objective()
+        gradient = torch.cat([one.grad.flatten() for one in (weight, bias) if one.grad is not None])
+        if gradient.abs().max() <= GRADIENT_TOLERANCE or value >= least:
             break
         least = value
     with torch.no_grad():
         bias -= bias.mean()
         loss = float(cross_entropy(x @ weight.T + bias, targets))
-    return Solution(
-        weight.detach(), bias.detach(), loss, float(torch.linalg.vector_norm(gradient))
-    )
+    return Solution(weight.detach(), bias.detach(), loss, float(torch.linalg.vector_norm(gradient)))
 
 
 def spread(
