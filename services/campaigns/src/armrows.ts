@@ -132,13 +132,15 @@ export async function edaRows(campaign: Campaign, prefix: string, compared: Comp
   const known = new Set(seedRows.map((row) => heldOutText(rowText(row))));
   const synonyms = await wordNet();
   const rows = texts.flatMap((row, index) =>
-    edaTexts(row.input, shares[index] ?? 0, randomStream(campaign.settings.seed, "eda", row.id), synonyms).flatMap((input) => {
-      const text = heldOutText(input);
-      // A row that is there already, or a dev or test row's text, is no new row.
-      if (known.has(text) || heldOutTexts.has(text)) return [];
-      known.add(text);
-      return [newRow({ input, messages: [], output: row.output, seedRowId: row.id }, row, 0)];
-    }),
+    edaTexts(row.input, shares[index] ?? 0, randomStream(campaign.settings.seed, "eda", row.id), synonyms).flatMap(
+      (input) => {
+        const text = heldOutText(input);
+        // A row that is there already, or a dev or test row's text, is no new row.
+        if (known.has(text) || heldOutTexts.has(text)) return [];
+        known.add(text);
+        return [newRow({ input, messages: [], output: row.output, seedRowId: row.id }, row, 0)];
+      },
+    ),
   );
   return await grow(campaign, prefix, compared, rows);
 }

@@ -95,7 +95,13 @@ function teacherCalls(basis: ForecastBasis): { forecast: Forecast; writes: Range
   const arms = each((bound) => armCalls(basis, writing(bound)).writes);
   const armLabels = each((bound) => armCalls(basis, writing(bound)).labels);
   const writes = each((bound) => tried + writing(bound) + arms[bound]);
-  const labels = each((bound) => triedLabels + record + (checks ? Math.round(rounds[bound] * rows[bound] * checkedShare[bound]) : 0) + armLabels[bound]);
+  const labels = each(
+    (bound) =>
+      triedLabels +
+      record +
+      (checks ? Math.round(rounds[bound] * rows[bound] * checkedShare[bound]) : 0) +
+      armLabels[bound],
+  );
   const cap = settings.maxTeacherCalls === 0 ? Number.POSITIVE_INFINITY : settings.maxTeacherCalls;
   const sum = each((bound) => Math.min(cap, writes[bound] + labels[bound]));
   const parts = [
