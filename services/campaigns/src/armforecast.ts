@@ -3,17 +3,17 @@ import { Arm, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { ForecastBasis } from "./forecast.js";
 import { goldRows } from "./writing.js";
 
-/** Teacher calls of the arms, by kind; those of the oracle's own teacher are not among them. */
+/** Teacher calls of the arms, by kind; `checked` are rows that may get a second look. */
 export function armCalls(
   { settings, seedRows, testRows }: Pick<ForecastBasis, "settings" | "seedRows" | "testRows">,
   campaignWrites: number,
-): { writes: number; labels: number } {
+): { writes: number; labels: number; checked: number } {
   const has = (arm: Arm) => settings.arms.includes(arm);
-  const checks = settings.checkTeacher === Switch.ON;
-  const record = has(Arm.TEACHER) && !checks ? Math.min(goldRows, seedRows.length) : 0;
   return {
-    writes: (has(Arm.AUGGPT) ? campaignWrites : 0) + (has(Arm.RANDOM) ? campaignWrites : 0),
-    labels: record + (has(Arm.TEACHER) ? testRows : 0) + (has(Arm.RANDOM) && checks ? campaignWrites : 0),
+    // The oracle's calls are a part of them, at its own teacher's prices.
+    writes: [Arm.AUGGPT, Arm.RANDOM, Arm.ORACLE].filter(has).length * campaignWrites,
+    labels: has(Arm.TEACHER) ? Math.min(goldRows, seedRows.length) + testRows : 0,
+    checked: has(Arm.RANDOM) && settings.checkTeacher === Switch.ON ? campaignWrites : 0,
   };
 }
 

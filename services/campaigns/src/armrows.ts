@@ -4,7 +4,7 @@ import { heldOutText } from "@tutelage/platform/heldouttext";
 import type { Settings } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { Version } from "@tutelage/proto/datasets/v1/datasets";
 import { type Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
-import { WriteStyle } from "@tutelage/proto/teacher/v1/teacher";
+import { type WriteOrder, WriteStyle } from "@tutelage/proto/teacher/v1/teacher";
 import type { Compared } from "./arms.js";
 import type { Campaign } from "./campaign.js";
 import { checkLabels, checkNovelty } from "./checks.js";
@@ -20,12 +20,17 @@ import { writeCandidates } from "./writing.js";
 /** The version that an arm trains on, with how many rows are its own; or why there is none. */
 export type Made = { version: Version; rows: number } | { leftOut: string };
 
+/** An oracle is asked for so many times the rows that it is to have. */
+const oracleSurplus = 1.5;
+
 type TeacherArm = "auggpt" | "random" | "oracle";
 
 /** What a seed row is asked for, and how. */
 interface Plan {
-  /** New rows by seed row id. */
+  /** New rows to ask for by seed row id. */
   counts: ReadonlyMap<string, number>;
+  /** Of them, by seed row id, those that are kept at most: in a closed label set the sum for each label. */
+  kept: ReadonlyMap<string, number>;
   attemptsPerRow: number;
   style: WriteStyle;
   teacherProfile: string;
@@ -44,26 +49,56 @@ export async function growByTeacher(campaign: Campaign, arm: TeacherArm, compare
     return rows === 0 ? [] : [{ mined, rows }];
   });
   if (wants.length === 0) return { leftOut: "The campaign itself made no rows to compare with." };
+  const needed = wants.reduce((calls, want) => calls + want.rows * plan.attemptsPerRow, 0);
+  const notPaid = { leftOut: "The budget does not pay for its teacher calls." };
+  if (needed > campaign.spending.callsLeft) return notPaid;
   const asked: Settings = { ...settings, attemptsPerRow: plan.attemptsPerRow };
   const orders = writeOrders(wants, seed.seedRows, asked, {
     iteration: 0,
     attemptsSoFar: new Map(),
-    callsLeft: campaign.spending.callsLeft,
+    callsLeft: needed,
     foldOf: firstFit?.foldOf,
   });
   const { teacherProfile, style } = plan;
-  const writing = await writeCandidates(campaign, `${place.prefix}/write`, orders, 0, 0, { teacherProfile, style });
-  if (writing.cut || orders.length < wants.length) return { leftOut: "The budget does not pay for its teacher calls." };
+  const step = `${place.prefix}/write`;
+  const writing = await writeCandidates(campaign, step, orders.flatMap(inPortions), 0, 0, { teacherProfile, style });
+  if (writing.cut) return notPaid;
   const novel = await checkNovelty(campaign, place, seed.version, seed, writing.candidates);
-  const checked = plan.checksLabels ? await checkLabels(campaign, place, seed, firstFit, novel, new Map()) : novel;
+  const most = sumByOutput(seed.seedRows, plan.kept);
+  const checked = plan.checksLabels ? await checkLabels(campaign, place, seed, firstFit, novel, most) : novel;
   const parents = new Map(seed.seedRows.map((row) => [row.id, row]));
-  const accepted = decide(checked, settings, new Map()).filter((one) => one.accepted);
+  const accepted = decide(checked, settings, campaign.task.labels.length > 0 ? most : new Map()).filter(
+    (one) => one.accepted,
+  );
   return await grow(
     campaign,
     place.prefix,
     compared,
-    accepted.map((one) => newRow(one, parents.get(one.seedRowId), place.iteration)),
+    accepted.map((one) => newRow(one, parents.get(one.seedRowId), place.iteration, { arm, call_id: one.callId })),
   );
+}
+
+/** The teacher service takes so many rows an order, and an arm asks at once for what the loop spread over iterations. */
+const rowsPerOrder = 100;
+
+/** An order in portions that go on counting attempts. */
+export function inPortions(order: WriteOrder): WriteOrder[] {
+  const portions: WriteOrder[] = [];
+  const attemptsPerRow = order.maxAttempts / order.count;
+  for (let start = 0; start < order.count; start += rowsPerOrder) {
+    const count = Math.min(rowsPerOrder, order.count - start);
+    const attemptsBefore = Math.floor(start * attemptsPerRow);
+    const maxAttempts = Math.floor((start + count) * attemptsPerRow) - attemptsBefore;
+    portions.push({ ...order, count, maxAttempts, firstAttempt: order.firstAttempt + attemptsBefore });
+  }
+  return portions;
+}
+
+/** Rows by output, of seed rows that have so many each. */
+function sumByOutput(seedRows: readonly Row[], counts: ReadonlyMap<string, number>): Map<string, number> {
+  const sums = new Map<string, number>();
+  for (const { id, output } of seedRows) sums.set(output, (sums.get(output) ?? 0) + (counts.get(id) ?? 0));
+  return sums;
 }
 
 async function planOf(campaign: Campaign, arm: TeacherArm, compared: Compared): Promise<Plan> {
@@ -75,8 +110,10 @@ async function planOf(campaign: Campaign, arm: TeacherArm, compared: Compared): 
         seedRows.map(() => 1),
         compared.writeCalls,
       );
+      const counts = new Map(seedRows.map((row, index) => [row.id, shares[index] ?? 0]));
       return {
-        counts: new Map(seedRows.map((row, index) => [row.id, shares[index] ?? 0])),
+        counts,
+        kept: counts,
         attemptsPerRow: 1,
         style: WriteStyle.REPHRASE,
         teacherProfile: request.teacherProfile,
@@ -91,20 +128,25 @@ async function planOf(campaign: Campaign, arm: TeacherArm, compared: Compared): 
       }
       return {
         counts,
+        kept: counts,
         attemptsPerRow: 1,
-        style: WriteStyle.VARY,
+        style: WriteStyle.UNSPECIFIED,
         teacherProfile: request.teacherProfile,
         checksLabels: true,
       };
     }
-    case "oracle":
+    case "oracle": {
+      const kept = await grownBySeedRow(campaign, compared);
       return {
-        counts: await grownBySeedRow(campaign, compared),
+        // Some will repeat a row that is there.
+        counts: new Map([...kept].map(([id, rows]) => [id, Math.ceil(rows * oracleSurplus)])),
+        kept,
         attemptsPerRow: settings.attemptsPerRow,
-        style: WriteStyle.VARY,
+        style: WriteStyle.UNSPECIFIED,
         teacherProfile: settings.oracleTeacherProfile,
         checksLabels: false,
       };
+    }
   }
 }
 
@@ -129,19 +171,26 @@ export async function edaRows(campaign: Campaign, prefix: string, compared: Comp
     texts.map(() => 1),
     made,
   );
-  const known = new Set(seedRows.map((row) => heldOutText(rowText(row))));
   const synonyms = await wordNet();
-  const rows = texts.flatMap((row, index) =>
-    edaTexts(row.input, shares[index] ?? 0, randomStream(campaign.settings.seed, "eda", row.id), synonyms).flatMap(
-      (input) => {
-        const text = heldOutText(input);
-        // A row that is there already, or a dev or test row's text, is no new row.
-        if (known.has(text) || heldOutTexts.has(text)) return [];
-        known.add(text);
-        return [newRow({ input, messages: [], output: row.output, seedRowId: row.id }, row, 0)];
-      },
-    ),
-  );
+  const known = new Set(seedRows.map((row) => heldOutText(rowText(row))));
+  const isNew = (input: string) => {
+    const text = heldOutText(input);
+    // A row that is there already, or a dev or test row's text, is no new row.
+    if (known.has(text) || heldOutTexts.has(text)) return false;
+    known.add(text);
+    return true;
+  };
+  const variants = texts.map((row, index) => {
+    const random = randomStream(campaign.settings.seed, "eda", row.id);
+    const share = shares[index] ?? 0;
+    const inputs = edaTexts(row.input, 2 * share + 2, random, synonyms).filter(isNew);
+    const all = inputs.map((input) =>
+      newRow({ input, messages: [], output: row.output, seedRowId: row.id }, row, 0, { arm: "eda" }),
+    );
+    return { rows: all.slice(0, share), surplus: all.slice(share) };
+  });
+  // A text with little to change leaves its share to others.
+  const rows = [...variants.flatMap((one) => one.rows), ...variants.flatMap((one) => one.surplus)].slice(0, made);
   return await grow(campaign, prefix, compared, rows);
 }
 
@@ -150,7 +199,7 @@ async function grow(campaign: Campaign, prefix: string, { seed }: Compared, rows
   if (rows.length === 0) return { leftOut: "None of its rows was accepted." };
   const step = `${prefix}/commit`;
   const { versionId } = await campaign.step(step, async () => ({
-    versionId: (await append(campaign, step, seed.version, rows)).id,
+    versionId: (await append(campaign, step, seed.version, rows, true)).id,
   }));
   const { services, projectId, signal } = campaign;
   const version = await whileAway(signal, () => services.datasets.getVersion({ projectId, id: versionId }, { signal }));

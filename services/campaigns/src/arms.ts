@@ -1,13 +1,15 @@
 /** What a campaign is compared with, besides plain fine-tuning: one function an arm. They decide nothing. */
+import { rowText } from "@tutelage/platform/conversation";
+import { TutelageError } from "@tutelage/platform/errors";
 import { Arm as ArmName, type ArmResult } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { Version } from "@tutelage/proto/datasets/v1/datasets";
 import { type Recipe, TuningMethod } from "@tutelage/proto/student/v1/student";
-import { type RowSource, Split, type Task } from "@tutelage/proto/task/v1/task";
+import { type Row, type RowSource, Split, type Task } from "@tutelage/proto/task/v1/task";
 import type { Usage } from "@tutelage/proto/teacher/v1/teacher";
 import { edaRows, growByTeacher, type Made } from "./armrows.js";
 import { type Campaign, rowSource, type SeedData } from "./campaign.js";
 import { teacherAnswers } from "./checks.js";
-import { rowsOf } from "./clients.js";
+import { rowsOf, whileAway } from "./clients.js";
 import { fewShotRows, fewShotTask } from "./fewshot.js";
 import { type CrossFit, type Evaluated, evaluateStudent, type Student } from "./students.js";
 import { bestOf, trainTries } from "./tries.js";
@@ -39,12 +41,21 @@ export interface Arm {
 
 type RunArm = (campaign: Campaign, name: string, compared: Compared) => Promise<Arm>;
 
-/** Makes every arm ready that was asked for, in the order of the table. */
+/**
+ * Makes every arm ready that was asked for, in the order of the table. What keeps one from being there is said in its
+ * place: the campaign has its result without it.
+ */
 export async function runArms(campaign: Campaign, compared: Compared): Promise<Arm[]> {
   const asked = new Set(campaign.settings.arms);
   const chosen = arms.filter(({ arm }) => asked.has(arm));
+  if (compared.seed.testRows === 0)
+    return chosen.map(({ name }) => leftOut(name, "There are no test rows to compare on."));
+  campaign.spending.conclude();
+  await campaign.spending.fixCaps("arms/caps");
   const made = new Map<string, Arm>();
-  const make = async ({ name, run }: (typeof arms)[number]) => void made.set(name, await run(campaign, name, compared));
+  const make = async ({ name, run }: (typeof arms)[number]) => {
+    made.set(name, await orLeftOut(campaign, name, () => run(campaign, name, compared)));
+  };
   const oneByOne = async () => {
     for (const one of chosen) if (asksTeacher.has(one.arm)) await make(one);
   };
@@ -52,6 +63,24 @@ export async function runArms(campaign: Campaign, compared: Compared): Promise<A
   await campaign.sideBySide([oneByOne, ...others]);
   return chosen.flatMap(({ name }) => made.get(name) ?? []);
 }
+
+/** An arm, or why it failed: remembered, so that it stays out when the loop passes here again. */
+export async function orLeftOut(campaign: Campaign, name: string, run: () => Promise<Arm>): Promise<Arm> {
+  const step = `arm/${name}/failed`;
+  const before = await campaign.store.step(campaign.key, step);
+  if (before !== undefined) return leftOut(name, String(before.output));
+  try {
+    return await run();
+  } catch (error) {
+    // What keeps the whole campaign from going on is not the arm's.
+    if (campaign.signal.aborted || !(error instanceof TutelageError) || !itsOwn.has(error.code)) throw error;
+    if (error.reason === "fence_outdated") throw error;
+    const { message } = error;
+    return leftOut(name, await campaign.step(step, async () => `It failed: ${message}`));
+  }
+}
+
+const itsOwn: ReadonlySet<string> = new Set(["invalid_argument", "failed_precondition", "not_found", "data_loss"]);
 
 /** One after the other: what a budget leaves is left once. */
 const asksTeacher: ReadonlySet<ArmName> = new Set([ArmName.TEACHER, ArmName.AUGGPT, ArmName.RANDOM, ArmName.ORACLE]);
@@ -75,10 +104,15 @@ async function zeroShot(_: Campaign, name: string, { final }: Compared): Promise
 
 /** The base model with seed rows before the question; each try shows others. */
 async function fewShot(campaign: Campaign, name: string, { seed, final, tries }: Compared): Promise<Arm> {
-  const shown = Array.from({ length: tries }, (_, number) =>
-    fewShotRows(seed.seedRows, campaign.task, [campaign.settings.seed, "few_shot", number]),
-  );
-  if (shown[0]?.length === 0) return leftOut(name, "No seed row can be shown in the prompt of another one.");
+  const shown: Row[][] = [];
+  for (let number = 0; number < tries; number += 1) {
+    const drawn = fewShotRows(seed.seedRows, campaign.task, [campaign.settings.seed, "few_shot", number]);
+    const fitting = await campaign.step(`arm/${name}/${number}/rows`, () => fittingRows(campaign, final, seed, drawn));
+    shown.push(drawn.slice(0, fitting));
+  }
+  if (shown.some((rows) => rows.length === 0)) {
+    return leftOut(name, "There is no room for a seed row in the prompt of another one.");
+  }
   const dev = rowSource(seed.version, { split: Split.DEV });
   const measured = await campaign.sideBySide(
     shown.map((rows, number) => async () => {
@@ -97,8 +131,37 @@ async function fewShot(campaign: Campaign, name: string, { seed, final, tries }:
   };
 }
 
+/** How many of the rows can be shown before the longest dev or test row; half as many as long as that is too long. */
+async function fittingRows(campaign: Campaign, final: Student, seed: SeedData, drawn: readonly Row[]): Promise<number> {
+  const { services, projectId, signal, task } = campaign;
+  const asked = [
+    ...(await rowsOf(services, projectId, seed.version.id, Split.DEV, signal)),
+    ...(await rowsOf(services, projectId, seed.version.id, Split.TEST, signal)),
+  ];
+  const longest = asked.reduce((a, b) => (rowText(b).length > rowText(a).length ? b : a));
+  const { model, uri: checkpointUri } = baseModel(final);
+  for (let count = drawn.length; count > 0; count = Math.floor(count / 2)) {
+    const shown = fewShotTask(task, drawn.slice(0, count));
+    const request = {
+      projectId,
+      model,
+      checkpointUri,
+      task: shown,
+      rows: [longest],
+      decoding: campaign.settings.decoding,
+    };
+    const { predictions } = await whileAway(signal, () =>
+      services.evaluation.predict(request, { signal, deadline: predictDeadlineMs }),
+    );
+    if (predictions[0]?.tooLong === false) return count;
+  }
+  return 0;
+}
+
+/** A student may have its model to load, or a training's step to end first. */
+const predictDeadlineMs = 120_000;
+
 async function teacher(campaign: Campaign, name: string, { seed }: Compared): Promise<Arm> {
-  if (seed.testRows === 0) return leftOut(name, "There are no test rows to answer.");
   const test = await rowsOf(campaign.services, campaign.projectId, seed.version.id, Split.TEST, campaign.signal);
   const answers = await teacherAnswers(campaign, `arm/${name}`, seed, test);
   if (answers === undefined) return leftOut(name, "The budget ended before the teacher had answered all test rows.");
@@ -151,14 +214,23 @@ async function trainedOn(campaign: Campaign, name: string, compared: Compared, m
   return await trained(campaign, name, compared, { rows, madeRows: made.rows });
 }
 
+/** Arms may train on more rows than the returned student did. */
+const slowerThanFinal = 1.5;
+
 /** The best of an arm's students. */
 async function trained(
   campaign: Campaign,
   name: string,
-  { seed, tries }: Compared,
+  { seed, tries, final }: Compared,
   { madeRows = 0, ...options }: { rows: RowSource; recipe?: Partial<Recipe>; madeRows?: number },
 ): Promise<Arm> {
-  const students = await trainTries(campaign, seed, `arm/${name}`, tries, options);
+  const prefix = `arm/${name}`;
+  const isPaid = await campaign.step(`${prefix}/paid`, async () => {
+    const left = (await campaign.spending.trainingSecondsLeft()) ?? 0;
+    return tries * final.seconds * slowerThanFinal < left;
+  });
+  if (!isPaid) return leftOut(name, "The seconds of training that are left do not pay for it.");
+  const students = await trainTries(campaign, seed, prefix, tries, options);
   const { student, devAccuracy } = bestOf(students);
   const result = armOf(name, {
     tries,
@@ -183,7 +255,8 @@ function baseModel({ checkpoint }: Student): Answering {
   return { model: checkpoint.model, uri: "" };
 }
 
-function leftOut(name: string, why: string): Arm {
+/** An arm that is not measured. */
+export function leftOut(name: string, why: string): Arm {
   return { result: armOf(name, { leftOut: why }), contender: undefined };
 }
 

@@ -114,7 +114,10 @@ export async function checkLabels(
     for (const { output } of open) counts.set(output, (counts.get(output) ?? 0) + 1);
     const competes = (output: string) => (counts.get(output) ?? 0) > (wantedByOutput.get(output) ?? Infinity);
     const { acceptProbability } = campaign.settings;
+    // A campaign of an earlier release goes on with the questions that it began with.
+    const asksAll = campaign.request.settings.arms === undefined;
     const matters = (candidate: Candidate, record: Reliability) => {
+      if (asksAll) return true;
       const { output } = candidate;
       return couldChange(output, checksOf(candidate), record, acceptProbability, competes(output));
     };
@@ -213,7 +216,8 @@ export async function teacherAnswers(
   rows: readonly Row[],
 ): Promise<RowSource | undefined> {
   const gold = goldSample(campaign, seed);
-  const { opinions: record, cut } = await labelRows(campaign, "teacher_record", gold, gold);
+  if (gold.length + rows.length > campaign.spending.callsLeft) return undefined;
+  const { opinions: record, cut } = await labelRows(campaign, `${prefix}/record`, gold, gold);
   const blind = rows.map((row) => ({ ...row, output: "" }));
   const asked = await labelRows(campaign, `${prefix}/answer`, blind, gold);
   if (cut || asked.cut) return undefined;

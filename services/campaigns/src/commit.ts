@@ -49,12 +49,16 @@ export async function commit(
   return { version: grown, trainRows: await rowsOf(services, projectId, versionId, Split.TRAIN, signal) };
 }
 
-/** Appends rows to a version, in the campaign's own dataset; the same step makes one version. */
+/**
+ * Appends rows to a version, in the campaign's own dataset; the same step makes one version.
+ * @param aside it is a comparison's, and no later reader's newest version
+ */
 export async function append(
   campaign: Campaign,
   step: string,
   version: Version,
   newRows: readonly Row[],
+  aside = false,
 ): Promise<Version> {
   const { services, projectId, signal, datasetId } = campaign;
   return await whileAway(signal, () =>
@@ -65,6 +69,7 @@ export async function append(
           parentVersionId: version.id,
           idempotencyKey: campaign.childKey(step),
           datasetId,
+          aside,
         };
         yield { part: { $case: "header" as const, value: header } };
         for (const rows of inBatches(newRows, textLength, rowsPerMessage)) {
@@ -82,6 +87,7 @@ export function newRow(
   candidate: Pick<Candidate, "input" | "messages" | "output" | "seedRowId">,
   parent: Row | undefined,
   iteration: number,
+  metadata: Record<string, string> = {},
 ): Row {
   return {
     id: "",
@@ -94,6 +100,6 @@ export function newRow(
     parentRowId: candidate.seedRowId,
     // The iteration whose student is the first to learn from it.
     iteration: iteration + 1,
-    metadata: {},
+    metadata,
   };
 }

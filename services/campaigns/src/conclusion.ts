@@ -2,7 +2,7 @@
 import type { ArmResult, Outcome, PairedGain } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { Proportion } from "@tutelage/proto/evaluation/v1/evaluation";
 import { Split } from "@tutelage/proto/task/v1/task";
-import { type Arm, armOf, runArms } from "./arms.js";
+import { type Arm, armOf, orLeftOut, runArms } from "./arms.js";
 import { type Campaign, rowSource, type SeedData } from "./campaign.js";
 import { betterBeyondChance, chooseIteration, choosingScore, pairedGain } from "./choosing.js";
 import {
@@ -51,18 +51,20 @@ export async function concludeCampaign(
   const final: Try = plainReturned ? plain : { student, devAccuracy: chosen.iteration.devAccuracy };
   const { wallSeconds } = campaign;
 
+  // The result is measured before whatever it is compared with.
+  const measured = await measure(campaign, seed, rounds, plainTries, plain, final);
   if (campaign.settings.arms.length > 0) await campaign.enter(last, "arms");
   const arms = await runArms(campaign, {
     seed,
     final: final.student,
-    // Where plain fine-tuning is returned, that which had the most rows.
+    // Where no iteration that added rows was chosen, the one that had the most.
     grown: chosen.iteration.number > 0 ? chosen.version : (rounds.at(-1)?.version ?? chosen.version),
     writeCalls: rounds.reduce((calls, { iteration }) => calls + iteration.candidates, 0),
     firstFit,
     // Without dev rows nothing chooses among them.
     tries: seed.devRows > 0 ? plainTryCount(campaign, rounds.length) : 1,
   });
-  const measured = await measure(campaign, seed, rounds, plainTries, plain, final, arms);
+  const measuredArms = await measureArms(campaign, seed, arms, measured.final);
   const outcome: Outcome = {
     stopReason: reason,
     chosenIteration: plainReturned ? -1 : chosen.iteration.number,
@@ -78,7 +80,7 @@ export async function concludeCampaign(
       ...tryResult("campaign", final, rounds.length, plainReturned ? plain.devAccuracy : score),
       ...measured.final,
     },
-    otherArms: arms.map((arm, index) => ({ ...arm.result, ...measured.arms[index] })),
+    otherArms: measuredArms,
     gain: measured.gain,
     datasetVersionId: plainReturned ? seed.version.id : chosen.version.id,
     wallSeconds,
@@ -93,7 +95,7 @@ function standsOut({ heldOutRight }: Round, plain: Round | undefined): boolean {
   return betterBeyondChance(plain.heldOutRight, heldOutRight);
 }
 
-type Measured = Pick<ArmResult, "testAccuracy" | "testEvaluationRunId" | "finalGain">;
+type Measured = Pick<ArmResult, "testAccuracy" | "testEvaluationRunId">;
 
 /** Evaluates every student on the test rows, after everything is chosen. */
 async function measure(
@@ -103,18 +105,14 @@ async function measure(
   plainTries: readonly Try[],
   plain: Try,
   final: Try,
-  arms: readonly Arm[],
 ): Promise<{
   baseline: Measured;
   final: Measured;
-  arms: Measured[];
   plainTries: Evaluated[];
   gain: PairedGain | undefined;
 }> {
-  const nothing: Measured = { testAccuracy: undefined, testEvaluationRunId: "", finalGain: undefined };
-  if (seed.testRows === 0) {
-    return { baseline: nothing, final: nothing, arms: arms.map(() => nothing), plainTries: [], gain: undefined };
-  }
+  const nothing: Measured = { testAccuracy: undefined, testEvaluationRunId: "" };
+  if (seed.testRows === 0) return { baseline: nothing, final: nothing, plainTries: [], gain: undefined };
   await campaign.enter(rounds.length - 1, "test");
   const rows = rowSource(seed.version, { split: Split.TEST });
   // A student that plays two parts is evaluated once.
@@ -131,22 +129,10 @@ async function measure(
   const asMeasured = ({ accuracy, evaluationRunId }: Evaluated): Measured => ({
     testAccuracy: accuracy,
     testEvaluationRunId: evaluationRunId,
-    finalGain: undefined,
   });
   const baseline = onTest(plain.student);
   const finalMeasured = onTest(final.student);
   const ofFinal = await predictions(campaign, finalMeasured);
-  const measuredArms = await campaign.sideBySide(
-    arms.map(({ result, contender }) => async () => {
-      if (contender === undefined) return nothing;
-      const step = `test/arm/${result.name}`;
-      const one =
-        "answers" in contender
-          ? await evaluateAnswers(campaign, step, rows, contender.answers)
-          : await evaluateStudent(campaign, step, contender.student, rows, contender.asked);
-      return { ...asMeasured(one), finalGain: pairedGain(ofFinal, await predictions(campaign, one)) };
-    }),
-  );
   for (const { iteration, student } of rounds) {
     if (student === undefined) continue;
     const { accuracy } = onTest(student);
@@ -159,10 +145,39 @@ async function measure(
   return {
     baseline: asMeasured(baseline),
     final: asMeasured(finalMeasured),
-    arms: measuredArms,
     plainTries: plainTries.map(({ student }) => onTest(student)),
     gain: pairedGain(ofFinal, await predictions(campaign, baseline)),
   };
+}
+
+/** Evaluates the arms on the test rows, and compares each with the returned student. */
+async function measureArms(
+  campaign: Campaign,
+  seed: SeedData,
+  arms: readonly Arm[],
+  final: Measured,
+): Promise<ArmResult[]> {
+  const rows = rowSource(seed.version, { split: Split.TEST });
+  return await campaign.sideBySide(
+    arms.map(({ result, contender }) => async () => {
+      if (contender === undefined) return result;
+      const { name } = result;
+      const step = `test/arm/${name}`;
+      const arm = await orLeftOut(campaign, name, async () => {
+        const one =
+          "answers" in contender
+            ? await evaluateAnswers(campaign, step, rows, contender.answers)
+            : await evaluateStudent(campaign, step, contender.student, rows, contender.asked);
+        const [ofFinal, ofArm] = await Promise.all(
+          [final.testEvaluationRunId, one.evaluationRunId].map((id) => predictions(campaign, { evaluationRunId: id })),
+        );
+        const finalGain = pairedGain(ofFinal ?? [], ofArm ?? []);
+        const known = { testAccuracy: one.accuracy, testEvaluationRunId: one.evaluationRunId, finalGain };
+        return { result: { ...result, ...known }, contender };
+      });
+      return arm.result;
+    }),
+  );
 }
 
 function tryResult(name: string, one: Try, tries: number, score: Proportion | undefined): ArmResult {

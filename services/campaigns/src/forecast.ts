@@ -93,22 +93,20 @@ function teacherCalls(basis: ForecastBasis): { forecast: Forecast; writes: Range
   const callsPerRow: Range = { low: 1, likely: Math.min(1.05, settings.attemptsPerRow), high: settings.attemptsPerRow };
   const writing = (bound: keyof Range) => Math.round(rounds[bound] * rows[bound] * callsPerRow[bound]);
   const arms = each((bound) => armCalls(basis, writing(bound)).writes);
-  const armLabels = each((bound) => armCalls(basis, writing(bound)).labels);
+  const secondLooks = (bound: keyof Range) => {
+    const ofCampaign = checks ? rounds[bound] * rows[bound] : 0;
+    return Math.round((ofCampaign + armCalls(basis, writing(bound)).checked) * checkedShare[bound]);
+  };
+  const armLabels = armCalls(basis, 0).labels;
   const writes = each((bound) => tried + writing(bound) + arms[bound]);
-  const labels = each(
-    (bound) =>
-      triedLabels +
-      record +
-      (checks ? Math.round(rounds[bound] * rows[bound] * checkedShare[bound]) : 0) +
-      armLabels[bound],
-  );
+  const labels = each((bound) => triedLabels + record + armLabels + secondLooks(bound));
   const cap = settings.maxTeacherCalls === 0 ? Number.POSITIVE_INFINITY : settings.maxTeacherCalls;
   const sum = each((bound) => Math.min(cap, writes[bound] + labels[bound]));
   const parts = [
     tried > 0 ? `a pre-flight on ${tried} seed rows` : "",
     `about ${rows.likely} new rows in each of up to ${settings.iterations} iterations`,
     checks ? `a second labelling of those that the students leave in doubt, and of ${record} seed rows once` : "",
-    arms.likely + armLabels.likely > 0 ? `about ${arms.likely + armLabels.likely} calls of the arms` : "",
+    arms.likely + armLabels > 0 ? `about ${arms.likely + armLabels} calls of the arms` : "",
     Number.isFinite(cap) ? `capped at ${cap} calls` : "",
   ].filter(Boolean);
   const basisText =

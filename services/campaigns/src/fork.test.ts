@@ -1,7 +1,7 @@
-import { ForkCampaignRequest, Settings, StartFrom, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
+import { Arm, ForkCampaignRequest, Settings, StartFrom, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
 import { expect, test } from "vitest";
 import type { ResolvedRequest } from "./campaign.js";
-import { forked, ownSettings, settingsAt } from "./fork.js";
+import { forked, ownSettings, settingsAt, withArms } from "./fork.js";
 import { defaultSettings } from "./settings.js";
 
 const recipe = { epochs: 4 };
@@ -59,6 +59,20 @@ test("students that begin from checkpoints which are gone are refused, others ar
   const swept = { ...parent, state: { checkpointsSwept: true } as never };
   const previous = Settings.fromPartial({ startFrom: StartFrom.PREVIOUS, iterations: 4 });
   expect(() => forked(swept, asked({ settings: previous }), 3)).toThrow(/checkpoints .* were removed/);
+  const checked = Settings.fromPartial({ arms: [Arm.RANDOM], iterations: 4 });
+  expect(() => forked(swept, asked({ settings: checked }), 3)).toThrow(/check the arm random's rows were removed/);
   expect(forked(swept, asked({}), 3).fork?.campaignId).toBe("p");
   expect(forked(parent, asked({ settings: previous }), 3).fork?.campaignId).toBe("p");
+});
+
+test("what an earlier release stored as switches are arms", () => {
+  const { arms: _, oracleTeacherProfile: __, ...before } = request.settings;
+  const stored = { ...request, settings: { ...before, matchedArm: Switch.ON, noneAllArm: Switch.OFF } } as never;
+  expect(settingsAt(stored, 0).arms).toEqual([Arm.NONE_MATCHED]);
+  expect(forked({ ...parent, request: stored }, asked({}), 3).settings).toMatchObject({
+    arms: [Arm.NONE_MATCHED],
+    oracleTeacherProfile: "",
+  });
+  expect(withArms(before as never)).toMatchObject({ arms: [] });
+  expect(settingsAt(request, 0)).toBe(request.settings);
 });

@@ -5,7 +5,14 @@
  */
 import { invalidField, TutelageError } from "@tutelage/platform/errors";
 import type { RunRow } from "@tutelage/platform/runs";
-import { type ForkCampaignRequest, Schedule, StartFrom, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
+import {
+  Arm,
+  type ForkCampaignRequest,
+  Schedule,
+  type Settings,
+  StartFrom,
+  Switch,
+} from "@tutelage/proto/campaigns/v1/campaigns";
 import type { CampaignState, ResolvedRequest } from "./campaign.js";
 import { resolveSettings } from "./settings.js";
 
@@ -39,7 +46,9 @@ export function forked(parent: Parent, asked: ForkCampaignRequest, finished: num
         : `give a whole number from 1 to ${finished}: the iterations before it are shared`;
     throw invalidField("iteration", `is ${iteration}; ${fix}.`, "iteration_not_finished");
   }
-  const settings = asked.settings === undefined ? request.settings : resolveSettings(asked.settings, request.task);
+  const settings = withArms(
+    asked.settings === undefined ? request.settings : resolveSettings(asked.settings, request.task),
+  );
   if ((settings.schedule ?? Schedule.TUTELAGE) !== (request.settings.schedule ?? Schedule.TUTELAGE)) {
     throw invalidField(
       "settings.schedule",
@@ -71,13 +80,19 @@ export function forked(parent: Parent, asked: ForkCampaignRequest, finished: num
 /** Throws failed_precondition where students would begin from those of the shared folds, and these are gone. */
 export function requireCheckpoints(
   { state }: Pick<Parent, "state">,
-  { startFrom }: Pick<ResolvedRequest["settings"], "startFrom">,
+  { startFrom, arms, checkStudents }: Pick<ResolvedRequest["settings"], "startFrom" | "arms" | "checkStudents">,
 ): void {
-  if (!state.checkpointsSwept || startFrom !== StartFrom.PREVIOUS) return;
+  if (!state.checkpointsSwept) return;
+  const needs =
+    startFrom === StartFrom.PREVIOUS
+      ? ["that the fork's students would begin from", 'fork it with start_from "base"']
+      : arms.includes(Arm.RANDOM) && checkStudents === Switch.ON
+        ? ["that check the arm random's rows", "fork it without that arm"]
+        : undefined;
+  if (needs === undefined) return;
   throw new TutelageError(
     "failed_precondition",
-    "The checkpoints that the fork's students would begin from were removed since the campaign ended; " +
-      'fork it with start_from "base", or start another campaign.',
+    `The checkpoints ${needs[0]} were removed since the campaign ended; ${needs[1]}, or start another campaign.`,
     { reason: "checkpoints_removed" },
   );
 }
@@ -89,9 +104,20 @@ function sharedSettings({ request }: Parent, iteration: number): Fork["shared"] 
   return [...inherited, { until: iteration, settings: next?.settings ?? request.settings }];
 }
 
+/** Settings that an earlier release stored name two arms by switches of their own, and know no other. */
+export function withArms<Stored extends Settings>(settings: Stored): Stored {
+  if (settings.arms !== undefined) return settings;
+  const { matchedArm, noneAllArm } = settings as { matchedArm?: Switch; noneAllArm?: Switch };
+  const arms = [
+    ...(matchedArm === Switch.ON ? [Arm.NONE_MATCHED] : []),
+    ...(noneAllArm === Switch.ON ? [Arm.NONE_ALL] : []),
+  ];
+  return { ...settings, arms, oracleTeacherProfile: "" };
+}
+
 /** The settings under which an iteration runs, or ran where it is shared. */
 export function settingsAt(request: ResolvedRequest, iteration: number): ResolvedRequest["settings"] {
-  return request.fork?.shared.find(({ until }) => iteration < until)?.settings ?? request.settings;
+  return withArms(request.fork?.shared.find(({ until }) => iteration < until)?.settings ?? request.settings);
 }
 
 /** The settings of a campaign that does no more than this one does itself: what a fork shares is not forecast. */

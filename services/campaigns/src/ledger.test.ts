@@ -10,6 +10,9 @@ test.each([
   ["iteration/0/generate", "write", 0],
   ["iteration/12/check/teacher", "check", 12],
   ["iteration/1/something/new", "something/new", 1],
+  ["arm/random/write/1", "arm_random_write", -1],
+  ["arm/random/check/teacher", "arm_random_check", -1],
+  ["arm/teacher/answer", "arm_teacher_answer", -1],
   ["something_new", "something_new", -1],
 ])("a run of step %s was for %s", (step, purpose, iteration) => {
   expect(purposeOf(`${runKeyPrefix(id)}${step}`)).toEqual({ purpose, iteration });

@@ -17,6 +17,8 @@ const purposes: Record<string, string> = {
 export function purposeOf(runKey: string): { purpose: string; iteration: number } {
   const step = runKey.slice(runKey.indexOf("/") + 1);
   const [, number, phase] = /^iteration\/(\d+)\/(.+)$/.exec(step) ?? [];
+  const [, arm, of] = /^arm\/([a-z_]+)\/([a-z]+)/.exec(step) ?? [];
+  if (arm !== undefined) return { purpose: `arm_${arm}_${of}`, iteration: -1 };
   if (number === undefined) return { purpose: purposes[step] ?? step, iteration: -1 };
   const purpose = phase === "generate" ? "write" : phase === "check/teacher" ? "check" : (phase ?? step);
   return { purpose, iteration: Number(number) };

@@ -74,7 +74,7 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
     const cross = () => crossFit(campaign, number, version, seed, judged, previousFit);
     const trained = await trainRound(campaign, number, version, seed, crossFits ? cross : undefined, rounds);
     fit = trained.fit;
-    firstFit ??= fit;
+    if (number === 0) firstFit = fit;
     const round = await measureRound(campaign, number, version, seed, trained);
     rounds.push(round);
     reason = stopReason(
@@ -109,7 +109,7 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
       const mined = settled(aside);
       for (const { row, correct } of mined) if (!correct) timesWrong.set(row.id, (timesWrong.get(row.id) ?? 0) + 1);
       const wants = wantedRows(mined, settings);
-      // A row that is written must be paid for a second time where it is checked.
+      // A row that is written may have to be paid for a second time where it is checked.
       const keptForChecks: Partial<GenerationBudget> =
         settings.checkTeacher === Switch.ON && campaign.spending.finishesAtBudget
           ? halfOf(campaign.spending.budgetLeft)

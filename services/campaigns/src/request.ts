@@ -5,7 +5,7 @@ import { readFields } from "@tutelage/platform/extraction";
 import { heldOutText } from "@tutelage/platform/heldouttext";
 import { nearest } from "@tutelage/platform/suggestion";
 import { requirePromptFor, requireTask } from "@tutelage/platform/task";
-import { Arm, type StartCampaignRequest } from "@tutelage/proto/campaigns/v1/campaigns";
+import { Arm, type Settings, type StartCampaignRequest } from "@tutelage/proto/campaigns/v1/campaigns";
 import { Decoding } from "@tutelage/proto/student/v1/student";
 import { type Row, Split, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import type { TeacherProfile } from "@tutelage/proto/teacher/v1/teacher";
@@ -45,10 +45,7 @@ export async function resolveRequest(
   const teacher = teachers.find((profile) => profile.name === request.teacherProfile);
   if (teacher === undefined) throw unknownProfile("teacher_profile", request.teacherProfile, teachers);
 
-  // An arm that is found to have no teacher at the campaign's end would cost its user the comparison.
-  if (settings.arms.includes(Arm.ORACLE) && !teachers.some(({ name }) => name === settings.oracleTeacherProfile)) {
-    throw unknownProfile("settings.oracle_teacher_profile", settings.oracleTeacherProfile, teachers);
-  }
+  const oracle = oracleOf(settings, teachers);
 
   const versionId = request.datasetVersionId || (await newestVersion(services, request, signal));
   const version = await services.datasets.getVersion({ projectId, id: versionId }, { signal });
@@ -75,7 +72,8 @@ export async function resolveRequest(
   requirePromptFor(task, rows);
   if (task.kind === TaskKind.EXTRACTION) refuseMisfits(rows, task);
   if (rows.some(isConversation)) {
-    refuseBaseTeacher(teacher, seedRows);
+    refuseBaseTeacher("teacher_profile", teacher, seedRows);
+    if (oracle !== undefined) refuseBaseTeacher("settings.oracle_teacher_profile", oracle, seedRows);
     await requireChatTemplate(services, { projectId, model: student.model, task }, rows, signal);
   }
   return {
@@ -85,6 +83,17 @@ export async function resolveRequest(
     task,
     settings: { ...settings, recipe },
   };
+}
+
+/** The teacher of the arm "oracle". One that is missed at the campaign's end would cost its user the comparison. */
+export function oracleOf(
+  { arms, oracleTeacherProfile }: Pick<Settings, "arms" | "oracleTeacherProfile">,
+  teachers: readonly TeacherProfile[],
+): TeacherProfile | undefined {
+  if (!arms.includes(Arm.ORACLE)) return undefined;
+  const oracle = teachers.find(({ name }) => name === oracleTeacherProfile);
+  if (oracle === undefined) throw unknownProfile("settings.oracle_teacher_profile", oracleTeacherProfile, teachers);
+  return oracle;
 }
 
 async function newestVersion(
@@ -162,10 +171,10 @@ function isConversation({ messages }: Row): boolean {
 }
 
 /** A base model continues a list: it keeps neither turns nor roles apart. */
-function refuseBaseTeacher({ name, promptForm }: TeacherProfile, seedRows: readonly Row[]): void {
+function refuseBaseTeacher(field: string, { name, promptForm }: TeacherProfile, seedRows: readonly Row[]): void {
   if (promptForm === "chat" || !seedRows.some(isConversation)) return;
   throw invalidField(
-    "teacher_profile",
+    field,
     `"${name}" is a base model, which cannot write conversations, and rows of the dataset are conversations; name a ` +
       "profile with prompt_form chat.",
     "teacher_cannot_write_conversations",

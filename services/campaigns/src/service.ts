@@ -10,6 +10,7 @@ import { requireStorable } from "@tutelage/platform/text";
 import {
   type Campaign,
   type CampaignsServiceImplementation,
+  Outcome,
   StartCampaignRequest,
   type WatchCampaignResponse,
 } from "@tutelage/proto/campaigns/v1/campaigns";
@@ -29,7 +30,7 @@ import { ledgerPage, purposeOf, runKeyPrefix } from "./ledger.js";
 import type { NamedTasks } from "./namedtasks.js";
 import { patched, raisesCap } from "./patch.js";
 import { gatherReport } from "./report.js";
-import { resolveRequest } from "./request.js";
+import { oracleOf, resolveRequest } from "./request.js";
 import { seedRowsPage } from "./seedrows.js";
 import type { CampaignStore } from "./store.js";
 import type { StoredTeacherWait } from "./teacherabsence.js";
@@ -168,6 +169,8 @@ export function campaignsService(deps: {
       const before = idempotencyKey === "" ? undefined : await runs.startedBy(projectId, idempotencyKey, request);
       if (before !== undefined) return toCampaign(before);
       const resolved = forked(parent, request, await store.finishedIterations({ projectId, campaignId: id }));
+      const { profiles } = await services.teacher.listTeacherProfiles({ projectId });
+      oracleOf(resolved.settings, profiles);
       const fork = await startHeld(deps, resolved, request);
       // A parent whose deletion began meanwhile, or that gave up its checkpoints, did not see the fork.
       try {
@@ -297,7 +300,7 @@ function toCampaign(run: CampaignRow): Campaign {
     request: StartCampaignRequest.fromPartial(run.request),
     iteration: run.state.iteration ?? 0,
     phase: run.state.phase ?? "",
-    outcome: run.state.outcome,
+    outcome: run.state.outcome && Outcome.fromPartial(run.state.outcome),
     usage: run.state.usage && Usage.fromPartial(run.state.usage),
     datasetId: run.state.datasetId ?? "",
     note: run.state.note ?? "",

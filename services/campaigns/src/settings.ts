@@ -153,6 +153,12 @@ function armViolations({ arms, oracleTeacherProfile }: Settings, task: Task): Fi
       description: "is empty; name the teacher profile that answers with real rows, or leave out the arm oracle.",
     });
   }
+  if (!arms.includes(Arm.ORACLE) && oracleTeacherProfile !== "") {
+    violations.push({
+      field: "settings.oracle_teacher_profile",
+      description: "is for the arm oracle only; name that arm, or leave the profile out.",
+    });
+  }
   if (arms.includes(Arm.PROBE) && task.kind !== TaskKind.CLASSIFICATION) {
     violations.push({
       field: "settings.arms",

@@ -23,6 +23,7 @@ export class Spending {
   caps: Caps;
   /** A generation run met the wall: what is left does not pay for another call, though it may not be nothing. */
   private walled = false;
+  private concludes = false;
   private readonly countedSteps = new Set<string>();
   private readonly usageByStep = new Map<string, Usage>();
   private readonly toldMarks = new Set<string>();
@@ -77,7 +78,12 @@ export class Spending {
 
   /** At a cap it ends with what it has, instead of stopping whole. Campaigns of earlier releases did. */
   get finishesAtBudget(): boolean {
-    return this.campaign.settings.finishAtBudget !== Switch.OFF;
+    return this.concludes || this.campaign.settings.finishAtBudget !== Switch.OFF;
+  }
+
+  /** From here on a cap keeps the campaign from nothing but comparisons, for which it does not rest. */
+  conclude(): void {
+    this.concludes = true;
   }
 
   /**

@@ -156,7 +156,10 @@ async function evaluation(
 }
 
 /** The graded predictions of an evaluation. */
-export async function predictions(campaign: Campaign, evaluated: Evaluated): Promise<GradedPrediction[]> {
+export async function predictions(
+  campaign: Campaign,
+  evaluated: Pick<Evaluated, "evaluationRunId">,
+): Promise<GradedPrediction[]> {
   return await predictionsOf(campaign.services, campaign.projectId, evaluated.evaluationRunId, campaign.signal);
 }
 

@@ -130,7 +130,7 @@ export async function writeCandidates(
   orders: WriteOrder[],
   iteration: number,
   firstNumber: number,
-  { style = WriteStyle.VARY, ...asking }: Asking & { style?: WriteStyle } = {},
+  { style = WriteStyle.UNSPECIFIED, ...asking }: Asking & { style?: WriteStyle } = {},
 ): Promise<{ candidates: Candidate[]; cut: boolean }> {
   const results: Result[] = [];
   let cut = false;

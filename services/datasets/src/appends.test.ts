@@ -137,7 +137,7 @@ test("a batch of more than 1,000, a stream without a header, and another project
   }
   await expect(client.appendRows(headless())).rejects.toMatchObject({ fields: [{ field: "header" }] });
   async function* endless() {
-    const header = { projectId: project, parentVersionId: version.id, datasetId: "", idempotencyKey: "" };
+    const header = { projectId: project, parentVersionId: version.id, datasetId: "", idempotencyKey: "", aside: false };
     yield { part: { $case: "header" as const, value: header } };
     yield { part: { $case: "batch" as const, value: { rows: many.slice(0, 2) } } };
   }
@@ -156,6 +156,17 @@ test("a seed row may be appended too, and be a root in the same call", async () 
   const root = (await allRows(client, child))[3]?.id ?? "";
   const both = await appendRows(client, version.id, [seed, syntheticRow("quatre", root)]);
   expect(both.rowCount).toBe(5);
+});
+
+test("a version that is appended aside is there, and the newest one stays", async () => {
+  const { version, rows, datasetId } = await seeds();
+  const newest = async () => (await client.getDataset({ projectId: project, id: datasetId })).latestVersionId;
+  expect(await newest()).toBe(version.id);
+  const aside = await appendRows(client, version.id, [syntheticRow("aside", rows[0]?.id ?? "")], { aside: true });
+  expect(aside.rowCount).toBe(4);
+  expect(await newest()).toBe(version.id);
+  const next = await appendRows(client, version.id, [syntheticRow("next", rows[0]?.id ?? "")]);
+  expect(await newest()).toBe(next.id);
 });
 
 test("a campaign's versions may go to a dataset of its own and leave the user's newest version alone", async () => {

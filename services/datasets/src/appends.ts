@@ -76,7 +76,7 @@ export async function appendRows(
     // The same rows in the same dataset are the parent; in another dataset they begin it.
     if (draft.addedRows === 0 && datasetId === parent.datasetId) return versionMessage(parent);
     const result = { importedRows: draft.addedRows, rejectedRows: 0, rejects: [] };
-    const committed = await draft.publish({ idempotencyKey, requestSha256, result }, undefined, signal);
+    const committed = await draft.publish({ idempotencyKey, requestSha256, result }, undefined, signal, append.aside);
     if ("version" in committed) return versionMessage(committed.version);
     if ("before" in committed) return versionMessage(await versionOf(dependencies, committed.before, requestSha256));
     throw new Error("an append does not depend on the newest version");
@@ -94,6 +94,7 @@ class Append {
     /** The dataset that gets the new version. */
     readonly datasetId: string,
     readonly idempotencyKey: string,
+    readonly aside: boolean,
     readonly draft: Draft,
     private readonly ids: RowIds,
     /** Over the parent and the rows: what an idempotency key stands for. */
@@ -112,7 +113,7 @@ class Append {
     const ids = new RowIds();
     const draft = await Draft.begin(dependencies, dataset, parent, (row) => ids.add(row));
     const sha256 = createHash("sha256").update(`append ${parent.id}\n`);
-    return new Append(parent, datasetId, idempotencyKey, draft, ids, sha256);
+    return new Append(parent, datasetId, idempotencyKey, header.aside, draft, ids, sha256);
   }
 
   async add(given: Row): Promise<void> {

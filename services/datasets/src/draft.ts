@@ -81,6 +81,7 @@ export class Draft {
     commit: NewVersion["commit"],
     expectedLatestId: string | null | undefined,
     signal: AbortSignal,
+    aside = false,
   ): Promise<Exclude<Committed, { artifactGone: true }>> {
     const { artifacts, store } = this.dependencies;
     const { projectId } = this.dataset;
@@ -92,7 +93,7 @@ export class Draft {
         const artifact = await artifacts.put(`${projectId}/versions/${digest}.jsonl`, this.artifactBytes());
         uri = artifact.uri;
         signal.throwIfAborted();
-        committed = await store.commitVersion(this.newVersion(digest, artifact, commit, expectedLatestId));
+        committed = await store.commitVersion(this.newVersion(digest, artifact, commit, expectedLatestId, aside));
         if (!("artifactGone" in committed)) return committed;
       }
     } finally {
@@ -109,6 +110,7 @@ export class Draft {
     artifact: Artifact,
     commit: NewVersion["commit"],
     expectedLatestId: NewVersion["expectedLatestId"],
+    aside: boolean,
   ): NewVersion {
     const { projectId } = this.dataset;
     const id = randomUUID();
@@ -130,6 +132,7 @@ export class Draft {
       },
       addedRows: () => this.rows(),
       expectedLatestId,
+      aside,
       commit,
       artifactIsThere: () => this.dependencies.artifacts.exists(artifact.uri),
     };

@@ -76,7 +76,7 @@ export function appendRows(
   client: Client,
   parentVersionId: string,
   rows: Row[],
-  options: { key?: string; projectId?: string; datasetId?: string; batchRows?: number } = {},
+  options: { key?: string; projectId?: string; datasetId?: string; batchRows?: number; aside?: boolean } = {},
 ): Promise<Version> {
   async function* requests(): AsyncGenerator<AppendRowsRequest> {
     const value = {
@@ -84,6 +84,7 @@ export function appendRows(
       datasetId: options.datasetId ?? "",
       parentVersionId,
       idempotencyKey: options.key ?? "",
+      aside: options.aside ?? false,
     };
     yield { part: { $case: "header", value } };
     const size = options.batchRows ?? 1_000;

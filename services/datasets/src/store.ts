@@ -29,6 +29,8 @@ export interface NewVersion {
   commit: { idempotencyKey: string; requestSha256: string; result: ImportResult };
   /** Whether the artifact is still there: a deletion may have taken it for that of its own version alone. */
   artifactIsThere: () => Promise<boolean>;
+  /** Whether it does not become the dataset's newest version. */
+  aside: boolean;
 }
 
 /**
@@ -249,10 +251,12 @@ export class DatasetStore {
           [committed] = await transaction.insert(versions).values(version).returning();
           const copy = client.query(copyFrom(`copy rows (${copyColumns}) from stdin`));
           await pipeline(Readable.from(copyBlocks(version, made.addedRows())), copy);
-          await transaction
-            .update(datasets)
-            .set({ latestVersionId: version.id })
-            .where(and(eq(datasets.projectId, version.projectId), eq(datasets.id, version.datasetId)));
+          if (!made.aside) {
+            await transaction
+              .update(datasets)
+              .set({ latestVersionId: version.id })
+              .where(and(eq(datasets.projectId, version.projectId), eq(datasets.id, version.datasetId)));
+          }
         }
         if (committed === undefined) throw new Error("the version was not stored");
         if (commit.idempotencyKey !== "") {

@@ -29,7 +29,12 @@ export function checkRequest(request: AskedEvaluation): CheckedRequest {
   if (answers === undefined) requireProjectAndModel(request);
   else {
     requireProject(request.projectId);
-    if (request.model !== "") throw invalidField("model", "is given beside answers; give one of them.");
+    for (const [field, value] of [
+      ["model", request.model],
+      ["checkpoint_uri", request.checkpointUri],
+    ] as const) {
+      if (value !== "") throw invalidField(field, "is given beside answers; give one of them.");
+    }
     requireArtifact("answers", answers);
   }
   const rows = requireArtifact("rows", request.rows);

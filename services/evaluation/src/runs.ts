@@ -59,7 +59,14 @@ export async function evaluate(
   const kept = grades.length;
   if (request.answers !== undefined) {
     const given = new Map<string, string>();
-    for await (const { id, output } of readRows(artifacts, request.answers)) given.set(id, output);
+    const known = new Set(rows.map(({ id }) => id));
+    for await (const { id, output } of readRows(artifacts, request.answers)) {
+      if (!known.has(id))
+        throw new TutelageError("invalid_argument", `answers: "${id}" is none of the rows.`, {
+          reason: "answer_without_row",
+        });
+      given.set(id, output);
+    }
     for (let start = kept; start < rows.length; start += storeAtMost) {
       const batch = rows
         .slice(start, start + storeAtMost)

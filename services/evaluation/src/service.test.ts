@@ -366,6 +366,11 @@ test("answers that somebody else gave are graded alike, and no student is asked"
   await expect(client.startEvaluationRun({ ...given, model: "file:/m" })).rejects.toMatchObject({
     fields: [{ field: "model" }],
   });
+  await expect(client.startEvaluationRun({ ...given, checkpointUri: "file:/c" })).rejects.toMatchObject({
+    fields: [{ field: "checkpoint_uri" }],
+  });
+  const others = await untilFinal(idOf(await client.startEvaluationRun({ ...given, rows: await publish(3) })));
+  expect(others.run?.failure?.code).toBe("answer_without_row");
   await expect(
     client.startEvaluationRun({ ...given, answers: RowSource.fromPartial({ uri: "x", sha256: "y" }) }),
   ).rejects.toMatchObject({ fields: [{ field: "answers.sha256" }] });
