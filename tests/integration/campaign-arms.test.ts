@@ -1,5 +1,7 @@
+import { connect } from "@tutelage/platform/grpc";
+import { EvaluationServiceDefinition } from "@tutelage/proto/evaluation/v1/evaluation";
 import type { ServiceName, Stack } from "@tutelage/standalone/stack";
-import { runTrial, type Trial } from "@tutelage/standalone/trial";
+import { call, runTrial, type Trial } from "@tutelage/standalone/trial";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { TeacherServer } from "../support/teacher-server.js";
 import { labelOf, task } from "../support/tinytask.js";
@@ -29,6 +31,16 @@ const told = ({ outcome }: Trial) =>
     steps,
     right: test_accuracy?.value,
   }));
+
+/** Rows of an evaluation that did not fit the student's context. */
+async function tooLong(id: string): Promise<number | undefined> {
+  const evaluation = connect(EvaluationServiceDefinition, stack.addresses.evaluation);
+  try {
+    return (await evaluation.getEvaluationRun({ projectId: "default", id })).metrics?.tooLongRows;
+  } finally {
+    evaluation.close();
+  }
+}
 
 let first: Trial;
 
@@ -61,7 +73,10 @@ test(
     // A good teacher is right; a probe learns a closed vocabulary.
     expect(byName.get("teacher")?.test_accuracy?.value).toBe(1);
     expect(byName.get("zero_shot")).toMatchObject({ train_rows: 0, steps: 0, training_run_id: "" });
-    expect(byName.get("few_shot")).toMatchObject({ train_rows: 12, steps: 0, training_run_id: "" });
+    expect(byName.get("few_shot")).toMatchObject({ steps: 0, training_run_id: "" });
+    // As many as fit the student's 128 tokens: half of twelve, or half of that.
+    expect([3, 6]).toContain(byName.get("few_shot")?.train_rows);
+    expect(await tooLong(byName.get("few_shot")?.test_evaluation_run_id ?? "")).toBe(0);
     // As many calls as the loop's writing took; the oracle is asked for as many rows as there are.
     const written = iterations.reduce((sum, one) => sum + one.candidates, 0);
     const asked = (name: string) => {
@@ -73,7 +88,16 @@ test(
     expect(asked("random")).toBeGreaterThanOrEqual(written);
     expect(asked("random")).toBeLessThanOrEqual(2 * written);
     const grown = outcome.chosen_iteration > 0 ? iterations[outcome.chosen_iteration] : iterations.at(-1);
-    expect(byName.get("oracle")?.made_rows).toBeLessThanOrEqual((grown?.train_rows ?? 0) - 12);
+    expect(byName.get("oracle")?.made_rows).toBe((grown?.train_rows ?? 0) - 12);
+    expect(byName.get("eda")?.made_rows).toBe((grown?.train_rows ?? 0) - 12);
+    // A comparison's rows are nobody's newest version.
+    const read = <View>(path: string) => call<View>(stack, "GET", path);
+    const { dataset_id } = await read<{ dataset_id: string }>(`/v1/campaigns/${campaign.run.id}`);
+    const dataset = await read<{ latest_version_id: string }>(`/v1/datasets/${dataset_id}`);
+    const loop = await read<{ iterations: { dataset_version_id: string }[] }>(
+      `/v1/campaigns/${campaign.run.id}/iterations`,
+    );
+    expect(dataset.latest_version_id).toBe(loop.iterations.at(-1)?.dataset_version_id);
     expect(campaign.usage?.calls).toBe(teacher.calls.length - before);
     // Only the arm "teacher" shows it test rows, and those without their labels.
     const leaked = teacher.calls.slice(before).filter(({ prompt }) => /\b(dev|test) \d+ /.test(prompt));
@@ -116,12 +140,23 @@ test(
     await expect(trial({ oracle_teacher_profile: "" })).rejects.toThrow("settings.oracle_teacher_profile is empty");
     await expect(trial({ oracle_teacher_profile: "orakel" })).rejects.toThrow('Did you mean "oracle"?');
     await expect(trial({ arms: ["nun"] })).rejects.toThrow("arms");
+    await expect(trial({ arms: [] })).rejects.toThrow("settings.oracle_teacher_profile is for the arm oracle only");
+    const { oracle_teacher_profile: _, ...plain } = settings;
+    const untested = await fixture.trial(
+      "untested",
+      { ...plain, arms: ["auggpt"] },
+      rows.filter(({ split }) => split !== "test"),
+    );
+    expect(untested.outcome.other_arms.map(({ left_out }) => left_out)).toEqual([
+      "There are no test rows to compare on.",
+    ]);
+    // A cap that pays for no comparison keeps nobody from the result, whatever it does to the loop.
     const { outcome } = await fixture.trial(
       "left-out",
       {
-        ...settings,
-        max_teacher_calls: 70,
-        finish_at_budget: true,
+        ...plain,
+        max_teacher_calls: 60,
+        check_teacher: false,
         reuse_replies: false,
         arms: ["none_all", "teacher", "random"],
       },
