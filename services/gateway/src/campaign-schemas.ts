@@ -149,6 +149,15 @@ const arm = z.object({
   tries_test_evaluation_run_ids: z.array(z.string()).describe("The evaluations that say so, in order"),
 });
 
+const pairedGain = z.object({
+  gain: z.number().describe("Final minus baseline, as a fraction"),
+  ci95_low: z.number(),
+  ci95_high: z.number(),
+  n: z.number().int(),
+  only_final_right: z.number().int(),
+  only_baseline_right: z.number().int(),
+});
+
 const outcome = z.object({
   stop_reason: z.string(),
   chosen_iteration: z.number().int().describe("-1 for the plain student"),
@@ -157,15 +166,7 @@ const outcome = z.object({
   baseline: arm.optional().describe("Plain fine-tuning on the seed rows with as many tries"),
   final: arm.optional().describe("The student that the campaign returns"),
   other_arms: z.array(arm),
-  gain: z
-    .object({
-      gain: z.number().describe("Final minus baseline, as a fraction"),
-      ci95_low: z.number(),
-      ci95_high: z.number(),
-      n: z.number().int(),
-      only_final_right: z.number().int(),
-      only_baseline_right: z.number().int(),
-    })
+  gain: pairedGain
     .optional()
     .describe("Paired, on the test rows"),
   dataset_version_id: z.string(),
@@ -392,5 +393,17 @@ export const report = z
     loss_curves: z.array(z.object({ name: z.string(), steps: z.array(z.number().int()), losses: z.array(z.number()) })),
     advice: z.array(z.string()).describe("What to try next, the most promising first"),
     departures: z.array(z.string()).describe("Where a campaign under the paper's schedule differs from the paper"),
+    comparisons: z
+      .array(
+        z.object({
+          arm: z.string(),
+          gain: pairedGain.optional().describe("The returned student minus the arm"),
+          mcnemar_p: z.number().describe("Two-sided; exact below 25 discordant rows, mid-p from there on"),
+          holm_p: z.number().describe("After Holm's correction over all comparisons"),
+          detectable_gain: z.number().describe("Smallest true difference found with 80 % probability, as a fraction"),
+        }),
+      )
+      .describe("The returned student against each arm, on the test rows"),
+    claims: z.array(z.string()).describe("Which claims the test rows support, and which they do not"),
   })
   .meta({ id: "CampaignReport" });
