@@ -21,7 +21,12 @@ export function addReportCommand(program: Command, { api, print, note, json }: C
         else note(`Wrote ${out}.`);
         return;
       }
-      const report = await api().json<{ campaign: Campaign; iterations: Iteration[]; advice: string[]; claims: string[] }>("GET", path);
+      const report = await api().json<{
+        campaign: Campaign;
+        iterations: Iteration[];
+        advice: string[];
+        claims: string[];
+      }>("GET", path);
       print(report, () => {
         const parts = [
           outcomeText(report.campaign, report.iterations),

@@ -193,7 +193,12 @@ test("summary needs the results only, and ends with one JSON line", async () => 
   });
   expect((await once(child, "close"))[0]).toBe(0);
   const { tiny } = JSON.parse(text).tasks;
-  expect(tiny.arms.default).toMatchObject({ replicates: 1, n: 20, mean: expect.any(Number), ci95: [expect.any(Number), expect.any(Number)] });
+  expect(tiny.arms.default).toMatchObject({
+    replicates: 1,
+    n: 20,
+    mean: expect.any(Number),
+    ci95: [expect.any(Number), expect.any(Number)],
+  });
   expect(tiny.gain_over_none_matched).toMatchObject({ holm_p: expect.any(Number) });
   expect(tiny).toMatchObject({ gain_over_random: null, share_of_oracle_gain: null });
   expect(await readFile(out, "utf8")).toContain("## tiny");

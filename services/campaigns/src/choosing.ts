@@ -94,9 +94,7 @@ export function pairedGain(final: readonly GradedPrediction[], baseline: readonl
 }
 
 /** The standard error behind that interval. */
-export function pairedStandardError(
-  counts: Pick<PairedGain, "n" | "onlyFinalRight" | "onlyBaselineRight">,
-): number {
+export function pairedStandardError(counts: Pick<PairedGain, "n" | "onlyFinalRight" | "onlyBaselineRight">): number {
   const { n, onlyFinalRight, onlyBaselineRight } = counts;
   const p12 = (onlyFinalRight + 1) / (n + 2);
   const p21 = (onlyBaselineRight + 1) / (n + 2);

@@ -29,8 +29,12 @@ test("what the rows support is told from what they do not, with the smallest eff
     ]),
   );
   expect(told).toHaveLength(4);
-  expect(told[0]).toMatch(/^Supported: on these test rows the student is better than plain fine-tuning: \+12\.0 points .* 3 comparisons\.$/);
-  expect(told[1]).toMatch(/^Not supported: that the student differs from none_matched.* On 200 test rows a true difference of 6\.\d points/);
+  expect(told[0]).toMatch(
+    /^Supported: on these test rows the student is better than plain fine-tuning: \+12\.0 points .* 3 comparisons\.$/,
+  );
+  expect(told[1]).toMatch(
+    /^Not supported: that the student differs from none_matched.* On 200 test rows a true difference of 6\.\d points/,
+  );
   expect(told[2]).toMatch(/^Supported: .* worse than oracle: −13\.0 points .*McNemar p below 0\.001/);
   expect(told[3]).toContain("Not tested: other seed rows");
 });

@@ -8,8 +8,11 @@ import { pairedStandardError } from "./choosing.js";
 /** Below this a p-value, after Holm's correction, supports a claim. */
 const level = 0.05;
 
+/** A comparison that was made: its difference is there. */
+type Compared = Comparison & { gain: PairedGain };
+
 /** Each arm with its test; Holm's correction is over all of them. */
-export function compare(gains: readonly { arm: string; gain: PairedGain }[]): Comparison[] {
+export function compare(gains: readonly { arm: string; gain: PairedGain }[]): Compared[] {
   const pValues = gains.map(({ gain }) => mcnemar(gain.onlyFinalRight, gain.onlyBaselineRight));
   const adjusted = holm(pValues);
   return gains.map(({ arm, gain }, index) => ({
@@ -22,7 +25,7 @@ export function compare(gains: readonly { arm: string; gain: PairedGain }[]): Co
 }
 
 /** In words, which claims the data support and which they do not. */
-export function claims({ plainReturned }: Pick<Outcome, "plainReturned">, comparisons: readonly Comparison[]): string[] {
+export function claims({ plainReturned }: Pick<Outcome, "plainReturned">, comparisons: readonly Compared[]): string[] {
   if (comparisons.length === 0) return ["Nothing can be claimed about the student: there are no test rows."];
   const told = comparisons.map((one) =>
     plainReturned && one.arm === "plain"
@@ -36,12 +39,13 @@ export function claims({ plainReturned }: Pick<Outcome, "plainReturned">, compar
   ];
 }
 
-function claim({ arm, gain, mcnemarP, holmP, detectableGain }: Comparison, family: number): string {
+function claim({ arm, gain, mcnemarP, holmP, detectableGain }: Compared, family: number): string {
   const name = arm === "plain" ? "plain fine-tuning" : arm;
   const test =
     `${points(gain.gain)} points (95 % interval ${points(gain.ci95Low)} to ${points(gain.ci95High)}), McNemar p ${shown(mcnemarP)}` +
     (family > 1 ? `, ${shown(holmP)} after Holm's correction over ${family} comparisons` : "");
-  if (holmP < level) return `Supported: on these test rows the student is ${gain.gain > 0 ? "better" : "worse"} than ${name}: ${test}.`;
+  if (holmP < level)
+    return `Supported: on these test rows the student is ${gain.gain > 0 ? "better" : "worse"} than ${name}: ${test}.`;
   return (
     `Not supported: that the student differs from ${name}: ${test}. On ${gain.n} test rows a true difference of ` +
     `${(detectableGain * 100).toFixed(1)} points would have been found in four of five cases, a smaller one less often.`

@@ -1,6 +1,6 @@
 /** Gathers what a report shows from the services that know it. */
 import { TutelageError } from "@tutelage/platform/errors";
-import type { Campaign, Comparison, LossCurve, Outcome, Report } from "@tutelage/proto/campaigns/v1/campaigns";
+import type { Campaign, LossCurve, Outcome, Report } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { Metrics } from "@tutelage/proto/evaluation/v1/evaluation";
 import { advise } from "./advice.js";
 import type { ResolvedRequest } from "./campaign.js";
@@ -43,17 +43,18 @@ export async function gatherReport(
     }
     return thinned(name, losses);
   };
-  const [comparisons, iterations, seedRows, candidates, counts, baselineMetrics, finalMetrics, ...curves] = await Promise.all([
-    comparisonsOf(services, run.projectId, outcome, signal),
-    store.iterations(key),
-    seedRowsPage(deps, key, { datasetVersionId: request.datasetVersionId, pageSize: mostRows, cursor: "" }, signal),
-    store.candidates(key, { after: -1, pageSize: mostRows, iteration: undefined }),
-    store.candidateCounts(key),
-    metricsOf(outcome.baseline?.testEvaluationRunId),
-    metricsOf(outcome.final?.testEvaluationRunId),
-    curveOf("plain", outcome.baseline?.trainingRunId),
-    curveOf("campaign", outcome.plainReturned ? undefined : outcome.final?.trainingRunId),
-  ]);
+  const [comparisons, iterations, seedRows, candidates, counts, baselineMetrics, finalMetrics, ...curves] =
+    await Promise.all([
+      comparisonsOf(services, run.projectId, outcome, signal),
+      store.iterations(key),
+      seedRowsPage(deps, key, { datasetVersionId: request.datasetVersionId, pageSize: mostRows, cursor: "" }, signal),
+      store.candidates(key, { after: -1, pageSize: mostRows, iteration: undefined }),
+      store.candidateCounts(key),
+      metricsOf(outcome.baseline?.testEvaluationRunId),
+      metricsOf(outcome.final?.testEvaluationRunId),
+      curveOf("plain", outcome.baseline?.trainingRunId),
+      curveOf("campaign", outcome.plainReturned ? undefined : outcome.final?.trainingRunId),
+    ]);
   return {
     campaign,
     iterations,
@@ -76,7 +77,7 @@ async function comparisonsOf(
   projectId: string,
   { final, baseline, otherArms }: Outcome,
   signal: AbortSignal,
-): Promise<Comparison[]> {
+): Promise<ReturnType<typeof compare>> {
   const measured = [baseline, ...otherArms].flatMap((arm) => (arm?.testEvaluationRunId ? [arm] : []));
   if (!final?.testEvaluationRunId) return [];
   const answers = await predictionsOf(services, projectId, final.testEvaluationRunId, signal);

@@ -166,9 +166,7 @@ const outcome = z.object({
   baseline: arm.optional().describe("Plain fine-tuning on the seed rows with as many tries"),
   final: arm.optional().describe("The student that the campaign returns"),
   other_arms: z.array(arm),
-  gain: pairedGain
-    .optional()
-    .describe("Paired, on the test rows"),
+  gain: pairedGain.optional().describe("Paired, on the test rows"),
   dataset_version_id: z.string(),
   wall_seconds: z.number(),
 });

@@ -52,7 +52,8 @@ test("fewer test rows are the same for every replicate; what no replicate uses i
   const draw = drawOf({ testRows: 10 });
   expect(texts(drawRows(draw, 1), "test")).toEqual(texts(drawRows(draw, 2), "test"));
   const unused = new Set(texts(unusedRows(draw, 2)));
-  for (const replicate of [1, 2]) for (const text of texts(drawRows(draw, replicate))) expect(unused.has(text)).toBe(false);
+  for (const replicate of [1, 2])
+    for (const text of texts(drawRows(draw, replicate))) expect(unused.has(text)).toBe(false);
   expect(unused.size).toBeGreaterThan(500);
   expect(hasData(folder)).toBe(true);
   expect(hasData(join(folder, "empty"))).toBe(false);

@@ -53,7 +53,9 @@ test("the digest changes with what shapes a campaign, and with nothing else", as
 });
 
 test("a mistake is named with its file and field", async () => {
-  await expect(read(text.replace("seed_rows: 10", "seed_rows: none"))).rejects.toThrow(/tiny\.yaml: experiment\.seed_rows/);
+  await expect(read(text.replace("seed_rows: 10", "seed_rows: none"))).rejects.toThrow(
+    /tiny\.yaml: experiment\.seed_rows/,
+  );
   await expect(read(text.replace("arms:", "arm:"))).rejects.toThrow(/experiment.*arm/s);
   await expect(read(text, "other.yaml")).rejects.toThrow(/name it as the file is named/);
   await expect(read(text.replace("continued:", "default:"))).rejects.toThrow(/variants\.default: .*rename it/);
@@ -64,5 +66,6 @@ test("the repository's experiments can be read", async () => {
   const experiments = fileURLToPath(new URL("../../../../experiments/", import.meta.url));
   const files = (await readdir(experiments)).filter((name) => name.endsWith(".yaml"));
   expect(files.sort()).toEqual(["casehold.yaml", "gsm8k.yaml", "snips.yaml", "sst2.yaml", "trec.yaml"]);
-  for (const file of files) expect(variantsOf(await readExperiment(join(experiments, file)), false)[0]?.name).toBe("default");
+  for (const file of files)
+    expect(variantsOf(await readExperiment(join(experiments, file)), false)[0]?.name).toBe("default");
 });

@@ -52,14 +52,16 @@ export async function readExperiment(file: string): Promise<Experiment> {
   if (read.success && !(defaultVariant in read.data.experiment.variants)) return read.data;
   const issues = read.error?.issues ?? [];
   const told = issues.map(({ path, message }) => `${file}: ${path.join(".") || "the file"}: ${message}`);
-  if (read.success) told.push(`${file}: experiment.variants.${defaultVariant}: is the campaign as it stands; rename it.`);
+  if (read.success)
+    told.push(`${file}: experiment.variants.${defaultVariant}: is the campaign as it stands; rename it.`);
   throw new Error(told.join("\n"));
 }
 
 /** The campaign as it stands, then its variants, in the file's order. */
 export function variantsOf(experiment: Experiment, tune: boolean): Variant[] {
   const { student, teacher, experiment: plan } = experiment;
-  const task = typeof experiment.task === "string" ? experiment.task : taskOf({ name: experiment.name, task: experiment.task });
+  const task =
+    typeof experiment.task === "string" ? experiment.task : taskOf({ name: experiment.name, task: experiment.task });
   const arms = {
     ...(plan.arms.length === 0 ? {} : { arms: plan.arms }),
     ...(plan.arms.includes("oracle") ? { oracle_teacher_profile: oracleProfile } : {}),

@@ -22,8 +22,8 @@ NAME may also be a path that ends in .yaml. A campaign that has a result is not 
   --tune           draw test rows from train.jsonl too, to choose settings by; results go to experiments/tuning
   --data DIR       folder of the tasks' data (TUTELAGE_TASK_DATA, else ../shared/data)
   --home DIR       where the server keeps its data (default ~/.tutelage/experiments)
-  --results DIR    folder of results (default experiments/results)
-  --out FILE       page that summary writes (default docs/results.md)
+  --results DIR    folder of results (default experiments/results; with --tune experiments/tuning)
+  --out FILE       page that summary writes (default docs/results.md; with --tune experiments/tuning/results.md)
   --json           one JSON line at the end of standard output, progress on standard error
 `;
 
@@ -38,9 +38,12 @@ function read() {
         variants: { type: "string" },
         tune: { type: "boolean", default: false },
         data: { type: "string", default: defaultDataFolder },
-        home: { type: "string", default: join(process.env.TUTELAGE_HOME ?? join(homedir(), ".tutelage"), "experiments") },
+        home: {
+          type: "string",
+          default: join(process.env.TUTELAGE_HOME ?? join(homedir(), ".tutelage"), "experiments"),
+        },
         results: { type: "string" },
-        out: { type: "string", default: join(repository, "docs/results.md") },
+        out: { type: "string" },
         json: { type: "boolean", default: false },
         help: { type: "boolean", short: "h", default: false },
       },
@@ -63,10 +66,16 @@ if (options.help) {
 }
 if (positionals.length !== 1) refuse("Name one experiment, or summary.");
 const results = resolve(options.results ?? join(experiments, options.tune ? "tuning" : "results"));
+const page = options.tune ? join(experiments, "tuning/results.md") : join(repository, "docs/results.md");
 
 try {
   if (name === "summary") {
-    const tasks = await writeSummary({ results, notes: join(experiments, "notes"), out: resolve(options.out), say });
+    const tasks = await writeSummary({
+      results,
+      notes: join(experiments, "notes"),
+      out: resolve(options.out ?? page),
+      say,
+    });
     if (options.json) process.stdout.write(`${JSON.stringify({ tasks })}\n`);
   } else {
     const stopping = new AbortController();

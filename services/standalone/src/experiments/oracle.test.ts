@@ -5,7 +5,10 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { type Oracle, startOracle, withOracle } from "./oracle.js";
 
 let oracle: Oracle;
-const rows = Array.from({ length: 40 }, (_, index) => ({ input: `real ${index}`, output: index % 2 === 0 ? "NUM" : "LOC" }));
+const rows = Array.from({ length: 40 }, (_, index) => ({
+  input: `real ${index}`,
+  output: index % 2 === 0 ? "NUM" : "LOC",
+}));
 beforeAll(async () => {
   oracle = await startOracle(rows);
 });
@@ -16,7 +19,14 @@ async function ask(row: object, seed?: number): Promise<{ status: number; row: {
   const content = ["The model got this example wrong:", JSON.stringify(row), "Write one new example."].join("\n");
   const response = await fetch(`${oracle.url}/chat/completions`, {
     method: "POST",
-    body: JSON.stringify({ model: "real-rows", seed, messages: [{ role: "system", content: "…" }, { role: "user", content }] }),
+    body: JSON.stringify({
+      model: "real-rows",
+      seed,
+      messages: [
+        { role: "system", content: "…" },
+        { role: "user", content },
+      ],
+    }),
   });
   const body = (await response.json()) as { choices?: { message: { content: string } }[] };
   return { status: response.status, row: JSON.parse(body.choices?.[0]?.message.content ?? "{}") };

@@ -27,7 +27,9 @@ export async function startOracle(rows: readonly RealRow[]): Promise<Oracle> {
   const byOutput = new Map<string, RealRow[]>();
   for (const row of rows) byOutput.set(row.output, [...(byOutput.get(row.output) ?? []), row]);
   const server = createServer((request, response) => {
-    answer(byOutput, request, response).catch((error: Error) => send(response, 500, { error: { message: error.message } }));
+    answer(byOutput, request, response).catch((error: Error) =>
+      send(response, 500, { error: { message: error.message } }),
+    );
   });
   await new Promise<void>((ready) => server.listen(0, "127.0.0.1", ready));
   return {
@@ -53,7 +55,9 @@ async function answer(
   const body = JSON.parse(Buffer.concat(chunks).toString("utf8")) as Asked;
   const row = rowFor(byOutput, body);
   if (row === undefined) {
-    return send(response, 400, { error: { message: "It writes rows of classification tasks, from inputs that are texts." } });
+    return send(response, 400, {
+      error: { message: "It writes rows of classification tasks, from inputs that are texts." },
+    });
   }
   send(response, 200, {
     id: "oracle",
@@ -71,12 +75,17 @@ interface Asked {
 
 /** The last message holds the row to vary as a line of JSON. The same question and seed give the same row. */
 function rowFor(byOutput: ReadonlyMap<string, RealRow[]>, { messages = [], seed }: Asked): RealRow | undefined {
-  const line = messages.at(-1)?.content.split("\n").find((one) => one.startsWith('{"input":'));
+  const line = messages
+    .at(-1)
+    ?.content.split("\n")
+    .find((one) => one.startsWith('{"input":'));
   if (line === undefined) return undefined;
   const { input, output } = JSON.parse(line) as RealRow;
   const pool = byOutput.get(output);
   if (pool === undefined) return undefined;
-  const digest = createHash("sha256").update(JSON.stringify([seed ?? 0, input])).digest();
+  const digest = createHash("sha256")
+    .update(JSON.stringify([seed ?? 0, input]))
+    .digest();
   return pool[digest.readUInt32BE() % pool.length];
 }
 

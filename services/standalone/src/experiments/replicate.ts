@@ -58,13 +58,14 @@ export async function runReplicate(
 /** Lets a campaign go on that an earlier call left failed or at rest. */
 async function goOn(where: Where, id: string): Promise<void> {
   const { run } = await call<CampaignView>(where, "GET", `/v1/campaigns/${id}`);
-  const verb = { failed: "retry", paused: "resume", pausing: "resume" }[run.status];
+  const verbs: Record<string, string> = { failed: "retry", paused: "resume", pausing: "resume" };
+  const verb = verbs[run.status];
   if (verb !== undefined) await call(where, "POST", `/v1/campaigns/${id}/${verb}`, {});
 }
 
 function resultOf(replicate: Replicate, rowsDigest: string, trial: Trial, commit: string): Result {
   const { campaign, outcome, iterations, correct, plainTries } = trial;
-  const { seed: _, ...settings } = campaign.request?.settings ?? {};
+  const { seed: _, ...settings }: Record<string, unknown> = campaign.request?.settings ?? {};
   const armOf = ({ train_rows, steps, usage }: ArmResult, students: readonly (readonly boolean[])[]): ResultArm => ({
     train_rows,
     steps,
@@ -119,13 +120,17 @@ function resultOf(replicate: Replicate, rowsDigest: string, trial: Trial, commit
 
 function toIteration(one: Iteration): Result["iterations"][number] {
   const { number, train_rows, errors, candidates, accepted } = one;
-  const shares = {
+  return {
+    number,
+    train_rows,
+    errors,
+    candidates,
+    accepted,
     cross_fit_accuracy: one.cross_fit_accuracy?.value,
     dev_accuracy: one.dev_accuracy?.value,
     test_accuracy: one.test_accuracy?.value,
+    seconds: rounded(one.seconds),
   };
-  const known = Object.fromEntries(Object.entries(shares).filter(([, value]) => value !== undefined));
-  return { number, train_rows, errors, candidates, accepted, ...known, seconds: rounded(one.seconds) };
 }
 
 const rounded = (seconds: number) => Math.round(seconds * 10) / 10;

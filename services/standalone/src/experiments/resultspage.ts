@@ -12,7 +12,10 @@ const barWidth = 40;
 /** @param notes what a person wrote about a task, by its name */
 export function resultsPage(tasks: Record<string, TaskSummary>, notes: Record<string, string> = {}): string {
   const names = Object.keys(tasks);
-  const parts = names.length === 0 ? ["There are no results yet."] : names.map((name) => taskPart(name, tasks[name] as TaskSummary, notes[name]));
+  const parts =
+    names.length === 0
+      ? ["There are no results yet."]
+      : names.map((name) => taskPart(name, tasks[name] as TaskSummary, notes[name]));
   return `${[head, ...parts].join("\n\n")}\n`;
 }
 
@@ -66,11 +69,19 @@ function words(task: TaskSummary): string[] {
       `**Falls short**: no gain over ${against} is shown. A true one of ${points(detectable)} points would have been found in four of five such experiments.`,
     );
   }
-  if (share !== null) lines.push(`Of the gain that real rows of the same number bring (oracle), it reaches ${withInterval(share, ratio)}.`);
-  else if (task.arms.oracle !== undefined) lines.push("The oracle's own gain is not told from 0, so no share of it is given.");
+  if (share !== null)
+    lines.push(
+      `Of the gain that real rows of the same number bring (oracle), it reaches ${withInterval(share, ratio)}.`,
+    );
+  else if (task.arms.oracle !== undefined)
+    lines.push("The oracle's own gain is not told from 0, so no share of it is given.");
   const plain = task.campaigns[defaultVariant]?.plain_returned ?? 0;
-  if (plain > 0) lines.push(`In ${plain} of ${task.campaigns[defaultVariant]?.replicates} campaigns the plain student was given back.`);
-  for (const [arm, reasons] of Object.entries(left_out)) lines.push(`${arm} was not measured in some campaigns: ${reasons.join(" ")}`);
+  if (plain > 0)
+    lines.push(
+      `In ${plain} of ${task.campaigns[defaultVariant]?.replicates} campaigns the plain student was given back.`,
+    );
+  for (const [arm, reasons] of Object.entries(left_out))
+    lines.push(`${arm} was not measured in some campaigns: ${reasons.join(" ")}`);
   if ((task.campaigns[defaultVariant]?.replicates ?? 0) < fewReplicates) {
     lines.push(`There are fewer than ${fewReplicates} replicates: read the intervals as too narrow.`);
   }
@@ -118,7 +129,16 @@ function costTable({ campaigns, arms }: TaskSummary): string {
       `${one.plain_returned} of ${one.replicates}`,
     ];
   });
-  const header = ["campaign", "rows added", "teacher calls", "calls a point", "minutes", "minutes a point", "teacher's price", "plain returned"];
+  const header = [
+    "campaign",
+    "rows added",
+    "teacher calls",
+    "calls a point",
+    "minutes",
+    "minutes a point",
+    "teacher's price",
+    "plain returned",
+  ];
   return `${table(header, rows)}\n\nMeans over replicates; a point is one of the gain over none. Minutes leave out test evaluation and arms.`;
 }
 

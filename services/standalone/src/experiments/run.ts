@@ -5,7 +5,14 @@ import { duration, percent } from "tutelage/show";
 import { type Stack, startStack } from "../stack.js";
 import type { CampaignView } from "../trial.js";
 import { type Draw, drawRows, hasData, unusedRows } from "./draw.js";
-import { digestOf, type Experiment, oracleProfile, readExperiment, type Variant, variantsOf } from "./experimentfile.js";
+import {
+  digestOf,
+  type Experiment,
+  oracleProfile,
+  readExperiment,
+  type Variant,
+  variantsOf,
+} from "./experimentfile.js";
 import { type Oracle, startOracle, withOracle } from "./oracle.js";
 import { runReplicate } from "./replicate.js";
 import { type Result, readResult, resultPath, writeResult } from "./resultfile.js";
@@ -120,7 +127,9 @@ export async function runExperiment(options: RunOptions): Promise<RunDone> {
 function drawOf({ experiment }: Experiment, { data, tune }: RunOptions): Draw {
   const folder = join(data, experiment.data);
   if (!hasData(folder)) {
-    throw new NoData(`There is no train.jsonl in ${folder}; name the folder that has it with --data or TUTELAGE_TASK_DATA.`);
+    throw new NoData(
+      `There is no train.jsonl in ${folder}; name the folder that has it with --data or TUTELAGE_TASK_DATA.`,
+    );
   }
   return { folder, seedRows: experiment.seed_rows, testRows: experiment.test_rows, tune };
 }
@@ -165,7 +174,9 @@ function progress(what: string, say: (line: string) => void, left: (etaSeconds: 
     const now = `${iteration} ${phase} ${run.status}`;
     if (now === last || phase === "") return;
     last = now;
-    say(`  ${what}: iteration ${iteration}, ${phase}${run.status === "running" ? "" : ` (${run.status})`}${left(run.progress?.eta_seconds)}`);
+    say(
+      `  ${what}: iteration ${iteration}, ${phase}${run.status === "running" ? "" : ` (${run.status})`}${left(run.progress?.eta_seconds)}`,
+    );
   };
 }
 

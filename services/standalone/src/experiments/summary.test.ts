@@ -156,7 +156,9 @@ test("the page has the tables, the curves, what falls short, and a person's note
 test("where nothing is told apart the page says so, and what could have been seen", async () => {
   const even = (replicate: number) => ({ ...made(replicate).arms, returned: arm(answers(122, replicate + 50)) });
   const page = resultsPage(await summaryOf([1, 2].map((replicate) => made(replicate, { arms: even(replicate) }))));
-  expect(page).toMatch(/\*\*Falls short\*\*: no gain over none is shown\. A true one of \d+\.\d points would have been found/);
+  expect(page).toMatch(
+    /\*\*Falls short\*\*: no gain over none is shown\. A true one of \d+\.\d points would have been found/,
+  );
   expect(page).toContain("| – |");
 });
 
@@ -166,7 +168,9 @@ test("without results the page says so; a broken file is named with its field", 
   expect(await writeSummary(options)).toEqual({});
   expect(await readFile(out, "utf8")).toContain("There are no results yet.");
   await writeResult(resultPath(folder, "made-up", "default", 1), made(1, { test_rows: 199 }));
-  await expect(readResults(folder)).rejects.toThrow(/default-01\.json: arms\.\w+: has 200 rows, where test_rows is 199/);
+  await expect(readResults(folder)).rejects.toThrow(
+    /default-01\.json: arms\.\w+: has 200 rows, where test_rows is 199/,
+  );
   await writeFile(resultPath(folder, "made-up", "default", 1), "{");
   await expect(readResults(folder)).rejects.toThrow(/default-01\.json: is not JSON/);
 });

@@ -86,7 +86,13 @@ function summarizeTask(results: readonly Result[]): TaskSummary {
   const main = ordered.filter(({ variant }) => variant === defaultVariant);
   const arms = armsOf(ordered, main);
   const student = arms.get(defaultVariant);
-  const gains = student === undefined ? [] : gainsOf(student, [...arms.values()].filter((one) => one !== student));
+  const gains =
+    student === undefined
+      ? []
+      : gainsOf(
+          student,
+          [...arms.values()].filter((one) => one !== student),
+        );
   const against = (name: string) => gains.find((one) => one.against === name) ?? null;
   const oracle = arms.get("oracle");
   return {
@@ -262,7 +268,8 @@ function leftOut(results: readonly Result[]): Record<string, string[]> {
   const reasons = new Map<string, Set<string>>();
   for (const { variant, left_out } of results) {
     if (variant !== defaultVariant) continue;
-    for (const [name, why] of Object.entries(left_out)) reasons.set(name, (reasons.get(name) ?? new Set()).add(why));
+    for (const [name, why] of Object.entries(left_out))
+      reasons.set(name, (reasons.get(name) ?? new Set<string>()).add(why));
   }
   return Object.fromEntries([...reasons].map(([name, those]) => [name, [...those]]));
 }
