@@ -2,6 +2,7 @@ import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { apiSchema } from "tutelage/apischema";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { digestOf, readExperiment, variantsOf } from "./experimentfile.js";
 
@@ -66,6 +67,11 @@ test("the repository's experiments can be read", async () => {
   const experiments = fileURLToPath(new URL("../../../../experiments/", import.meta.url));
   const files = (await readdir(experiments)).filter((name) => name.endsWith(".yaml"));
   expect(files.sort()).toEqual(["casehold.yaml", "gsm8k.yaml", "snips.yaml", "sst2.yaml", "trec.yaml"]);
-  for (const file of files)
-    expect(variantsOf(await readExperiment(join(experiments, file)), false)[0]?.name).toBe("default");
+  const known = apiSchema.CampaignSettings?.properties ?? {};
+  for (const file of files) {
+    const { settings, experiment } = await readExperiment(join(experiments, file));
+    for (const changed of [settings, ...Object.values(experiment.variants)]) {
+      for (const setting of Object.keys(changed)) expect(known, `${file}: ${setting}`).toHaveProperty(setting);
+    }
+  }
 });
