@@ -13,7 +13,7 @@ import { startTeacherServer, type TeacherServer } from "../support/teacher-serve
 import { labelOf, labels, words } from "../support/tinytask.js";
 
 const main = fileURLToPath(import.meta.resolve("@tutelage/standalone/experiments/main"));
-const slow = 400_000;
+const slow = 600_000;
 const patience = { timeout: 200_000, interval: 50 };
 
 let folder: string;
@@ -38,10 +38,12 @@ experiment:
   replicates: 3
 `;
 
+/** Every fifth row has the other label's words, so that there is something to get wrong. */
 function rowsOf(count: number, offset: number): string {
   return Array.from({ length: count }, (_, index) => {
-    const label = labels[index % labels.length] ?? "NUM";
-    const pick = (step: number) => words[label][(index * step + offset + step) % words[label].length];
+    const label = labels[index % 2] ?? "NUM";
+    const said = words[labels[(index + Number(index % 5 === 0)) % 2] ?? "NUM"];
+    const pick = (step: number) => said[(index * step + offset + step) % said.length];
     return `${JSON.stringify({ input: `${offset + index} ${pick(1)} ${pick(3)} ${pick(5)} ?`, output: label })}\n`;
   }).join("");
 }
@@ -146,6 +148,7 @@ test(
     expect(result.arms.none?.students).toHaveLength(2);
     expect(result).toMatchObject({ seed_rows: 16, test_rows: 20, replicate: 1, tuned: false });
     expect(result.settings).toMatchObject({ iterations: 1, folds: 2 });
+    expect(result.iterations).toHaveLength(2);
     // Numbers and names, and not a word of a row.
     for (const word of Object.values(words).flat()) expect(text).not.toMatch(new RegExp(`\\b${word}\\b.*\\?`));
 
@@ -156,7 +159,7 @@ test(
     killed.child.kill("SIGKILL");
     await killed.exit;
     const stopped = run("broken");
-    await vi.waitFor(() => expect(stopped.progress()).toContain("iteration 1,"), patience);
+    await vi.waitFor(() => expect(stopped.progress()).toContain("default 1: iteration"), patience);
     stopped.child.kill("SIGTERM");
     expect(await stopped.exit).toBe(130);
     expect(stopped.progress()).toContain("The same command goes on from here.");
