@@ -21,10 +21,19 @@ export function addReportCommand(program: Command, { api, print, note, json }: C
         else note(`Wrote ${out}.`);
         return;
       }
-      const report = await api().json<{ campaign: Campaign; iterations: Iteration[]; advice: string[] }>("GET", path);
+      const report = await api().json<{
+        campaign: Campaign;
+        iterations: Iteration[];
+        advice: string[];
+        claims: string[];
+      }>("GET", path);
       print(report, () => {
-        const next = report.advice.map((line, index) => `${index + 1}. ${line}`).join("\n");
-        return `${outcomeText(report.campaign, report.iterations)}${next === "" ? "" : `\n\nWhat to try next\n${next}`}`;
+        const parts = [
+          outcomeText(report.campaign, report.iterations),
+          ["What the test rows support", ...report.claims.map((line) => `- ${line}`)].join("\n"),
+          ["What to try next", ...report.advice.map((line, index) => `${index + 1}. ${line}`)].join("\n"),
+        ];
+        return parts.filter((part) => part.includes("\n")).join("\n\n");
       });
     });
 }

@@ -1,20 +1,24 @@
 /**
  * Conformance: whole campaigns on public tasks, against plain fine-tuning with
  * the same number of tries. npm run conformance -- TASK [--replicates N] [--tune] [--json]
+ * An experiment's first campaigns, on a server that is gone afterwards.
  */
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { crossedBootstrap, mean, standardDeviation } from "../../services/standalone/dist/bootstrap.js";
+import { crossedBootstrap, mean, standardDeviation } from "../../services/platform/dist/bootstrap.js";
+import { defaultDataFolder, drawRows, hasData } from "../../services/standalone/dist/experiments/draw.js";
+import { digestOf, readExperiment, variantsOf } from "../../services/standalone/dist/experiments/experimentfile.js";
+import { runReplicate } from "../../services/standalone/dist/experiments/replicate.js";
+import { meanOf } from "../../services/standalone/dist/experiments/summary.js";
 import { startStack } from "../../services/standalone/dist/stack.js";
-import { runTrial } from "../../services/standalone/dist/trial.js";
-import { dataFolder, drawRows, hasData } from "./draw.mjs";
-import { tasks } from "./tasks.mjs";
 
+const tasks = ["trec", "sst2", "snips"];
 const usage = `npm run conformance -- TASK [--replicates N] [--tune] [--json] [--settings JSON]
 
-  TASK            ${Object.keys(tasks).join(", ")}
+  TASK            ${tasks.join(", ")}
   --replicates N  campaigns, each on another draw of seed rows and another seed (default 5)
   --tune          test on 500 other rows of train.jsonl instead of dev.jsonl: choose settings only with this
   --settings JSON campaign settings to try, e.g. '{"iterations": 2}'
@@ -32,13 +36,16 @@ const { values: options, positionals } = parseArgs({
 });
 const [name] = positionals;
 const replicates = Number(options.replicates);
-if (options.help || tasks[name] === undefined || !Number.isInteger(replicates) || replicates < 1) {
+if (options.help || !tasks.includes(name) || !Number.isInteger(replicates) || replicates < 1) {
   process.stderr.write(usage);
   process.exit(options.help ? 0 : 64);
 }
-if (!hasData(name)) {
+const experiment = await readExperiment(fileURLToPath(new URL(`../../experiments/${name}.yaml`, import.meta.url)));
+const { data, seed_rows } = experiment.experiment;
+const draw = { folder: join(defaultDataFolder, data), seedRows: seed_rows, tune: options.tune };
+if (!hasData(draw.folder)) {
   process.stderr.write(
-    `Skipped: there is no ${name}/train.jsonl in ${dataFolder}; set TUTELAGE_TASK_DATA to the folder that has it.\n`,
+    `Skipped: there is no train.jsonl in ${draw.folder}; set TUTELAGE_TASK_DATA to the folder that has ${data}.\n`,
   );
   process.exit(0);
 }
@@ -66,38 +73,38 @@ stack = await startStack({
 });
 
 try {
-  const { task, seedRows } = tasks[name];
-  const trials = [];
+  const [{ task }] = variantsOf(experiment, options.tune);
+  const results = [];
   for (let replicate = 1; replicate <= replicates; replicate += 1) {
-    const rows = drawRows(name, seedRows, replicate, options.tune);
-    const trial = await runTrial(
+    const settings = {
+      ...experiment.settings,
+      arms: ["none_matched"],
+      // The first draw's plain arm shows how far training seeds alone move it.
+      ...(replicate === 1 ? { plain_tries: spreadSeeds } : {}),
+      ...JSON.parse(options.settings),
+    };
+    const result = await runReplicate(
       stack,
       {
-        name: `${name}-${replicate}`,
-        rows,
-        task,
-        settings: {
-          seed: replicate,
-          arms: ["none_matched"],
-          // The first draw's plain arm shows how far training seeds alone move it.
-          ...(replicate === 1 ? { plain_tries: spreadSeeds } : {}),
-          ...JSON.parse(options.settings),
-        },
-        studentProfile: "smollm2-135m",
-        teacherProfile: "gemma3-270m",
+        experiment: name,
+        student: experiment.student,
+        teacher: experiment.teacher,
+        variant: { name: "conformance", task, settings, digest: digestOf([task, settings]) },
+        number: replicate,
+        rows: drawRows(draw, replicate),
+        tune: options.tune,
       },
       printer(replicate),
     );
-    trials.push(trial);
-    const { outcome, iterations } = trial;
+    results.push(result);
     say(
-      `Replicate ${replicate}: plain ${show(plainAccuracy(trial))}, campaign ${show(outcome.final.test_accuracy.value)}, ` +
-        `${iterations.reduce((sum, one) => sum + one.accepted, 0)} rows added, ${outcome.wall_seconds.toFixed(0)} s. ${outcome.summary}`,
+      `Replicate ${replicate}: plain ${show(accuracyOf(result, "none"))}, campaign ${show(accuracyOf(result, "returned"))}, ` +
+        `${added(result)} rows added, ${result.wall_seconds.toFixed(0)} s.`,
     );
   }
-  const result = summarize(trials);
-  if (options.json) process.stdout.write(`${JSON.stringify(result)}\n`);
-  else say(JSON.stringify(result, undefined, 2));
+  const summary = summarize(results);
+  if (options.json) process.stdout.write(`${JSON.stringify(summary)}\n`);
+  else say(JSON.stringify(summary, undefined, 2));
   await stop(0);
 } catch (error) {
   process.stderr.write(`Stopped: ${error.message}\n`);
@@ -114,33 +121,40 @@ function printer(replicate) {
   };
 }
 
-/** Plain fine-tuning's accuracy: the mean of its tries, as there are no dev rows to choose one by. */
-function plainAccuracy({ outcome }) {
-  return mean(outcome.baseline.tries_test_accuracy.map((one) => one.value));
+function added({ iterations }) {
+  return iterations.reduce((sum, one) => sum + one.accepted, 0);
 }
 
-function summarize(trials) {
-  const against = (armOf) =>
+/** Of plain fine-tuning ("none") the mean of its tries, as there are no dev rows to choose one by. */
+function accuracyOf({ arms }, arm) {
+  return mean(meanOf(arms[arm].students));
+}
+
+function summarize(results) {
+  const against = (studentsOf) =>
     crossedBootstrap(
-      trials.map((trial) => trial.correct.campaign.map((one, row) => one - trial.correct[armOf(trial)][row])),
+      results.map((result) => {
+        const other = meanOf(studentsOf(result));
+        return meanOf(result.arms.returned.students).map((one, row) => one - other[row]);
+      }),
     );
   // No dev rows choose among the plain tries, so their mean is what plain fine-tuning gives; but where the campaign
   // gives the plain student back, it is compared with that very student.
-  const gain = against(({ outcome }) => (outcome.plain_returned ? "plain" : "plain_tries"));
-  const overMeanOfTries = against(() => "plain_tries");
-  const overMatched = against(() => "none_matched");
-  const accuracies = (arm) => trials.map(({ correct }) => mean(correct[arm]));
+  const gain = against(({ plain_returned, arms }) => arms[plain_returned ? "returned" : "none"].students);
+  const overMeanOfTries = against(({ arms }) => arms.none.students);
+  const overMatched = against(({ arms }) => arms.none_matched.students);
+  const accuracies = (arm) => results.map((result) => accuracyOf(result, arm));
   return {
     task: name,
-    replicates: trials.length,
-    seed_rows: tasks[name].seedRows,
-    test_rows: trials[0].correct.plain_tries.length,
+    replicates: results.length,
+    seed_rows,
+    test_rows: results[0].test_rows,
     baseline: {
-      accuracy: mean(trials.map(plainAccuracy)),
-      sd: standardDeviation(trials[0].outcome.baseline.tries_test_accuracy.map((one) => one.value)),
-      by_replicate: trials.map(plainAccuracy),
+      accuracy: mean(accuracies("none")),
+      sd: standardDeviation(results[0].arms.none.students.map((one) => mean(meanOf([one])))),
+      by_replicate: accuracies("none"),
     },
-    final: { accuracy: mean(accuracies("campaign")), by_replicate: accuracies("campaign") },
+    final: { accuracy: mean(accuracies("returned")), by_replicate: accuracies("returned") },
     none_matched: { accuracy: mean(accuracies("none_matched")) },
     gain: gain.mean,
     gain_ci95: gain.ci95,
@@ -149,11 +163,11 @@ function summarize(trials) {
     gain_over_mean_of_tries_ci95: overMeanOfTries.ci95,
     gain_over_none_matched: overMatched.mean,
     gain_over_none_matched_ci95: overMatched.ci95,
-    accepted: mean(trials.map(({ iterations }) => iterations.reduce((sum, one) => sum + one.accepted, 0))),
-    plain_returned: trials.filter(({ outcome }) => outcome.plain_returned).length,
-    chosen_iterations: trials.map(({ outcome }) => outcome.chosen_iteration),
-    teacher_calls: mean(trials.map(({ campaign }) => campaign.usage.calls)),
-    wall_seconds: mean(trials.map(({ outcome }) => outcome.wall_seconds)),
+    accepted: mean(results.map(added)),
+    plain_returned: results.filter(({ plain_returned }) => plain_returned).length,
+    chosen_iterations: results.map(({ chosen_iteration }) => chosen_iteration),
+    teacher_calls: mean(results.map(({ teacher_usage }) => teacher_usage.calls)),
+    wall_seconds: mean(results.map(({ wall_seconds }) => wall_seconds)),
     tuned_on_train_rows: options.tune,
   };
 }

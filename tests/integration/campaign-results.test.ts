@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
+import { mcnemar } from "@tutelage/platform/mcnemar";
 import type { Stack } from "@tutelage/standalone/stack";
 import { type CampaignView, call, type Trial } from "@tutelage/standalone/trial";
 import pg from "pg";
@@ -90,6 +91,36 @@ test("the report tells each seed row's way, the confusion before and after, and 
   expect(page.headers["content-type"]).toBe("text/html; charset=utf-8");
   expect(page.headers["content-security-policy"]).toContain("default-src 'none'");
   expect(page.text).toContain(first.outcome.summary);
+});
+
+test("the report compares the student with every arm, and says what the test rows support", async () => {
+  const path = `/v1/campaigns/${first.campaign.run.id}/report`;
+  const report = await call<{
+    comparisons: {
+      arm: string;
+      gain: { gain: number; n: number; only_final_right: number; only_baseline_right: number };
+      mcnemar_p: number;
+      holm_p: number;
+      detectable_gain: number;
+    }[];
+    claims: string[];
+  }>(stack, "GET", path);
+  const { correct, outcome } = first;
+  expect(report.comparisons.map(({ arm }) => arm)).toEqual(["plain", ...outcome.other_arms.map(({ name }) => name)]);
+  expect(report.comparisons[0]?.gain).toEqual(outcome.gain);
+  for (const { arm, gain, mcnemar_p, holm_p, detectable_gain } of report.comparisons) {
+    const differs = (ours: boolean) =>
+      correct.campaign?.filter((one, row) => one === ours && correct[arm]?.[row] === !ours).length;
+    expect(gain).toMatchObject({ only_final_right: differs(true), only_baseline_right: differs(false) });
+    expect(mcnemar_p).toBe(mcnemar(gain.only_final_right, gain.only_baseline_right));
+    expect(holm_p).toBeGreaterThanOrEqual(mcnemar_p);
+    expect(detectable_gain).toBeGreaterThan(0);
+  }
+  // One a comparison, and what one campaign cannot say.
+  expect(report.claims).toHaveLength(report.comparisons.length + 1);
+  const page = await request(stack.url).get(`${path}.html`).expect(200);
+  expect(page.text).toContain("What the test rows support");
+  expect(page.text).toContain("Not tested: other seed rows");
 });
 
 test("the student can be asked", async () => {

@@ -1,4 +1,5 @@
 /** When the loop ends, and which student it returns. */
+import { headsAtMost } from "@tutelage/platform/mcnemar";
 import type { Iteration, PairedGain, Settings } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { GradedPrediction, Proportion } from "@tutelage/proto/evaluation/v1/evaluation";
 
@@ -59,18 +60,8 @@ export function betterBeyondChance(before: ReadonlyMap<string, boolean>, after: 
     if (isRight === true && !wasRight) newlyRight += 1;
     if (isRight === false && wasRight) newlyWrong += 1;
   }
-  return chanceOf(newlyRight, newlyRight + newlyWrong) <= mostChance;
-}
-
-/** P(at least `heads` of `throws` fair coins). */
-function chanceOf(heads: number, throws: number): number {
-  let term = 0.5 ** throws;
-  let below = 0;
-  for (let k = 0; k < heads; k += 1) {
-    below += term;
-    term *= (throws - k) / (k + 1);
-  }
-  return 1 - below;
+  // At least as many heads: as likely as at most as many tails.
+  return headsAtMost(newlyWrong, newlyRight + newlyWrong) <= mostChance;
 }
 
 /**
@@ -91,15 +82,21 @@ export function pairedGain(final: readonly GradedPrediction[], baseline: readonl
     if (!one.correct && other) onlyBaselineRight += 1;
   }
   if (n === 0) return { gain: 0, ci95Low: -1, ci95High: 1, n, onlyFinalRight, onlyBaselineRight };
-  const p12 = (onlyFinalRight + 1) / (n + 2);
-  const p21 = (onlyBaselineRight + 1) / (n + 2);
-  const half = 1.959963984540054 * Math.sqrt((p12 + p21 - (p12 - p21) ** 2) / (n + 2));
+  const counts = { n, onlyFinalRight, onlyBaselineRight };
+  const centre = (onlyFinalRight - onlyBaselineRight) / (n + 2);
+  const half = 1.959963984540054 * pairedStandardError(counts);
   return {
     gain: (onlyFinalRight - onlyBaselineRight) / n,
-    ci95Low: Math.max(-1, p12 - p21 - half),
-    ci95High: Math.min(1, p12 - p21 + half),
-    n,
-    onlyFinalRight,
-    onlyBaselineRight,
+    ci95Low: Math.max(-1, centre - half),
+    ci95High: Math.min(1, centre + half),
+    ...counts,
   };
+}
+
+/** The standard error behind that interval. */
+export function pairedStandardError(counts: Pick<PairedGain, "n" | "onlyFinalRight" | "onlyBaselineRight">): number {
+  const { n, onlyFinalRight, onlyBaselineRight } = counts;
+  const p12 = (onlyFinalRight + 1) / (n + 2);
+  const p21 = (onlyBaselineRight + 1) / (n + 2);
+  return Math.sqrt((p12 + p21 - (p12 - p21) ** 2) / (n + 2));
 }

@@ -1,10 +1,12 @@
 /** Gathers what a report shows from the services that know it. */
 import { TutelageError } from "@tutelage/platform/errors";
-import type { Campaign, LossCurve, Report } from "@tutelage/proto/campaigns/v1/campaigns";
+import type { Campaign, LossCurve, Outcome, Report } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { Metrics } from "@tutelage/proto/evaluation/v1/evaluation";
 import { advise } from "./advice.js";
 import type { ResolvedRequest } from "./campaign.js";
-import type { Services } from "./clients.js";
+import { pairedGain } from "./choosing.js";
+import { predictionsOf, type Services } from "./clients.js";
+import { claims, compare } from "./comparisons.js";
 import { departures } from "./paper.js";
 import { seedRowsPage } from "./seedrows.js";
 import type { CampaignStore } from "./store.js";
@@ -41,16 +43,18 @@ export async function gatherReport(
     }
     return thinned(name, losses);
   };
-  const [iterations, seedRows, candidates, counts, baselineMetrics, finalMetrics, ...curves] = await Promise.all([
-    store.iterations(key),
-    seedRowsPage(deps, key, { datasetVersionId: request.datasetVersionId, pageSize: mostRows, cursor: "" }, signal),
-    store.candidates(key, { after: -1, pageSize: mostRows, iteration: undefined }),
-    store.candidateCounts(key),
-    metricsOf(outcome.baseline?.testEvaluationRunId),
-    metricsOf(outcome.final?.testEvaluationRunId),
-    curveOf("plain", outcome.baseline?.trainingRunId),
-    curveOf("campaign", outcome.plainReturned ? undefined : outcome.final?.trainingRunId),
-  ]);
+  const [comparisons, iterations, seedRows, candidates, counts, baselineMetrics, finalMetrics, ...curves] =
+    await Promise.all([
+      comparisonsOf(services, run.projectId, outcome, signal),
+      store.iterations(key),
+      seedRowsPage(deps, key, { datasetVersionId: request.datasetVersionId, pageSize: mostRows, cursor: "" }, signal),
+      store.candidates(key, { after: -1, pageSize: mostRows, iteration: undefined }),
+      store.candidateCounts(key),
+      metricsOf(outcome.baseline?.testEvaluationRunId),
+      metricsOf(outcome.final?.testEvaluationRunId),
+      curveOf("plain", outcome.baseline?.trainingRunId),
+      curveOf("campaign", outcome.plainReturned ? undefined : outcome.final?.trainingRunId),
+    ]);
   return {
     campaign,
     iterations,
@@ -62,7 +66,28 @@ export async function gatherReport(
     lossCurves: curves.filter((curve) => curve !== undefined),
     advice: advise(outcome, iterations, request.settings, request.task.kind),
     departures: departures(request.settings, { student: request.studentProfile, teacher: request.teacherProfile }),
+    comparisons,
+    claims: claims(outcome, comparisons),
   };
+}
+
+/** The returned student against each arm that the test rows measured. */
+async function comparisonsOf(
+  services: Services,
+  projectId: string,
+  { final, baseline, otherArms }: Outcome,
+  signal: AbortSignal,
+): Promise<ReturnType<typeof compare>> {
+  const measured = [baseline, ...otherArms].flatMap((arm) => (arm?.testEvaluationRunId ? [arm] : []));
+  if (!final?.testEvaluationRunId) return [];
+  const answers = await predictionsOf(services, projectId, final.testEvaluationRunId, signal);
+  const gains = await Promise.all(
+    measured.map(async ({ name, testEvaluationRunId }) => ({
+      arm: name,
+      gain: pairedGain(answers, await predictionsOf(services, projectId, testEvaluationRunId, signal)),
+    })),
+  );
+  return compare(gains);
 }
 
 /** Means over runs of steps, so that a long training is a line and not a cloud. Pure. */

@@ -399,5 +399,17 @@ export const report = z
     loss_curves: z.array(z.object({ name: z.string(), steps: z.array(z.number().int()), losses: z.array(z.number()) })),
     advice: z.array(z.string()).describe("What to try next, the most promising first"),
     departures: z.array(z.string()).describe("Where a campaign under the paper's schedule differs from the paper"),
+    comparisons: z
+      .array(
+        z.object({
+          arm: z.string(),
+          gain: pairedGain.optional().describe("The returned student minus the arm"),
+          mcnemar_p: z.number().describe("Two-sided; exact below 25 discordant rows, mid-p from there on"),
+          holm_p: z.number().describe("After Holm's correction over all comparisons"),
+          detectable_gain: z.number().describe("Smallest true difference found with 80 % probability, as a fraction"),
+        }),
+      )
+      .describe("The returned student against each arm, on the test rows"),
+    claims: z.array(z.string()).describe("Which claims the test rows support, and which they do not"),
   })
   .meta({ id: "CampaignReport" });

@@ -84,6 +84,16 @@ const report = Report.fromPartial({
   lossCurves: [{ name: "plain", steps: [1, 2, 3], losses: [1, 0.1, 0] }],
   advice: ["Look here."],
   departures: [],
+  comparisons: [
+    {
+      arm: "plain",
+      gain: { gain: 0.1, ci95Low: 0.02, ci95High: 0.18, n: 100, onlyFinalRight: 14, onlyBaselineRight: 4 },
+      mcnemarP: 0.0309,
+      holmP: 0.0618,
+      detectableGain: 0.121,
+    },
+  ],
+  claims: [`Not supported ${evil}`],
 });
 const page = reportPage(report, "http://127.0.0.1:8080");
 
@@ -121,6 +131,10 @@ test("it says what came of the campaign, with intervals, reasons, costs and what
     "Look here.",
     "expected \\ answered",
     "2 min 5 s",
+    "Not supported",
+    "0.0309",
+    "0.0618",
+    "12.1",
     "http://127.0.0.1:8080/v1/campaigns/c1/predict",
   ])
     expect(page).toContain(part);

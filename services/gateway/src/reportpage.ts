@@ -14,9 +14,10 @@ import {
 } from "@tutelage/proto/campaigns/v1/campaigns";
 import { type Row, TaskKind } from "@tutelage/proto/task/v1/task";
 import { type Html, html } from "./html.js";
-import { accuracyChart, confusionTable, lossChart, percent } from "./reportchart.js";
+import { accuracyChart, confusionTable, lossChart, percent, signed } from "./reportchart.js";
 import { answerMetrics } from "./reportmetrics.js";
 import { reportStyle } from "./reportstyle.js";
+import { supportTable } from "./reportsupport.js";
 
 /** More labels than this make a matrix that nobody reads; then the commonest confusions are listed. */
 const mostMatrixLabels = 16;
@@ -42,6 +43,7 @@ ${section(
   html`${accuracyChart(iterations, outcome)}${iterationTable(report)}${armTable(report)}
 <p class="note">${choiceNote(report)}</p>`,
 )}
+${report.claims.length > 0 && section("What the test rows support", supportTable(report))}
 ${confusion(report)}${answerMetrics(report)}
 ${section("What it learnt from", seedRowTable(report.seedRows, iterations))}
 ${section("What the teacher wrote", candidates(report))}
@@ -328,10 +330,6 @@ function textOf(row: Row | undefined): string {
 
 function interval(one: { ci95Low: number; ci95High: number; n: number } | undefined): string {
   return one === undefined ? "" : `${percent(one.ci95Low)} to ${percent(one.ci95High)}, n = ${one.n}`;
-}
-
-function signed(share: number): string {
-  return `${share < 0 ? "−" : "+"}${Math.abs(share * 100).toFixed(1)}`;
 }
 
 function duration(seconds: number): string {

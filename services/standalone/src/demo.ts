@@ -7,8 +7,8 @@ import { homedir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { crossedBootstrap, mean } from "@tutelage/platform/bootstrap";
 import { percent, table } from "tutelage/show";
-import { crossedBootstrap, mean } from "./bootstrap.js";
 import { HomeInUse, lockHome } from "./homelock.js";
 import { gemmaNotice } from "./notice.js";
 import { erasePostgres } from "./postgres.js";
@@ -231,7 +231,7 @@ function summary(trials: readonly Trial[], setupSeconds: number) {
     n: first.outcome[name].test_accuracy?.n ?? 0,
   });
   const differences = trials.map(({ correct }) =>
-    (correct.campaign ?? []).map((final, row) => final - (correct.plain?.[row] ?? 0)),
+    (correct.campaign ?? []).map((final, row) => Number(final) - Number(correct.plain?.[row] ?? false)),
   );
   const estimate = trials.length > 1 ? crossedBootstrap(differences) : undefined;
   const { gain } = first.outcome;

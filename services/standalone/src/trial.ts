@@ -16,7 +16,7 @@ export interface LabelledRow {
   split: "train" | "dev" | "test";
 }
 
-interface ArmResult {
+export interface ArmResult {
   name: string;
   train_rows: number;
   made_rows: number;
@@ -57,7 +57,10 @@ export interface CampaignView {
     failure?: { code: string; message: string };
     rest?: { code: string; message: string; until?: string };
     progress?: { message: string; eta_seconds: number };
+    created_at?: string;
+    finished_at?: string;
   };
+  request?: { settings?: Record<string, unknown> };
   iteration: number;
   phase: string;
   outcome?: Outcome;
@@ -69,18 +72,24 @@ export interface CampaignView {
     shared_training_seconds: number;
   };
   shortfalls: { name: string; scope: string; used: number; cap: number; missing?: { low: number; likely: number } }[];
-  usage?: { calls: number; reused_calls: number; teacher_seconds: number; cost_micro_usd: number };
+  usage?: {
+    calls: number;
+    reused_calls: number;
+    prompt_tokens: number;
+    completion_tokens: number;
+    teacher_seconds: number;
+    cost_micro_usd: number;
+  };
 }
 
 export interface Trial {
   campaign: CampaignView;
   outcome: Outcome;
   iterations: Iteration[];
-  /**
-   * By arm ("plain", "campaign", …): 1 or 0 for each test row, in order;
-   * "plain_tries" has the mean over all plain students.
-   */
-  correct: Record<string, number[]>;
+  /** By arm ("plain", "campaign", …): whether each test row was answered rightly, in order. */
+  correct: Record<string, boolean[]>;
+  /** The same of every plain student. */
+  plainTries: boolean[][];
 }
 
 /** A running stack as a trial needs it. */
@@ -93,25 +102,41 @@ export interface Where {
 export interface TrialPlan {
   name: string;
   rows: readonly LabelledRow[];
-  task: object;
+  task: object | string;
   settings: object;
   teacherProfile: string;
   studentProfile: string;
+  /** Another start with it finds the same dataset and the same campaign. */
+  key?: string;
 }
 
 /** Creates the dataset and starts the campaign. Gives its id. */
 export async function startTrial(where: { url: string }, trial: TrialPlan): Promise<string> {
-  const dataset = await call<{ id: string }>(where, "POST", "/v1/datasets", { name: trial.name });
-  await importRows(where, dataset.id, trial.rows);
-  const started = await call<CampaignView>(where, "POST", "/v1/campaigns", {
-    name: trial.name,
-    dataset: dataset.id,
-    student_profile: trial.studentProfile,
-    teacher_profile: trial.teacherProfile,
-    task: trial.task,
-    settings: trial.settings,
-  });
+  const dataset = await datasetFor(where, trial);
+  const started = await call<CampaignView>(
+    where,
+    "POST",
+    "/v1/campaigns",
+    {
+      name: trial.name,
+      dataset: dataset.id,
+      student_profile: trial.studentProfile,
+      teacher_profile: trial.teacherProfile,
+      task: trial.task,
+      settings: trial.settings,
+    },
+    trial.key,
+  );
   return started.run.id;
+}
+
+async function datasetFor(where: { url: string }, { name, rows, key }: TrialPlan): Promise<{ id: string }> {
+  const dataset = await call<{ id: string }>(where, "POST", "/v1/datasets", { name }).catch((error: unknown) => {
+    if (key === undefined || !(error instanceof Refused) || error.status !== 409) throw error;
+    return call<{ id: string }>(where, "GET", `/v1/datasets/${encodeURIComponent(name)}`);
+  });
+  await importRows(where, dataset.id, rows, key);
+  return dataset;
 }
 
 /** Starts a campaign and waits for its end. Throws the campaign's failure. */
@@ -119,15 +144,24 @@ export async function runTrial(
   where: Where,
   trial: TrialPlan,
   onChange: (campaign: CampaignView, iterations: Iteration[]) => void,
+  pollMs?: number,
+): Promise<Trial> {
+  return await awaitTrial(where, await startTrial(where, trial), onChange, pollMs);
+}
+
+/** Waits for a campaign's end. Throws its failure. */
+export async function awaitTrial(
+  where: Where,
+  id: string,
+  onChange: (campaign: CampaignView, iterations: Iteration[]) => void,
   pollMs = 1_000,
 ): Promise<Trial> {
-  const id = await startTrial(where, trial);
   for (;;) {
     const campaign = await call<CampaignView>(where, "GET", `/v1/campaigns/${id}`);
     const { iterations } = await call<{ iterations: Iteration[] }>(where, "GET", `/v1/campaigns/${id}/iterations`);
     onChange(campaign, iterations);
     if (campaign.outcome !== undefined && campaign.run.status === "succeeded") {
-      return { campaign, iterations, outcome: campaign.outcome, correct: await correctness(where, campaign.outcome) };
+      return { campaign, iterations, outcome: campaign.outcome, ...(await correctness(where, campaign.outcome)) };
     }
     const { status, failure, rest } = campaign.run;
     if (status === "failed" || status === "cancelled" || status === "budget_exhausted") {
@@ -137,10 +171,15 @@ export async function runTrial(
   }
 }
 
-async function importRows(where: { url: string }, datasetId: string, rows: readonly LabelledRow[]): Promise<void> {
+async function importRows(
+  where: { url: string },
+  datasetId: string,
+  rows: readonly LabelledRow[],
+  key: string | undefined,
+): Promise<void> {
   const response = await fetch(`${where.url}/v1/datasets/${datasetId}/import?split_column=split&strict=true`, {
     method: "POST",
-    headers: { "content-type": "application/x-ndjson", ...tokenHeaders() },
+    headers: { "content-type": "application/x-ndjson", ...keyHeader(key), ...tokenHeaders() },
     body: rows.map((row) => `${JSON.stringify(row)}\n`).join(""),
   });
   const body = (await response.json()) as {
@@ -156,29 +195,25 @@ async function importRows(where: { url: string }, datasetId: string, rows: reado
   }
 }
 
-async function correctness(where: Where, outcome: Outcome): Promise<Record<string, number[]>> {
+async function correctness(where: Where, outcome: Outcome): Promise<Pick<Trial, "correct" | "plainTries">> {
   const evaluation = connect(EvaluationServiceDefinition, where.addresses.evaluation);
   try {
     const grades = async (id: string) => {
-      const rows: number[] = [];
+      const rows: boolean[] = [];
       for await (const { predictions } of evaluation.listPredictions(
         { projectId: "default", id, wrongOnly: false },
         { deadline: 300_000 },
       )) {
-        for (const one of predictions) rows.push(Number(one.correct));
+        for (const one of predictions) rows.push(one.correct);
       }
       return rows;
     };
-    const correct: Record<string, number[]> = {};
+    const correct: Record<string, boolean[]> = {};
     for (const arm of [outcome.baseline, outcome.final, ...outcome.other_arms]) {
       const name = arm === outcome.baseline ? "plain" : arm === outcome.final ? "campaign" : arm.name;
       if (arm.test_evaluation_run_id !== "") correct[name] = await grades(arm.test_evaluation_run_id);
     }
-    const tries = await Promise.all(outcome.baseline.tries_test_evaluation_run_ids.map(grades));
-    correct.plain_tries = (tries[0] ?? []).map(
-      (_, row) => tries.reduce((sum, one) => sum + (one[row] ?? 0), 0) / tries.length,
-    );
-    return correct;
+    return { correct, plainTries: await Promise.all(outcome.baseline.tries_test_evaluation_run_ids.map(grades)) };
   } finally {
     evaluation.close();
   }
@@ -192,13 +227,37 @@ function tokenHeaders(): Record<string, string> {
   return token === undefined ? {} : { authorization: authorization(token) };
 }
 
+function keyHeader(key: string | undefined): Record<string, string> {
+  return key === undefined ? {} : { "idempotency-key": key };
+}
+
+/** The server's answer to a request that it does not do. */
+class Refused extends Error {
+  constructor(
+    message: string,
+    readonly status: number,
+  ) {
+    super(message);
+  }
+}
+
 /** One REST call. Throws the problem's detail. A read waits while a service is away (503). */
-export async function call<Reply>(where: { url: string }, method: string, path: string, body?: object): Promise<Reply> {
+export async function call<Reply>(
+  where: { url: string },
+  method: string,
+  path: string,
+  body?: object,
+  key?: string,
+): Promise<Reply> {
   const until = performance.now() + patienceMs;
   for (;;) {
     const response = await fetch(`${where.url}${path}`, {
       method,
-      headers: { ...tokenHeaders(), ...(body === undefined ? {} : { "content-type": "application/json" }) },
+      headers: {
+        ...tokenHeaders(),
+        ...keyHeader(key),
+        ...(body === undefined ? {} : { "content-type": "application/json" }),
+      },
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
     }).catch(() => undefined);
     const away = response === undefined || response.status === 503;
@@ -208,7 +267,7 @@ export async function call<Reply>(where: { url: string }, method: string, path: 
     }
     if (response === undefined) throw new Error(`${method} ${path}: nobody answers at ${where.url}.`);
     const reply = (await response.json()) as Reply & { title?: string; detail?: string };
-    if (!response.ok) throw new Error(`${method} ${path}: ${reply.title}: ${reply.detail}`);
+    if (!response.ok) throw new Refused(`${method} ${path}: ${reply.title}: ${reply.detail}`, response.status);
     return reply;
   }
 }
