@@ -3,7 +3,15 @@ import type { Command } from "commander";
 import type { Campaign, Iteration } from "./api.js";
 import type { CommandContext } from "./context.js";
 import { pour, refuseBytes, saveFile } from "./download.js";
+import { type OverlapCount, overlapText } from "./overlaps.js";
 import { outcomeText } from "./show.js";
+
+interface Report {
+  campaign: Campaign;
+  iterations: Iteration[];
+  advice: string[];
+  split_overlaps?: { counts: OverlapCount[] };
+}
 
 export function addReportCommand(program: Command, { api, print, note, json }: CommandContext): void {
   program
@@ -21,10 +29,17 @@ export function addReportCommand(program: Command, { api, print, note, json }: C
         else note(`Wrote ${out}.`);
         return;
       }
-      const report = await api().json<{ campaign: Campaign; iterations: Iteration[]; advice: string[] }>("GET", path);
+      const report = await api().json<Report>("GET", path);
       print(report, () => {
         const next = report.advice.map((line, index) => `${index + 1}. ${line}`).join("\n");
-        return `${outcomeText(report.campaign, report.iterations)}${next === "" ? "" : `\n\nWhat to try next\n${next}`}`;
+        const overlaps = overlapText(report.split_overlaps?.counts ?? [], report.iterations);
+        return [
+          outcomeText(report.campaign, report.iterations),
+          overlaps === "" ? "" : `What dev and test rows have in common with others\n${overlaps}`,
+          next === "" ? "" : `What to try next\n${next}`,
+        ]
+          .filter(Boolean)
+          .join("\n\n");
       });
     });
 }

@@ -3,7 +3,7 @@ import { type ArmResult, type Outcome, type PairedGain, Switch } from "@tutelage
 import type { Proportion } from "@tutelage/proto/evaluation/v1/evaluation";
 import type { Recipe } from "@tutelage/proto/student/v1/student";
 import { type RowSource, Split } from "@tutelage/proto/task/v1/task";
-import { type Campaign, rowSource, type SeedData } from "./campaign.js";
+import { type Campaign, rowSource, type SeedData, trainSource } from "./campaign.js";
 import { betterBeyondChance, chooseIteration, choosingScore, pairedGain } from "./choosing.js";
 import { rowsOf } from "./clients.js";
 import { derivedSeed } from "./random.js";
@@ -105,7 +105,7 @@ export async function trainPlain(
     const student =
       shared ??
       (await trainStudent(campaign, `${name}/train`, {
-        rows: rowSource(seed.version, { split: Split.TRAIN }),
+        rows: trainSource(campaign, seed.version),
         seed: derivedSeed(campaign.settings.seed, "train", number),
       }));
     let devAccuracy = shared === undefined ? undefined : first?.iteration.devAccuracy;
@@ -141,7 +141,7 @@ async function trainOtherArms(
     arms.push(async () => ({ name, student: await trainStudent(campaign, `arm/${name}/train`, options) }));
   };
   if (settings.matchedArm === Switch.ON) {
-    add("none_matched", rowSource(seed.version, { split: Split.TRAIN }), { exactSteps: final.steps });
+    add("none_matched", trainSource(campaign, seed.version), { exactSteps: final.steps });
   }
   if (settings.noneAllArm === Switch.ON && seed.devRows > 0) {
     const devRows = await rowsOf(campaign.services, campaign.projectId, seed.version.id, Split.DEV, campaign.signal);

@@ -5,9 +5,11 @@
  */
 import { invalidField, TutelageError } from "@tutelage/platform/errors";
 import type { RunRow } from "@tutelage/platform/runs";
-import { type ForkCampaignRequest, Schedule, StartFrom, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
+import { type ForkCampaignRequest, HeldOutOverlaps, Schedule, StartFrom, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { CampaignState, ResolvedRequest } from "./campaign.js";
 import { resolveSettings } from "./settings.js";
+
+const { WARN } = HeldOutOverlaps;
 
 /** Where a fork comes from; part of its stored request. */
 export interface Fork {
@@ -44,6 +46,12 @@ export function forked(parent: Parent, asked: ForkCampaignRequest, finished: num
     throw invalidField(
       "settings.schedule",
       "differs from the parent's, all of whose settings a fork has until it changes them; change the settings themselves.",
+    );
+  }
+  if ((settings.heldOutOverlaps ?? WARN) !== (request.settings.heldOutOverlaps ?? WARN)) {
+    throw invalidField(
+      "settings.held_out_overlaps",
+      "differs from the parent's, whose students a fork shares; leave it, or start another campaign.",
     );
   }
   if (settings.iterations < iteration) {

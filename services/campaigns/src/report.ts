@@ -5,6 +5,7 @@ import type { Metrics } from "@tutelage/proto/evaluation/v1/evaluation";
 import { advise } from "./advice.js";
 import type { ResolvedRequest } from "./campaign.js";
 import type { Services } from "./clients.js";
+import { type StoredSplitOverlaps, shownSplitOverlaps, splitsStep, withoutHeldOutText } from "./overlaps.js";
 import { departures } from "./paper.js";
 import { seedRowsPage } from "./seedrows.js";
 import type { CampaignStore } from "./store.js";
@@ -41,11 +42,12 @@ export async function gatherReport(
     }
     return thinned(name, losses);
   };
-  const [iterations, seedRows, candidates, counts, baselineMetrics, finalMetrics, ...curves] = await Promise.all([
+  const [iterations, seedRows, candidates, counts, splits, baselineMetrics, finalMetrics, ...curves] = await Promise.all([
     store.iterations(key),
     seedRowsPage(deps, key, { datasetVersionId: request.datasetVersionId, pageSize: mostRows, cursor: "" }, signal),
     store.candidates(key, { after: -1, pageSize: mostRows, iteration: undefined }),
     store.candidateCounts(key),
+    store.step(key, splitsStep),
     metricsOf(outcome.baseline?.testEvaluationRunId),
     metricsOf(outcome.final?.testEvaluationRunId),
     curveOf("plain", outcome.baseline?.trainingRunId),
@@ -55,13 +57,14 @@ export async function gatherReport(
     campaign,
     iterations,
     seedRows: seedRows.rows,
-    candidates: candidates.candidates,
+    candidates: candidates.candidates.map(withoutHeldOutText),
     candidateCount: [...counts.values()].reduce((sum, one) => sum + one.candidates, 0),
     baselineMetrics,
     finalMetrics,
     lossCurves: curves.filter((curve) => curve !== undefined),
     advice: advise(outcome, iterations, request.settings, request.task.kind),
     departures: departures(request.settings, { student: request.studentProfile, teacher: request.teacherProfile }),
+    splitOverlaps: shownSplitOverlaps(splits?.output as StoredSplitOverlaps | undefined),
   };
 }
 

@@ -5,6 +5,7 @@ import { checkRecipe } from "@tutelage/platform/recipe";
 import {
   Disputes,
   ErrorsFrom,
+  HeldOutOverlaps,
   Mining,
   Priority,
   Schedule,
@@ -30,6 +31,7 @@ export const defaultSettings: Settings = {
   startFrom: StartFrom.BASE,
   errorsFrom: ErrorsFrom.SEED,
   disputes: Disputes.ASIDE,
+  heldOutOverlaps: HeldOutOverlaps.WARN,
   uncertainBelow: 0.7,
   priority: Priority.HARDEST,
   maxRougeL: 0.95,

@@ -1,0 +1,62 @@
+/**
+ * When a text gives a dev or test row away: the rules, and where they come from. Pure.
+ *
+ * What is published is meant for web pages against long questions: a shared run
+ * of 13 words (GPT-3, arXiv 2005.14165, appendix C, which shortens it to 8 for
+ * short rows), 70 % of a row's runs of 8 words (PaLM, arXiv 2204.02311), half of
+ * a row's words in shared runs of 8 (Tülu 3, arXiv 2411.15124). Rows here are
+ * often shorter than that, and rows of one task share its turns of phrase: "What
+ * is the largest city in Texas?" does not give "… in Germany?" away. So long
+ * runs are Tülu 3's, short rows count when they are there whole, and what is
+ * nearly the same is told by the words that are rare in the task.
+ */
+import { heldOutText } from "@tutelage/platform/heldouttext";
+import { tokenize } from "@tutelage/platform/rouge";
+
+/** Shortest shared run of words that says something: the least of GPT-3, PaLM and Tülu 3. */
+export const runWords = 8;
+/** Share of a row's words that must stand in such runs (Tülu 3). */
+export const leastRunShare = 0.5;
+/** A row with fewer words than a run counts when a text holds it whole, from so many words on. */
+export const fewestWholeWords = 5;
+/**
+ * Least weighted Dice coefficient of near duplicates. Between the 4,952 train
+ * and 500 dev rows of TREC 13 pairs reach it, of which 12 ask the same by our reading; of
+ * the 11 more from .75 on, 2 do. ROUGE-L F above .8 finds 26 pairs, of which 5 do:
+ * it takes "What is the largest city in Texas ?" for "… in Germany ?".
+ */
+export const leastDice = 0.8;
+/** With fewer words the same words say nothing: "bad ." and "is bad" are two reviews. */
+export const fewestNearWords = 3;
+/** Rows that are thought to be there besides, so that words of a small split do not look common. */
+const priorRows = 20;
+
+/** Signs of writing that no two texts differ by, unless a number follows: "8-4" is not "8/4", and -5 not 5. */
+const punctuation = /["'`´‘’‚“”„«»]|[.,;:!?…¡¿·()[\]{}‐‑‒–—―。、「」-](?!\s*\p{N})/gu;
+
+/** A text as exact overlaps compare it. */
+export function exactText(text: string): string {
+  const folded = heldOutText(text);
+  return folded.replace(punctuation, " ").replace(/\s+/g, " ").trim() || folded;
+}
+
+/** A text's words in order, as overlaps compare them. */
+export function wordsOf(text: string): string[] {
+  return tokenize(text.normalize("NFKC"));
+}
+
+/** What a word weighs: the rarer among the held-out rows, the more. Always above 0. */
+export function wordWeight(rowsWithWord: number, rows: number): number {
+  return Math.log(1 + (rows + priorRows) / (rowsWithWord + 1));
+}
+
+/** What two texts must share at least to reach leastDice, given the weight of one: the other weighs no less than that. */
+export function leastShared(weight: number): number {
+  return (leastDice * weight) / (2 - leastDice);
+}
+
+/** Whether shared runs give a row away. @param sharedWords words of the row in them */
+export function isRunOverlap(sharedWords: number, rowWords: number): boolean {
+  if (rowWords < runWords) return rowWords >= fewestWholeWords && sharedWords === rowWords;
+  return sharedWords >= runWords && sharedWords >= leastRunShare * rowWords;
+}
