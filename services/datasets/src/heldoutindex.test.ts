@@ -1,7 +1,7 @@
 import { OverlapKind } from "@tutelage/proto/datasets/v1/datasets";
 import { describe, expect, test } from "vitest";
 import { HeldOutIndex } from "./heldoutindex.js";
-import { exactText, isRunOverlap, leastDice, leastShared, wordWeight } from "./overlap.js";
+import { exactText, isRunOverlap, leastLikeness, leastShared, likeness, wordWeight } from "./overlap.js";
 
 const { EXACT, NGRAM, NEAR_DUPLICATE } = OverlapKind;
 
@@ -38,7 +38,14 @@ describe("exact texts", () => {
 test("what two texts must share to be near follows from the weight of either", () => {
   // The lightest text that can be near to one of weight 10 is shared whole.
   const shared = leastShared(10);
-  expect((2 * shared) / (10 + shared)).toBeCloseTo(leastDice, 12);
+  expect(likeness(shared, 10, shared)).toBeCloseTo(leastLikeness, 12);
+});
+
+test("a word that stands for another one makes texts less alike than a word more", () => {
+  expect(likeness(10, 10, 10)).toBe(1);
+  expect(likeness(10, 12, 10)).toBeCloseTo(20 / 22, 12);
+  expect(likeness(10, 12, 12)).toBeCloseTo(20 / 28, 12);
+  expect(likeness(10, 12, 13)).toBe(likeness(10, 13, 12));
 });
 
 test("a rare word weighs more than a common one, and none weighs nothing", () => {
@@ -51,6 +58,8 @@ test("a rare word weighs more than a common one, and none weighs nothing", () =>
 test.each([
   [8, 16, true],
   [8, 17, false],
+  [14, 15, false],
+  [15, 15, true],
   [7, 8, false],
   [5, 5, true],
   [4, 5, false],
@@ -82,7 +91,7 @@ describe("a text's row", () => {
     const found = index.find(text);
     expect(found).toMatchObject({ kind, row });
     if (strength !== undefined) expect(found?.strength).toBeCloseTo(strength, 12);
-    else expect(found?.strength).toBeGreaterThanOrEqual(leastDice);
+    else expect(found?.strength).toBeGreaterThanOrEqual(leastLikeness);
   });
 
   test.each([
@@ -103,6 +112,14 @@ describe("a text's row", () => {
     expect(held.find(`${one} and ${two}`)).toEqual({ kind: NGRAM, row: 0, strength: 16 / 24 });
     // Twice a third of the row is a third.
     expect(held.find(`${one} and ${one}`)).toBeUndefined();
+  });
+
+  test("a run that many rows hold is a turn of phrase, and counts only as a part of more", () => {
+    const phrase = "how many of them are left in the";
+    const rows = Array.from({ length: 12 }, (_, n) => `${phrase} box${n} after that`);
+    const held = indexOf(...rows, ...rows.map((row, n) => `${row} day when all of the red${n} ones were taken out`));
+    expect(held.find(`${phrase} bag before that`)).toBeUndefined();
+    expect(held.find(`well ${rows[3]} then`)).toEqual({ kind: NGRAM, row: 3, strength: 1 });
   });
 
   test("of several rows the strongest is told, of equals the first", () => {

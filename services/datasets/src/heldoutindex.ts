@@ -6,8 +6,9 @@ import {
   fewestNearWords,
   fewestWholeWords,
   isRunOverlap,
-  leastDice,
+  leastLikeness,
   leastShared,
+  likeness,
   runWords,
   wordsOf,
   wordWeight,
@@ -28,8 +29,8 @@ const unknown = -1;
 /**
  * Flat arrays, some 28 bytes a word. A word is chained to its place before it,
  * so a search visits only rows that share a word which is rare enough: two texts
- * that share none of the words that make up a third of one's weight cannot
- * reach leastDice.
+ * that share none of the words that make up two fifths of one's weight cannot
+ * be near.
  */
 export class HeldOutIndex {
   private readonly vocabulary = new Map<string, number>();
@@ -131,9 +132,9 @@ export class HeldOutIndex {
         this.seenIn[row] = search;
         const rowWeight = weights.rows[row] as number;
         if (rowWeight < needed || leastShared(rowWeight) > weight || this.lengthOf(row) < fewestNearWords) continue;
-        const strength = Math.min(1, (2 * this.sharedWeight(row, weights.words)) / (weight + rowWeight));
+        const strength = likeness(this.sharedWeight(row, weights.words), weight, rowWeight);
         const found = { kind: OverlapKind.NEAR_DUPLICATE, row, strength };
-        if (strength >= leastDice && isStronger(found, best)) best = found;
+        if (strength >= leastLikeness && isStronger(found, best)) best = found;
       }
     }
     for (const id of known) this.left[id] = 0;

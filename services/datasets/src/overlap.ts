@@ -15,17 +15,22 @@ import { tokenize } from "@tutelage/platform/rouge";
 
 /** Shortest shared run of words that says something: the least of GPT-3, PaLM and Tülu 3. */
 export const runWords = 8;
+/** A run that more rows hold is a turn of phrase of the task, and says nothing (GPT-3, of training documents). */
+export const mostRowsOfRun = 10;
 /** Share of a row's words that must stand in such runs (Tülu 3). */
 export const leastRunShare = 0.5;
-/** A row with fewer words than a run counts when a text holds it whole, from so many words on. */
+/**
+ * A row of fewer words is too short for a part of it to say anything: "How many bakers live near the bridge of …" is the
+ * most of many questions. It counts when a text holds it whole, from fewestWholeWords on.
+ */
+export const longRowWords = 2 * runWords;
 export const fewestWholeWords = 5;
 /**
- * Least weighted Dice coefficient of near duplicates. Between the 4,952 train
- * and 500 dev rows of TREC 13 pairs reach it, of which 12 ask the same by our reading; of
- * the 11 more from .75 on, 2 do. ROUGE-L F above .8 finds 26 pairs, of which 5 do:
- * it takes "What is the largest city in Texas ?" for "… in Germany ?".
+ * Least likeness of near duplicates. Of the 500 dev rows of TREC 12 reach it with one of the 4,952 train rows, and 11 of
+ * these ask the same by our reading; the twelfth asks for a part of it. ROUGE-L F above .8 finds 26, of which 5 do: it
+ * takes "What is the largest city in Texas ?" for "… in Germany ?".
  */
-export const leastDice = 0.8;
+export const leastLikeness = 0.75;
 /** With fewer words the same words say nothing: "bad ." and "is bad" are two reviews. */
 export const fewestNearWords = 3;
 /** Rows that are thought to be there besides, so that words of a small split do not look common. */
@@ -50,13 +55,23 @@ export function wordWeight(rowsWithWord: number, rows: number): number {
   return Math.log(1 + (rows + priorRows) / (rowsWithWord + 1));
 }
 
-/** What two texts must share at least to reach leastDice, given the weight of one: the other weighs no less than that. */
+/**
+ * How like two texts are by the weight of their words, 0 to 1: Dice's coefficient, but what each has instead of the
+ * other's counts twice. One word more or less leaves a question what it was; another city makes it another question.
+ */
+export function likeness(shared: number, weight: number, otherWeight: number): number {
+  const [own, others] = [Math.max(0, weight - shared), Math.max(0, otherWeight - shared)];
+  return (2 * shared) / (2 * shared + own + others + 2 * Math.min(own, others));
+}
+
+/** What a text must share at least with another one to be near to it. @param weight of the text */
 export function leastShared(weight: number): number {
-  return (leastDice * weight) / (2 - leastDice);
+  // The other has no word beside the shared ones.
+  return (leastLikeness * weight) / (2 - leastLikeness);
 }
 
 /** Whether shared runs give a row away. @param sharedWords words of the row in them */
 export function isRunOverlap(sharedWords: number, rowWords: number): boolean {
-  if (rowWords < runWords) return rowWords >= fewestWholeWords && sharedWords === rowWords;
-  return sharedWords >= runWords && sharedWords >= leastRunShare * rowWords;
+  if (rowWords < longRowWords) return rowWords >= fewestWholeWords && sharedWords === rowWords;
+  return sharedWords >= leastRunShare * rowWords;
 }

@@ -1,5 +1,5 @@
 /** Runs of words that rows hold, by their hash, and the words of a row that a text shares in such runs. */
-import { fewestWholeWords, runWords } from "./overlap.js";
+import { fewestWholeWords, mostRowsOfRun, runWords } from "./overlap.js";
 
 /** Where a place stands: its row, with the places at which that begins and ends. */
 type Bounds = (place: number) => { row: number; start: number; end: number };
@@ -9,7 +9,7 @@ interface SharedRuns {
   /** Where in the text the last run ended. */
   textEnd: number;
   /** From where to where they stand in the row. */
-  places: [number, number][];
+  stretches: [number, number][];
 }
 
 const none = -1;
@@ -51,11 +51,9 @@ export class Runs {
     }
     for (let at = 0; at < text.length; at++) {
       for (let length = fewestWholeWords; length <= (known[at] as number); length++) {
-        const hash = hashOf(text, at, length);
-        const head = this.heads[hash & (this.heads.length - 1)] as number;
-        for (let entry = head; entry !== none; entry = this.next[entry] as number) {
-          if (this.hashes[entry] !== hash) continue;
-          const place = this.places[entry] as number;
+        const places = this.placesOf(hashOf(text, at, length));
+        if (length === runWords && places.length > mostRowsOfRun) continue;
+        for (const place of places) {
           const { row, start, end } = bounds(place);
           // A run shorter than runWords is a row that is short as a whole.
           if (length < runWords && end - start !== length) continue;
@@ -63,12 +61,23 @@ export class Runs {
           if (shared !== undefined && at + length <= shared.textEnd) continue;
           const run = runLength(text, at, words, place, end);
           if (run < length) continue;
-          const places: [number, number] = [place, place + run];
-          sharedBy.set(row, { textEnd: at + run, places: [...(shared?.places ?? []), places] });
+          const before = runLengthBefore(text, at, words, place, start);
+          const stretch: [number, number] = [place - before, place + run];
+          sharedBy.set(row, { textEnd: at + run, stretches: [...(shared?.stretches ?? []), stretch] });
         }
       }
     }
-    return new Map([...sharedBy].map(([row, { places }]) => [row, covered(places)]));
+    return new Map([...sharedBy].map(([row, { stretches }]) => [row, covered(stretches)]));
+  }
+
+  /** Where runs with a hash stand, one place a row. */
+  private placesOf(hash: number): number[] {
+    const places: number[] = [];
+    const head = this.heads[hash & (this.heads.length - 1)] as number;
+    for (let entry = head; entry !== none; entry = this.next[entry] as number) {
+      if (this.hashes[entry] === hash) places.push(this.places[entry] as number);
+    }
+    return places;
   }
 
   private push(hash: number, place: number): void {
@@ -113,6 +122,13 @@ function hashOf(words: Int32Array, start: number, length: number): number {
 function runLength(text: Int32Array, at: number, words: Int32Array, place: number, end: number): number {
   let length = 0;
   while (at + length < text.length && place + length < end && text[at + length] === words[place + length]) length++;
+  return length;
+}
+
+/** How many words before both places are the same: the run may have begun with a turn of phrase. */
+function runLengthBefore(text: Int32Array, at: number, words: Int32Array, place: number, start: number): number {
+  let length = 0;
+  while (at > length && place - length > start && text[at - length - 1] === words[place - length - 1]) length++;
   return length;
 }
 
