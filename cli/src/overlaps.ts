@@ -15,7 +15,11 @@ export interface OverlapCount {
 
 interface Overlaps {
   counts: OverlapCount[];
-  overlaps: { row_id: string; split: string; overlap: { kind: string; row_id: string; split: string; strength: number } }[];
+  overlaps: {
+    row_id: string;
+    split: string;
+    overlap: { kind: string; row_id: string; split: string; strength: number };
+  }[];
 }
 
 const kinds = ["exact", "ngram", "near_duplicate"];
@@ -30,7 +34,10 @@ export function addOverlapCommand(datasets: Command, { api, print }: CommandCont
       const dataset = await api().json<Dataset>("GET", `/v1/datasets/${encodeURIComponent(given)}`);
       const version = of ?? dataset.latest_version_id;
       if (version === "") {
-        throw new Stop(`Dataset ${dataset.name} has no rows yet; fill it with  tutelage datasets import`, exitCodes.refused);
+        throw new Stop(
+          `Dataset ${dataset.name} has no rows yet; fill it with  tutelage datasets import`,
+          exitCodes.refused,
+        );
       }
       const path = `/v1/versions/${encodeURIComponent(version)}/overlaps${query({ limit })}`;
       const found = await api().json<Overlaps>("GET", path);

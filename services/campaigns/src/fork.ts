@@ -5,7 +5,13 @@
  */
 import { invalidField, TutelageError } from "@tutelage/platform/errors";
 import type { RunRow } from "@tutelage/platform/runs";
-import { type ForkCampaignRequest, HeldOutOverlaps, Schedule, StartFrom, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
+import {
+  type ForkCampaignRequest,
+  HeldOutOverlaps,
+  Schedule,
+  StartFrom,
+  Switch,
+} from "@tutelage/proto/campaigns/v1/campaigns";
 import type { CampaignState, ResolvedRequest } from "./campaign.js";
 import { resolveSettings } from "./settings.js";
 

@@ -82,7 +82,11 @@ export class OverlapMeter {
   }
 
   private async load(version: VersionRecord): Promise<IndexedSplit[]> {
-    const splits = [Split.TEST, Split.DEV].map((split) => ({ split, index: new HeldOutIndex(), rowIds: [] as string[] }));
+    const splits = [Split.TEST, Split.DEV].map((split) => ({
+      split,
+      index: new HeldOutIndex(),
+      rowIds: [] as string[],
+    }));
     for await (const row of readRows(this.artifacts, wholeVersion(version))) {
       const own = splits.find(({ split }) => split === row.split);
       if (own === undefined) continue;

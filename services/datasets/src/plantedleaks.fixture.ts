@@ -34,7 +34,8 @@ const deeds = ["invented", "painted", "sold", "repaired", "described", "crossed"
 const syllables = ["ba", "ko", "li", "mar", "ne", "os", "pi", "ru", "sta", "ven", "tor", "zel"];
 
 type Pick = ReturnType<typeof dice>;
-const name = (pick: Pick) => `${pick(syllables)}${pick(syllables)}${pick(syllables)}`.replace(/^./, (c) => c.toUpperCase());
+const name = (pick: Pick) =>
+  `${pick(syllables)}${pick(syllables)}${pick(syllables)}`.replace(/^./, (c) => c.toUpperCase());
 const number = (pick: Pick) => String(pick([...Array(90).keys()]) + 10);
 
 /** Questions that share their turns of phrase, as TREC's do. */
@@ -81,7 +82,11 @@ const made: Record<LeakKind, (row: string, pick: Pick, other: string) => string>
       (one: string) => one.replace(" the ", ", the "),
     ])(row),
   extended: (row, pick) =>
-    pick([`Please tell me: ${row}`, `${row} Give the answer in one word.`, `I was asked "${row}" and did not know it.`]),
+    pick([
+      `Please tell me: ${row}`,
+      `${row} Give the answer in one word.`,
+      `I was asked "${row}" and did not know it.`,
+    ]),
   /** A good half of its words, the whole of a short one, in a text of its own. */
   embedded: (row, _pick, other) => {
     const words = row.split(" ");

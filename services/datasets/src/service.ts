@@ -26,7 +26,10 @@ const maxTexts = 10_000;
 
 function requireTexts({ length }: readonly string[]): void {
   if (length > maxTexts) {
-    throw invalidField("texts", `holds ${length}, at most ${maxTexts} are taken; send more in further messages of a stream.`);
+    throw invalidField(
+      "texts",
+      `holds ${length}, at most ${maxTexts} are taken; send more in further messages of a stream.`,
+    );
   }
 }
 
@@ -37,7 +40,8 @@ function requireSame(version: VersionRecord, projectId: string, versionId: strin
 }
 
 export function datasetsService(
-  dependencies: Dependencies & DeletionDependencies & { novelty: NoveltyMeter; overlaps: OverlapMeter; rowStore: RowStore },
+  dependencies: Dependencies &
+    DeletionDependencies & { novelty: NoveltyMeter; overlaps: OverlapMeter; rowStore: RowStore },
 ): DatasetsServiceImplementation {
   const { store, rowStore, artifacts, novelty, overlaps, deletions } = dependencies;
 

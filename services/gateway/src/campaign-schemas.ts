@@ -393,7 +393,9 @@ export const report = z
     campaign: campaignSchema.optional(),
     iterations: iterationList.shape.iterations,
     seed_rows: z.array(seedRow).describe("At most 1000"),
-    candidates: candidatePage.shape.candidates.describe("At most 1000; without text where it says a dev or test row again"),
+    candidates: candidatePage.shape.candidates.describe(
+      "At most 1000; without text where it says a dev or test row again",
+    ),
     candidate_count: z.number().int(),
     baseline_metrics: metrics.optional().describe("Plain fine-tuning on the test rows"),
     final_metrics: metrics.optional().describe("The returned student on the test rows"),

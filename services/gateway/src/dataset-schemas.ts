@@ -122,12 +122,16 @@ export const rowOverlaps = z.array(
   }),
 );
 
-export const overlapsQuery = z.strictObject({ limit: pageQuery.limit.describe("Most rows to list; the counts are of all") });
+export const overlapsQuery = z.strictObject({
+  limit: pageQuery.limit.describe("Most rows to list; the counts are of all"),
+});
 
 export const versionOverlaps = z
   .object({
     counts: overlapCounts.describe("Of all; empty where the splits say different things"),
-    overlaps: rowOverlaps.describe("The first, in the version's order; one that says a dev row and a test row is there twice"),
+    overlaps: rowOverlaps.describe(
+      "The first, in the version's order; one that says a dev row and a test row is there twice",
+    ),
   })
   .meta({ id: "VersionOverlaps" });
 
