@@ -23,6 +23,8 @@ export interface Iteration {
   cross_fit_accuracy?: Proportion;
   dev_accuracy?: Proportion;
   test_accuracy?: Proportion;
+  /** Candidates that were refused for what they have in common with dev and test rows; an older server tells none. */
+  overlaps_by_kind?: Record<string, number>;
   seconds: number;
 }
 

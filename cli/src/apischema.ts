@@ -54,6 +54,11 @@ export const apiSchema: Record<string, SchemaNode> = {
         description:
           "Seed rows whose answer a strict and a lenient reading grade differently: set aside, or decided by one of them",
       },
+      held_out_overlaps: {
+        type: "string",
+        enum: ["warn", "drop", "refuse"],
+        description: "Train rows that say what a dev or test row says: tell of them, leave them out, or do not start",
+      },
       max_rouge_l: { type: "number", description: "A candidate nearer than this to a kept row is dropped; 0 to 1" },
       check_students: { type: "boolean", description: "Check labels by the cross-fitted students" },
       check_teacher: { type: "boolean", description: "Check labels by a blind second labelling of the teacher" },

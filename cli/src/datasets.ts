@@ -4,6 +4,7 @@ import { type CommandContext, query } from "./context.js";
 import { addDatasetFileCommands } from "./datasetfiles.js";
 import { removalText, remove } from "./deletion.js";
 import { listed } from "./listing.js";
+import { addOverlapCommand } from "./overlaps.js";
 import { percent, table } from "./show.js";
 
 /** A row as the server gives it. */
@@ -53,8 +54,9 @@ export function addDatasetCommands(program: Command, context: CommandContext): v
   const { api, print, note } = context;
   const datasets = program
     .command("datasets")
-    .description("create, import, export, list, get, versions, rows, diff, lineage, delete");
+    .description("create, import, export, list, get, versions, rows, diff, overlaps, lineage, delete");
   addDatasetFileCommands(datasets, context);
+  addOverlapCommand(datasets, context);
   datasets
     .command("create <name>")
     .description("make an empty dataset; its rows come with import")

@@ -3,7 +3,16 @@ import type { Command } from "commander";
 import type { Campaign, Iteration } from "./api.js";
 import type { CommandContext } from "./context.js";
 import { pour, refuseBytes, saveFile } from "./download.js";
+import { type OverlapCount, overlapText } from "./overlaps.js";
 import { outcomeText } from "./show.js";
+
+interface Report {
+  campaign: Campaign;
+  iterations: Iteration[];
+  advice: string[];
+  claims: string[];
+  split_overlaps?: { counts: OverlapCount[] };
+}
 
 export function addReportCommand(program: Command, { api, print, note, json }: CommandContext): void {
   program
@@ -21,16 +30,13 @@ export function addReportCommand(program: Command, { api, print, note, json }: C
         else note(`Wrote ${out}.`);
         return;
       }
-      const report = await api().json<{
-        campaign: Campaign;
-        iterations: Iteration[];
-        advice: string[];
-        claims: string[];
-      }>("GET", path);
+      const report = await api().json<Report>("GET", path);
       print(report, () => {
+        const overlaps = overlapText(report.split_overlaps?.counts ?? [], report.iterations);
         const parts = [
           outcomeText(report.campaign, report.iterations),
           ["What the test rows support", ...report.claims.map((line) => `- ${line}`)].join("\n"),
+          overlaps === "" ? "" : `What dev and test rows have in common with others\n${overlaps}`,
           ["What to try next", ...report.advice.map((line, index) => `${index + 1}. ${line}`)].join("\n"),
         ];
         return parts.filter((part) => part.includes("\n")).join("\n\n");

@@ -76,7 +76,7 @@ async function makeDataset(name) {
   }
 }
 
-/** A client stream: the header, then the file in chunks, as fast as the service takes them. */
+/** A client stream: the header, the file in chunks as fast as the service takes them, and its size: all came. */
 async function importFile(datasetId, path, idempotencyKey) {
   let stream;
   const reply = new Promise((resolve, reject) => {
@@ -88,7 +88,12 @@ async function importFile(datasetId, path, idempotencyKey) {
   };
   const header = { projectId, datasetId, idempotencyKey, format: "FILE_FORMAT_JSONL" };
   await send({ header: { ...header, splitColumn: "split", defaultSplit: "SPLIT_TRAIN" } });
-  for await (const chunk of createReadStream(path, { highWaterMark: 256 * 1024 })) await send({ chunk });
+  let sizeBytes = 0;
+  for await (const chunk of createReadStream(path, { highWaterMark: 256 * 1024 })) {
+    await send({ chunk });
+    sizeBytes += chunk.byteLength;
+  }
+  await send({ end: { sizeBytes } });
   stream.end();
   return await reply;
 }

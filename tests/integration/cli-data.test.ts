@@ -210,6 +210,28 @@ test(
 );
 
 test(
+  "a dataset's overlaps are listed by row and by kind",
+  async () => {
+    await api().post("/v1/datasets").send({ name: "twins" }).expect(201);
+    expect((await fixture.tutelage("datasets", "overlaps", "twins")).code).toBe(65);
+    const rows = [
+      { input: "where is my blue parcel", output: "a", split: "train" },
+      { input: "Where is my blue parcel?", output: "a", split: "test" },
+    ];
+    await api()
+      .post("/v1/datasets/twins/import?split_column=split")
+      .set("content-type", "application/x-ndjson")
+      .send(rows.map((row) => `${JSON.stringify(row)}\n`).join(""))
+      .expect(201);
+    const { code, out } = await fixture.tutelage("datasets", "overlaps", "twins");
+    expect(code).toBe(0);
+    expect(out).toMatch(/^train against test rows +1 +0 +0$/m);
+    expect(out).toMatch(/^train [0-9a-f]{32} +test [0-9a-f]{32} +exact +1\.00$/m);
+  },
+  slow,
+);
+
+test(
   "init says why when a file's header cannot be read",
   async () => {
     await fixture.put("header.csv", 'text,"label\nmessage,billing\n');

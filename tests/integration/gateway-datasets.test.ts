@@ -124,6 +124,30 @@ test("what changed between two versions is told by row, with the numbers first; 
   expect(gone.body.reason).toBe("row_not_found");
 });
 
+test("rows of a split that say what a row of another split says are told with their counts", async () => {
+  await api().post("/v1/datasets").send({ name: "overlapping" }).expect(201);
+  const body = jsonl([
+    { input: "where is my blue parcel", output: "x", split: "train" },
+    { input: "Where is my blue parcel?", output: "x", split: "dev" },
+    { input: "two red bicycles stand outside", output: "x", split: "test" },
+  ]);
+  const { version } = (await importJsonl("overlapping", body, "split_column=split").expect(201)).body;
+  const path = `/v1/versions/${version.id}`;
+  const [train, dev, tested] = (await api().get(`${path}/rows`).expect(200)).body.rows;
+  const { body: found } = await api().get(`${path}/overlaps`).expect(200);
+  expect(found).toEqual({
+    counts: [{ split: "train", against: "dev", kind: "exact", rows: 1 }],
+    overlaps: [
+      { row_id: train.id, split: "train", overlap: { kind: "exact", row_id: dev.id, split: "dev", strength: 1 } },
+    ],
+  });
+  expect(JSON.stringify(found)).not.toContain(tested.id);
+  const { body: none } = await api().get(`${path}/overlaps?limit=1`).expect(200);
+  expect(none.overlaps).toHaveLength(1);
+  expect((await api().get(`${path}/overlaps?limit=0`).expect(400)).body.errors[0].field).toBe("limit");
+  await api().get(`/v1/versions/${crypto.randomUUID()}/overlaps`).expect(404);
+});
+
 test("keys of a row's metadata are the user's and stay as they are", async () => {
   await api().post("/v1/datasets").send({ name: "metadata" }).expect(201);
   const body = jsonl([{ input: "a", output: "x", customerId: "7", Mixed_Case: "y" }]);

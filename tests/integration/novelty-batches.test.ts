@@ -1,6 +1,7 @@
 /** The novelty check of an iteration with more candidates than one message holds, against the real datasets service. */
 import type { Campaign } from "@tutelage/campaigns/campaign";
-import { checkNovelty, textBatches } from "@tutelage/campaigns/checks";
+import { checkNovelty } from "@tutelage/campaigns/checks";
+import { textBatches } from "@tutelage/campaigns/textbatches";
 import { Candidate } from "@tutelage/proto/campaigns/v1/campaigns";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import {
@@ -42,7 +43,7 @@ test("10,500 candidates are checked, and one that repeats a text of another mess
     services: { datasets: client },
     step: async (_: string, work: () => Promise<unknown>) => await work(),
   } as unknown as Campaign;
-  const seed = { version, seedRows: [], devRows: 0, testRows: 0, heldOutTexts: new Set<string>() };
+  const seed = { version, seedRows: [], devRows: 0, testRows: 0 };
   const checked = await checkNovelty(campaign, { prefix: "iteration/0", iteration: 0 }, version, seed, candidates);
   expect(checked).toHaveLength(10_500);
   expect(checked.filter(({ rejection }) => rejection !== "").map(({ number }) => number)).toEqual([10_400]);

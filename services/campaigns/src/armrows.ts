@@ -2,7 +2,7 @@
 import { rowText } from "@tutelage/platform/conversation";
 import { heldOutText } from "@tutelage/platform/heldouttext";
 import type { Settings } from "@tutelage/proto/campaigns/v1/campaigns";
-import type { Version } from "@tutelage/proto/datasets/v1/datasets";
+import { OverlapKind, type Version } from "@tutelage/proto/datasets/v1/datasets";
 import { type Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
 import { type WriteOrder, WriteStyle } from "@tutelage/proto/teacher/v1/teacher";
 import type { Compared } from "./arms.js";
@@ -12,6 +12,7 @@ import { rowsOf, whileAway } from "./clients.js";
 import { append, newRow } from "./commit.js";
 import { edaTexts } from "./eda.js";
 import { decide } from "./judging.js";
+import { overlapsOf } from "./overlaps.js";
 import { derivedSeed, randomStream } from "./random.js";
 import { apportion, type Want, writeOrders } from "./selection.js";
 import { wordNet } from "./wordnet.js";
@@ -162,7 +163,7 @@ async function grownBySeedRow(campaign: Campaign, { grown }: Compared): Promise<
 
 /** Variants of seed rows without a teacher, as many as the campaign made rows, spread evenly (Wei and Zou 2019). */
 export async function edaRows(campaign: Campaign, prefix: string, compared: Compared): Promise<Made> {
-  const { seedRows, heldOutTexts } = compared.seed;
+  const { seedRows } = compared.seed;
   const texts = seedRows.filter(({ messages }) => messages.length === 0);
   if (texts.length === 0) return { leftOut: "Conversations are not varied word by word." };
   const made = [...(await grownBySeedRow(campaign, compared)).values()].reduce((sum, count) => sum + count, 0);
@@ -175,8 +176,7 @@ export async function edaRows(campaign: Campaign, prefix: string, compared: Comp
   const known = new Set(seedRows.map((row) => heldOutText(rowText(row))));
   const isNew = (input: string) => {
     const text = heldOutText(input);
-    // A row that is there already, or a dev or test row's text, is no new row.
-    if (known.has(text) || heldOutTexts.has(text)) return false;
+    if (known.has(text)) return false;
     known.add(text);
     return true;
   };
@@ -184,13 +184,22 @@ export async function edaRows(campaign: Campaign, prefix: string, compared: Comp
     const random = randomStream(campaign.settings.seed, "eda", row.id);
     const share = shares[index] ?? 0;
     const inputs = edaTexts(row.input, 2 * share + 2, random, synonyms).filter(isNew);
-    const all = inputs.map((input) =>
-      newRow({ input, messages: [], output: row.output, seedRowId: row.id }, row, 0, { arm: "eda" }),
-    );
-    return { rows: all.slice(0, share), surplus: all.slice(share) };
+    return inputs.map((input, place) => ({
+      row: newRow({ input, messages: [], output: row.output, seedRowId: row.id }, row, 0, { arm: "eda" }),
+      isSurplus: place >= share,
+    }));
   });
+  const overlaps = await overlapsOf(
+    campaign,
+    prefix,
+    compared.seed.version,
+    variants.flat().map((one) => one.row),
+  );
+  const kept = variants.flat().filter((_, place) => overlaps[place]?.kind === OverlapKind.UNSPECIFIED);
   // A text with little to change leaves its share to others.
-  const rows = [...variants.flatMap((one) => one.rows), ...variants.flatMap((one) => one.surplus)].slice(0, made);
+  const rows = [...kept.filter((one) => !one.isSurplus), ...kept.filter((one) => one.isSurplus)]
+    .slice(0, made)
+    .map((one) => one.row);
   return await grow(campaign, prefix, compared, rows);
 }
 

@@ -7,7 +7,7 @@ import { type Recipe, TuningMethod } from "@tutelage/proto/student/v1/student";
 import { type Row, type RowSource, Split, type Task } from "@tutelage/proto/task/v1/task";
 import type { Usage } from "@tutelage/proto/teacher/v1/teacher";
 import { edaRows, growByTeacher, type Made } from "./armrows.js";
-import { type Campaign, rowSource, type SeedData } from "./campaign.js";
+import { type Campaign, rowSource, type SeedData, trainSource } from "./campaign.js";
 import { teacherAnswers } from "./checks.js";
 import { rowsOf, whileAway } from "./clients.js";
 import { fewShotRows, fewShotTask } from "./fewshot.js";
@@ -171,12 +171,17 @@ async function teacher(campaign: Campaign, name: string, { seed }: Compared): Pr
 /** Logistic regression does not depend on a training seed: one try is all there is. */
 async function probe(campaign: Campaign, name: string, compared: Compared): Promise<Arm> {
   const recipe = { method: TuningMethod.PROBE };
-  return await trained(campaign, name, { ...compared, tries: 1 }, { rows: seedRows(compared), recipe });
+  return await trained(
+    campaign,
+    name,
+    { ...compared, tries: 1 },
+    { rows: trainSource(campaign, compared.seed.version), recipe },
+  );
 }
 
 async function noneMatched(campaign: Campaign, name: string, compared: Compared): Promise<Arm> {
   const recipe = { exactSteps: compared.final.steps };
-  return await trained(campaign, name, compared, { rows: seedRows(compared), recipe });
+  return await trained(campaign, name, compared, { rows: trainSource(campaign, compared.seed.version), recipe });
 }
 
 /** Dev rows are trained on here, so that they cannot choose. */
@@ -204,13 +209,9 @@ async function oracle(campaign: Campaign, name: string, compared: Compared): Pro
   return await trainedOn(campaign, name, compared, await growByTeacher(campaign, "oracle", compared));
 }
 
-function seedRows({ seed }: Compared): RowSource {
-  return rowSource(seed.version, { split: Split.TRAIN });
-}
-
 async function trainedOn(campaign: Campaign, name: string, compared: Compared, made: Made): Promise<Arm> {
   if ("leftOut" in made) return leftOut(name, made.leftOut);
-  const rows = rowSource(made.version, { split: Split.TRAIN });
+  const rows = trainSource(campaign, made.version);
   return await trained(campaign, name, compared, { rows, madeRows: made.rows });
 }
 

@@ -80,6 +80,8 @@ export class Campaign {
   readonly task: Task;
   /** The dataset that holds this campaign's versions. */
   datasetId = "";
+  /** Train rows that are left out, as they say what a dev or test row says. */
+  droppedRowIds: readonly string[] = [];
   private readonly secondsByStep = new Map<string, number>();
   private readonly sharedSteps = new Set<string>();
   private readonly clock = new StepClock();
@@ -295,6 +297,18 @@ export function rowSource(version: Version, choice: Partial<RowSource> = {}): Ro
   };
 }
 
+/**
+ * The rows that students are trained on.
+ * @param excludeRootRowIds seed rows to leave out besides, with what grew from them
+ */
+export function trainSource(
+  { droppedRowIds }: Pick<Campaign, "droppedRowIds">,
+  version: Version,
+  excludeRootRowIds: readonly string[] = [],
+): RowSource {
+  return rowSource(version, { split: Split.TRAIN, excludeRootRowIds: [...droppedRowIds, ...excludeRootRowIds] });
+}
+
 /** The user's rows, and the version they came in. */
 export interface SeedData {
   version: Version;
@@ -302,6 +316,4 @@ export interface SeedData {
   seedRows: Row[];
   devRows: number;
   testRows: number;
-  /** Dev and test inputs, normalised: no training row may say the same. */
-  heldOutTexts: ReadonlySet<string>;
 }

@@ -1,10 +1,8 @@
 /** Checking candidates: novelty, the cross-fitted students, the teacher's second look. */
-import { inBatches } from "@tutelage/platform/batch";
-import { comparedText, rowText } from "@tutelage/platform/conversation";
-import { heldOutText } from "@tutelage/platform/heldouttext";
+import { comparedText } from "@tutelage/platform/conversation";
 import { rowToLine } from "@tutelage/platform/rowfile";
 import { type Candidate, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
-import type { Novelty, Version } from "@tutelage/proto/datasets/v1/datasets";
+import { type Novelty, OverlapKind, type Version } from "@tutelage/proto/datasets/v1/datasets";
 import { type Row, RowOrigin, type RowSource, Split } from "@tutelage/proto/task/v1/task";
 import type { Campaign, SeedData } from "./campaign.js";
 import { whileAway } from "./clients.js";
@@ -18,7 +16,9 @@ import {
   type Reliability,
   verdictOf,
 } from "./judging.js";
+import { overlapsOf } from "./overlaps.js";
 import { type CrossFit, evaluateStudent, predictions } from "./students.js";
+import { textBatches } from "./textbatches.js";
 import { goldSample, labelRows } from "./writing.js";
 
 /** A checker with its record and its opinions. */
@@ -28,19 +28,8 @@ interface Checker {
   opinions: Map<string, Opinion>;
 }
 
-/** A candidate nearer than this to a dev or test row is refused: ROUGE-L F. */
-const heldOutMaxRougeL = 0.8;
-
-/** Texts of one message, and the characters that they may take: at most four bytes each. */
-const textsPerMessage = 10_000;
-const charactersPerMessage = 8_000_000;
 /** Of one message. */
 const noveltyDeadlineMs = 600_000;
-
-/** Texts cut into messages, in order. */
-export function textBatches(texts: readonly string[]): string[][] {
-  return inBatches(texts, (text) => text.length, { mostItems: textsPerMessage, mostSize: charactersPerMessage });
-}
 
 /** Where candidates are judged: what their steps' names begin with, and the iteration that asked for them. */
 export interface Place {
@@ -73,16 +62,21 @@ export async function checkNovelty(
       return measured;
     });
   });
-  const byNumber = new Map(open.map((one, index) => [one.number, novelties[index]]));
+  // The user's version: those that grow from it have its dev and test rows, and no others.
+  const overlaps = await overlapsOf(campaign, prefix, seed.version, open);
+  const placeOf = new Map(open.map((one, index) => [one.number, index]));
   return candidates.map((candidate) => {
-    const novelty = byNumber.get(candidate.number);
+    const place = placeOf.get(candidate.number) ?? -1;
+    const novelty = novelties[place];
     if (novelty === undefined) return candidate;
+    const overlap = overlaps[place];
     // A synthetic row that repeats a dev or test row would make the measurement a lie, whatever max_rouge_l is.
-    const leaks = seed.heldOutTexts.has(heldOutText(rowText(candidate))) || novelty.heldOutMaxRougeL > heldOutMaxRougeL;
+    const leaks = overlap !== undefined && overlap.kind !== OverlapKind.UNSPECIFIED;
     const near = novelty.maxRougeL > campaign.settings.maxRougeL;
     return {
       ...candidate,
       maxRougeL: novelty.maxRougeL,
+      overlap: leaks ? overlap : undefined,
       rejection: leaks ? "held_out_overlap" : near ? "near_duplicate" : "",
     };
   });

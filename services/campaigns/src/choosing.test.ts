@@ -23,6 +23,7 @@ function iteration(number: number, scores: { dev?: number; crossFit?: number }):
     seconds: 0,
     phaseSeconds: {},
     mined: true,
+    overlapsByKind: {},
   };
 }
 const byDev = (...scores: number[]) => scores.map((dev, number) => iteration(number, { dev }));

@@ -22,6 +22,7 @@ export const eventTypes = [
   "campaign.forked",
   "budget.threshold",
   "preflight.finished",
+  "rows.contaminated",
   "rows.too_long",
   "rows.disputed",
   "iteration.started",

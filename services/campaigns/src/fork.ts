@@ -8,6 +8,7 @@ import type { RunRow } from "@tutelage/platform/runs";
 import {
   Arm,
   type ForkCampaignRequest,
+  HeldOutOverlaps,
   Schedule,
   type Settings,
   StartFrom,
@@ -15,6 +16,8 @@ import {
 } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { CampaignState, ResolvedRequest } from "./campaign.js";
 import { resolveSettings } from "./settings.js";
+
+const { WARN } = HeldOutOverlaps;
 
 /** Where a fork comes from; part of its stored request. */
 export interface Fork {
@@ -53,6 +56,12 @@ export function forked(parent: Parent, asked: ForkCampaignRequest, finished: num
     throw invalidField(
       "settings.schedule",
       "differs from the parent's, all of whose settings a fork has until it changes them; change the settings themselves.",
+    );
+  }
+  if ((settings.heldOutOverlaps ?? WARN) !== (request.settings.heldOutOverlaps ?? WARN)) {
+    throw invalidField(
+      "settings.held_out_overlaps",
+      "differs from the parent's, whose students a fork shares; leave it, or start another campaign.",
     );
   }
   if (settings.iterations < iteration) {

@@ -31,7 +31,7 @@ export async function takeOver(
     insert into steps (project_id, campaign_id, name, output, seconds, finished_at, shared)
     select project_id, ${campaignId}::uuid, name, output, seconds, finished_at, true from steps
     where ${from} and (
-      name = 'caps' or name ~ '^(preflight|teacher_record)(/|$)' or name ~ '^event/preflight'
+      name in ('caps', 'overlaps') or name ~ '^(preflight|teacher_record)(/|$)' or name ~ '^event/preflight'
       or (name ~ '^iteration/[0-9]+/' and split_part(name, '/', 2)::int < ${iteration})
       or (name ~ '^event/(iteration|phase|rows)[a-z_.]*/[0-9]+(/|$)' and split_part(name, '/', 3)::int < ${iteration}))`);
   await transaction.execute(sql`

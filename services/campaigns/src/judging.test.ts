@@ -90,6 +90,7 @@ function candidate(number: number, output: string, probability: number, rejectio
     teacherProfile: "",
     input: "x",
     messages: [],
+    overlap: undefined,
     verdicts: [],
     maxRougeL: 0,
     rowId: "",

@@ -2,9 +2,7 @@
  * The loop of LLM2LLM (Lee et al. 2024, arXiv 2403.15042), one file to read it
  * in. Each line that has an effect is a step: done once, remembered for ever.
  */
-import { rowText } from "@tutelage/platform/conversation";
 import { TutelageError } from "@tutelage/platform/errors";
-import { heldOutText } from "@tutelage/platform/heldouttext";
 import {
   ErrorsFrom,
   type Iteration,
@@ -27,6 +25,8 @@ import { takeOver } from "./forkstore.js";
 import { holderOf } from "./holds.js";
 import { decide } from "./judging.js";
 import { type MinedRow, mine, openDisputes, settle } from "./mining.js";
+import { checkSplits, overlapsByKind } from "./overlaps.js";
+import { fewestSeedRows } from "./request.js";
 import { wantedRows, writeOrders } from "./selection.js";
 import { needsCrossFit } from "./settings.js";
 import { halfOf } from "./spending.js";
@@ -152,12 +152,13 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
         }
         const checked = await checkLabels(campaign, place, seed, fit, novel, wantedByOutput);
         const decided = decide(checked, settings, wantedByOutput);
+        round.iteration.overlapsByKind = overlapsByKind(decided);
 
         // Add what was accepted to the training rows, and go round again.
         await campaign.enter(number, "commit");
         const grown = await commit(campaign, round, version, trainRows, decided);
         if (grown === undefined) reason = writing.cut ? "budget" : "nothing_accepted";
-        else [version, trainRows] = [grown.version, grown.trainRows];
+        else [version, trainRows] = [grown.version, withoutDropped(campaign, grown.trainRows)];
       }
     }
     await closeRound(campaign, round);
@@ -202,15 +203,23 @@ async function openSeed(campaign: Campaign): Promise<SeedData> {
   });
   campaign.datasetId = datasetId;
   await campaign.lease.report({}, { datasetId });
-  const seedRows = (await rowsOf(services, projectId, version.id, Split.TRAIN, signal)).filter(
-    (row) => row.origin === RowOrigin.SEED,
-  );
-  const heldOut = [
-    ...(await rowsOf(services, projectId, version.id, Split.DEV, signal)),
-    ...(await rowsOf(services, projectId, version.id, Split.TEST, signal)),
-  ];
-  const heldOutTexts = new Set(heldOut.map((row) => heldOutText(rowText(row))));
-  return { version, heldOutTexts, seedRows, devRows: version.splits?.dev ?? 0, testRows: version.splits?.test ?? 0 };
+  campaign.droppedRowIds = await checkSplits(campaign, version);
+  const trainRows = await rowsOf(services, projectId, version.id, Split.TRAIN, signal);
+  const seedRows = withoutDropped(campaign, trainRows).filter((row) => row.origin === RowOrigin.SEED);
+  if (campaign.droppedRowIds.length > 0 && seedRows.length < fewestSeedRows) {
+    throw new TutelageError(
+      "failed_precondition",
+      `Without the ${campaign.droppedRowIds.length} train rows that say what a dev or test row says ${seedRows.length} ` +
+        `seed rows are left; a campaign needs at least ${fewestSeedRows}. Import others in split train.`,
+      { reason: "too_few_seed_rows" },
+    );
+  }
+  return { version, seedRows, devRows: version.splits?.dev ?? 0, testRows: version.splits?.test ?? 0 };
+}
+
+function withoutDropped({ droppedRowIds }: Campaign, rows: readonly Row[]): Row[] {
+  const dropped = new Set(droppedRowIds);
+  return rows.filter((row) => !dropped.has(row.id));
 }
 
 /** What a round is judged by. */
@@ -263,7 +272,7 @@ async function measureRound(
     number,
     datasetVersionId: version.id,
     datasetDigest: version.digest,
-    trainRows: version.splits?.train ?? 0,
+    trainRows: (version.splits?.train ?? 0) - campaign.droppedRowIds.length,
     trainingRunId: student?.trainingRunId ?? "",
     checkpoint: student?.checkpoint,
     crossFitAccuracy: fit?.accuracy,
@@ -276,6 +285,7 @@ async function measureRound(
     seconds: 0,
     phaseSeconds: {},
     mined: false,
+    overlapsByKind: {},
   };
   if (student !== undefined && seed.devRows > 0) {
     const dev = rowSource(version, { split: Split.DEV });
@@ -327,6 +337,7 @@ async function closeRound(campaign: Campaign, round: Round): Promise<void> {
         candidates: iteration.candidates,
         accepted: iteration.accepted,
         rejected: iteration.rejected,
+        overlaps_by_kind: iteration.overlapsByKind,
         cross_fit_accuracy: iteration.crossFitAccuracy?.value ?? null,
         dev_accuracy: iteration.devAccuracy?.value ?? null,
         seconds: iteration.seconds,

@@ -7,6 +7,7 @@ import type { ResolvedRequest } from "./campaign.js";
 import { pairedGain } from "./choosing.js";
 import { predictionsOf, type Services } from "./clients.js";
 import { claims, compare } from "./comparisons.js";
+import { type StoredSplitOverlaps, shownSplitOverlaps, splitsStep, withoutHeldOutText } from "./overlaps.js";
 import { departures } from "./paper.js";
 import { seedRowsPage } from "./seedrows.js";
 import type { CampaignStore } from "./store.js";
@@ -43,13 +44,14 @@ export async function gatherReport(
     }
     return thinned(name, losses);
   };
-  const [comparisons, iterations, seedRows, candidates, counts, baselineMetrics, finalMetrics, ...curves] =
+  const [comparisons, iterations, seedRows, candidates, counts, splits, baselineMetrics, finalMetrics, ...curves] =
     await Promise.all([
       comparisonsOf(services, run.projectId, outcome, signal),
       store.iterations(key),
       seedRowsPage(deps, key, { datasetVersionId: request.datasetVersionId, pageSize: mostRows, cursor: "" }, signal),
       store.candidates(key, { after: -1, pageSize: mostRows, iteration: undefined }),
       store.candidateCounts(key),
+      store.step(key, splitsStep),
       metricsOf(outcome.baseline?.testEvaluationRunId),
       metricsOf(outcome.final?.testEvaluationRunId),
       curveOf("plain", outcome.baseline?.trainingRunId),
@@ -59,7 +61,7 @@ export async function gatherReport(
     campaign,
     iterations,
     seedRows: seedRows.rows,
-    candidates: candidates.candidates,
+    candidates: candidates.candidates.map(withoutHeldOutText),
     candidateCount: [...counts.values()].reduce((sum, one) => sum + one.candidates, 0),
     baselineMetrics,
     finalMetrics,
@@ -68,6 +70,7 @@ export async function gatherReport(
     departures: departures(request.settings, { student: request.studentProfile, teacher: request.teacherProfile }),
     comparisons,
     claims: claims(outcome, comparisons),
+    splitOverlaps: shownSplitOverlaps(splits?.output as StoredSplitOverlaps | undefined),
   };
 }
 

@@ -5,7 +5,7 @@ import { readFields } from "@tutelage/platform/extraction";
 import { heldOutText } from "@tutelage/platform/heldouttext";
 import { nearest } from "@tutelage/platform/suggestion";
 import { requirePromptFor, requireTask } from "@tutelage/platform/task";
-import { Arm, type Settings, type StartCampaignRequest } from "@tutelage/proto/campaigns/v1/campaigns";
+import { Arm, HeldOutOverlaps, type Settings, type StartCampaignRequest } from "@tutelage/proto/campaigns/v1/campaigns";
 import { Decoding } from "@tutelage/proto/student/v1/student";
 import { type Row, Split, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import type { TeacherProfile } from "@tutelage/proto/teacher/v1/teacher";
@@ -14,7 +14,7 @@ import { type BoundedReading, rowsOf, type Services } from "./clients.js";
 import { resolveSettings } from "./settings.js";
 
 /** Fewer seed rows than this cannot be told from noise. */
-const fewestSeedRows = 4;
+export const fewestSeedRows = 4;
 
 /**
  * What a campaign may hold in memory of its version, all splits together: its
@@ -64,7 +64,7 @@ export async function resolveRequest(
     ...(await rowsOf(services, projectId, version.id, Split.DEV, signal, bound)),
     ...(await rowsOf(services, projectId, version.id, Split.TEST, signal, bound)),
   ];
-  refuseOverlap(field, seedRows, heldOut);
+  if (settings.heldOutOverlaps !== HeldOutOverlaps.DROP) refuseOverlap(field, seedRows, heldOut);
   if (task.labels.length > 0) {
     refuseUnknownLabels([...seedRows, ...heldOut], new Set(task.labels.map((label) => label.name)));
   }
@@ -133,7 +133,8 @@ function refuseOverlap(field: string, seedRows: readonly Row[], heldOut: readonl
   throw invalidField(
     field,
     `${overlaps.length} dev or test rows have the text of a train row; the first is ${shownText(first)} (row ` +
-      `${first.id}, as row ${seeds.get(textOf(first))?.id}). Import the data again with each text in one split only.`,
+      `${first.id}, as row ${seeds.get(textOf(first))?.id}). Import the data again with each text in one split only, or set ` +
+      'held_out_overlaps to "drop", which leaves such train rows out.',
     "split_overlap",
   );
 }

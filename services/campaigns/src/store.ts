@@ -5,7 +5,7 @@ import { notFound, TutelageError } from "@tutelage/platform/errors";
 import { fitting } from "@tutelage/platform/page";
 import { type RunRow, returned, runColumns, toRow } from "@tutelage/platform/runs";
 import { shownStatusSql } from "@tutelage/platform/shownstatus";
-import { type CampaignEvent, Candidate, type Iteration, type SeedGrade } from "@tutelage/proto/campaigns/v1/campaigns";
+import { type CampaignEvent, Candidate, Iteration, type SeedGrade } from "@tutelage/proto/campaigns/v1/campaigns";
 import { and, asc, eq, gt, inArray, sql } from "drizzle-orm";
 import type { CampaignState, ResolvedRequest } from "./campaign.js";
 import type { CampaignFilter } from "./campaignfilter.js";
@@ -60,7 +60,8 @@ export class CampaignStore {
       .from(iterations)
       .where(and(eq(iterations.projectId, key.projectId), eq(iterations.campaignId, key.campaignId)))
       .orderBy(asc(iterations.number));
-    return rows.map((row) => row.iteration);
+    // What an earlier release stored lacks the fields that the contract gained since.
+    return rows.map((row) => Iteration.fromPartial(row.iteration));
   }
 
   async putCandidates(transaction: Transaction, key: CampaignKey, judged: readonly Candidate[]): Promise<void> {

@@ -5,8 +5,8 @@ import { type Iteration, StartFrom } from "@tutelage/proto/campaigns/v1/campaign
 import type { Version } from "@tutelage/proto/datasets/v1/datasets";
 import type { GradedPrediction, Proportion, StartEvaluationRunRequest } from "@tutelage/proto/evaluation/v1/evaluation";
 import type { Checkpoint, Recipe, TrainIncident } from "@tutelage/proto/student/v1/student";
-import { type Row, type RowSource, Split, type Task } from "@tutelage/proto/task/v1/task";
-import { type Campaign, rowSource, type SeedData } from "./campaign.js";
+import type { Row, RowSource, Task } from "@tutelage/proto/task/v1/task";
+import { type Campaign, rowSource, type SeedData, trainSource } from "./campaign.js";
 import { evaluate, predictionsOf, train } from "./clients.js";
 import { assignFolds } from "./mining.js";
 import { derivedSeed } from "./random.js";
@@ -96,7 +96,7 @@ export async function trainRoundStudent(
 ): Promise<Student> {
   const { settings } = campaign;
   return await trainStudent(campaign, `iteration/${number}/train`, {
-    rows: rowSource(version, { split: Split.TRAIN }),
+    rows: trainSource(campaign, version),
     seed: derivedSeed(settings.seed, "train", number),
     startFrom: settings.startFrom === StartFrom.PREVIOUS ? previous?.checkpoint : undefined,
   });
@@ -196,7 +196,7 @@ export async function crossFit(
     const step = `iteration/${iteration}/cross_fit/${fold}`;
     const seedIdsOfFold = seed.seedRows.filter((row) => foldOf.get(row.id) === fold).map((row) => row.id);
     const student = await trainStudent(campaign, `${step}/train`, {
-      rows: rowSource(version, { split: Split.TRAIN, excludeRootRowIds: seedIdsOfFold }),
+      rows: trainSource(campaign, version, seedIdsOfFold),
       seed: derivedSeed(settings.seed, "fold", iteration, fold),
       startFrom: previous?.students[fold]?.checkpoint,
     });

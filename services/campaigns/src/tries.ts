@@ -2,7 +2,7 @@
 import type { Proportion } from "@tutelage/proto/evaluation/v1/evaluation";
 import type { Recipe } from "@tutelage/proto/student/v1/student";
 import { type RowSource, Split } from "@tutelage/proto/task/v1/task";
-import { type Campaign, rowSource, type SeedData } from "./campaign.js";
+import { type Campaign, rowSource, type SeedData, trainSource } from "./campaign.js";
 import { derivedSeed } from "./random.js";
 import { evaluateStudent, type Round, type Student, trainStudent } from "./students.js";
 
@@ -27,7 +27,7 @@ export async function trainPlain(
   const shared =
     first?.student === undefined ? undefined : { student: first.student, devAccuracy: first.iteration.devAccuracy };
   return await trainTries(campaign, seed, "plain", plainTryCount(campaign, rounds), {
-    rows: rowSource(seed.version, { split: Split.TRAIN }),
+    rows: trainSource(campaign, seed.version),
     shared,
   });
 }

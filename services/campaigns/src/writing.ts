@@ -153,6 +153,7 @@ export async function writeCandidates(
     accepted: false,
     rejection:
       outcome?.$case === "candidate" ? "" : outcome?.$case === "rejection" ? outcome.value.code : "no_candidate",
+    overlap: undefined,
     verdicts: [],
     probability: 1,
     maxRougeL: 0,

@@ -8,6 +8,7 @@ import type { Novelty } from "@tutelage/proto/datasets/v1/datasets";
 import { Split } from "@tutelage/proto/task/v1/task";
 import { wholeVersion } from "./draft.js";
 import type { VersionRecord } from "./store.js";
+import { VersionCache } from "./versioncache.js";
 
 /** Longest stretch of work before others get a turn. */
 const turnMs = 10;
@@ -27,15 +28,15 @@ interface IndexedVersion {
 }
 
 export class NoveltyMeter {
-  /** By project and digest; the least recently used first. */
-  private readonly cache = new Map<string, Promise<IndexedVersion>>();
-  private readonly sizes = new Map<string, number>();
-  private cachedTokens = 0;
+  private readonly versions: VersionCache<IndexedVersion>;
 
   constructor(
     private readonly artifacts: ArtifactStore,
-    private readonly maxTokens = maxCachedTokens,
-  ) {}
+    maxTokens = maxCachedTokens,
+  ) {
+    const sizeOf = ({ train, heldOut }: IndexedVersion) => train.index.tokenCount + heldOut.index.tokenCount;
+    this.versions = new VersionCache((version) => this.load(version), sizeOf, maxTokens);
+  }
 
   /**
    * One measurement a text, exact. Ties go to a train row, then to a held-out row, and to the earliest of each.
@@ -47,7 +48,7 @@ export class NoveltyMeter {
     signal: AbortSignal,
     earlier = new RougeIndex(),
   ): Promise<Novelty[]> {
-    const { train, heldOut } = await this.indexed(version);
+    const { train, heldOut } = await this.versions.get(version);
     const novelties: Novelty[] = [];
     let turnBegan = performance.now();
     for (const text of texts) {
@@ -75,29 +76,6 @@ export class NoveltyMeter {
     return novelties;
   }
 
-  private async indexed(version: VersionRecord): Promise<IndexedVersion> {
-    const key = `${version.projectId}/${version.digest}`;
-    const cached = this.cache.get(key);
-    if (cached !== undefined) {
-      this.cache.delete(key);
-      this.cache.set(key, cached);
-      return await cached;
-    }
-    const loading = this.load(version);
-    this.cache.set(key, loading);
-    try {
-      const loaded = await loading;
-      const tokens = loaded.train.index.tokenCount + loaded.heldOut.index.tokenCount;
-      this.sizes.set(key, tokens);
-      this.cachedTokens += tokens;
-      this.evict();
-      return loaded;
-    } catch (error) {
-      this.cache.delete(key);
-      throw error;
-    }
-  }
-
   private async load(version: VersionRecord): Promise<IndexedVersion> {
     const train: IndexedRows = { index: new RougeIndex(), rowIds: [] };
     const heldOut: IndexedRows = { index: new RougeIndex(), rowIds: [] };
@@ -107,17 +85,5 @@ export class NoveltyMeter {
       rows.rowIds.push(row.id);
     }
     return { train, heldOut };
-  }
-
-  /** A version too large for the bound is dropped too, once it has been used. */
-  private evict(): void {
-    for (const key of this.cache.keys()) {
-      if (this.cachedTokens <= this.maxTokens) return;
-      const size = this.sizes.get(key);
-      if (size === undefined) continue; // still loading
-      this.cache.delete(key);
-      this.sizes.delete(key);
-      this.cachedTokens -= size;
-    }
   }
 }

@@ -17,6 +17,7 @@ import { collectGarbage } from "./garbage.js";
 import { importRows } from "./imports.js";
 import { lineageOf } from "./lineage.js";
 import type { NoveltyMeter } from "./novelty.js";
+import type { OverlapMeter } from "./overlapmeter.js";
 import type { RowStore } from "./rowstore.js";
 import type { VersionRecord } from "./store.js";
 
@@ -25,14 +26,24 @@ const maxTexts = 10_000;
 
 function requireTexts({ length }: readonly string[]): void {
   if (length > maxTexts) {
-    throw invalidField("texts", `holds ${length}, at most ${maxTexts} are taken; send them through MeasureNovelties.`);
+    throw invalidField(
+      "texts",
+      `holds ${length}, at most ${maxTexts} are taken; send more in further messages of a stream.`,
+    );
   }
 }
 
+/** A stream is about one version. */
+function requireSame(version: VersionRecord, projectId: string, versionId: string): void {
+  if (version.projectId !== projectId || version.id !== versionId)
+    throw invalidField("version_id", "is another than the stream's first request named; use one stream each.");
+}
+
 export function datasetsService(
-  dependencies: Dependencies & DeletionDependencies & { novelty: NoveltyMeter; rowStore: RowStore },
+  dependencies: Dependencies &
+    DeletionDependencies & { novelty: NoveltyMeter; overlaps: OverlapMeter; rowStore: RowStore },
 ): DatasetsServiceImplementation {
-  const { store, rowStore, artifacts, novelty, deletions } = dependencies;
+  const { store, rowStore, artifacts, novelty, overlaps, deletions } = dependencies;
 
   async function versionOf(projectId: string, field: string, id: string): Promise<VersionRecord> {
     const version = await store.version(requireProject(projectId), requireUuid(field, id));
@@ -145,10 +156,23 @@ export function datasetsService(
       for await (const { projectId, versionId, texts } of requests) {
         requireTexts(texts);
         version ??= await versionOf(projectId, "version_id", versionId);
-        if (version.projectId !== projectId || version.id !== versionId)
-          throw invalidField("version_id", "is another than the stream's first request named; use one stream each.");
+        requireSame(version, projectId, versionId);
         yield { novelties: await novelty.measure(version, texts, context.signal, earlier) };
       }
+    },
+
+    async *measureOverlaps(requests, context) {
+      let version: VersionRecord | undefined;
+      for await (const { projectId, versionId, texts } of requests) {
+        requireTexts(texts);
+        version ??= await versionOf(projectId, "version_id", versionId);
+        requireSame(version, projectId, versionId);
+        yield { overlaps: await overlaps.measure(version, texts, context.signal) };
+      }
+    },
+
+    async *listOverlaps({ projectId, versionId }, context) {
+      yield* overlaps.list(await versionOf(projectId, "version_id", versionId), context.signal);
     },
 
     async holdVersion(request) {

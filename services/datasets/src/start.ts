@@ -11,6 +11,7 @@ import { z } from "zod";
 import { resumeDeletions } from "./deletion.js";
 import { DeletionStore } from "./deletionstore.js";
 import { NoveltyMeter } from "./novelty.js";
+import { OverlapMeter } from "./overlapmeter.js";
 import { RowStore } from "./rowstore.js";
 import { datasetsService } from "./service.js";
 import { DatasetStore } from "./store.js";
@@ -41,6 +42,7 @@ export async function start(config: Readonly<Config>): Promise<RunningService> {
       artifacts,
       spoolDirectory: join(config.TUTELAGE_HOME, "spool"),
       novelty: new NoveltyMeter(artifacts),
+      overlaps: new OverlapMeter(artifacts),
     });
     const server = await serve({
       listen: config.DATASETS_LISTEN,

@@ -3,6 +3,7 @@ import {
   Arm,
   Disputes,
   ErrorsFrom,
+  HeldOutOverlaps,
   Mining,
   Priority,
   Schedule,
@@ -13,7 +14,7 @@ import {
   Switch,
 } from "@tutelage/proto/campaigns/v1/campaigns";
 import { z } from "zod";
-import { rowSchema } from "./dataset-schemas.js";
+import { overlapCounts, overlapSchema, rowOverlaps, rowSchema } from "./dataset-schemas.js";
 import { enumName, nextCursor, pageQuery, proportion, runSchema, wholeNumber } from "./fields.js";
 import { decodingSchema, type Fields, messagesSchema, recipeSchema, taskName, taskSchema } from "./task-schemas.js";
 
@@ -50,6 +51,9 @@ export const settingsSchema = z
     errors_from: enumName(ErrorsFrom).describe("Whose errors are augmented"),
     disputes: enumName(Disputes).describe(
       "Seed rows whose answer a strict and a lenient reading grade differently: set aside, or decided by one of them",
+    ),
+    held_out_overlaps: enumName(HeldOutOverlaps).describe(
+      "Train rows that say what a dev or test row says: tell of them, leave them out, or do not start",
     ),
     max_rouge_l: z.number().describe("A candidate nearer than this to a kept row is dropped; 0 to 1"),
     check_students: switchFlag.describe("Check labels by the cross-fitted students"),
@@ -287,6 +291,9 @@ export const iterationList = z.object({
       candidates: z.number().int(),
       accepted: z.number().int(),
       rejected: z.record(z.string(), z.number()).describe("By reason"),
+      overlaps_by_kind: z
+        .record(z.string(), z.number())
+        .describe("Those rejected as held_out_overlap: exact, ngram, near_duplicate"),
       seconds: z.number(),
       phase_seconds: z.record(z.string(), z.number()),
     }),
@@ -329,6 +336,7 @@ export const candidatePage = z.object({
       ),
       probability: z.number().describe("That its label is right, all checks together"),
       max_rouge_l: z.number(),
+      overlap: overlapSchema.optional().describe("The dev or test row that it says again, if it does"),
       row_id: z.string().describe("The row it became; empty when rejected"),
     }),
   ),
@@ -392,7 +400,9 @@ export const report = z
     campaign: campaignSchema.optional(),
     iterations: iterationList.shape.iterations,
     seed_rows: z.array(seedRow).describe("At most 1000"),
-    candidates: candidatePage.shape.candidates.describe("At most 1000"),
+    candidates: candidatePage.shape.candidates.describe(
+      "At most 1000; without text where it says a dev or test row again",
+    ),
     candidate_count: z.number().int(),
     baseline_metrics: metrics.optional().describe("Plain fine-tuning on the test rows"),
     final_metrics: metrics.optional().describe("The returned student on the test rows"),
@@ -411,5 +421,13 @@ export const report = z
       )
       .describe("The returned student against each arm, on the test rows"),
     claims: z.array(z.string()).describe("Which claims the test rows support, and which they do not"),
+    split_overlaps: z
+      .object({
+        counts: overlapCounts,
+        overlaps: rowOverlaps.describe("The first 1000, by their ids"),
+        dropped_rows: z.number().int().describe("Train rows that were left out for it"),
+      })
+      .optional()
+      .describe("How the user's own splits overlap"),
   })
   .meta({ id: "CampaignReport" });

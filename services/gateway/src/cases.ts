@@ -29,7 +29,7 @@ export type Cameled<T> = T extends Date | Uint8Array
       : T;
 
 /** Fields whose keys are data, not names: they stay as they are. */
-const maps = new Set(["metadata", "rejected", "phaseSeconds", "phase_seconds"]);
+const maps = new Set(["metadata", "rejected", "phaseSeconds", "phase_seconds", "overlapsByKind", "overlaps_by_kind"]);
 
 export function snake<T>(message: T): Snaked<T> {
   return renamed(message, (name) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)) as Snaked<T>;

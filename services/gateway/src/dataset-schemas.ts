@@ -1,5 +1,5 @@
 /** Datasets, versions and rows as JSON. */
-import { RowChangeKind } from "@tutelage/proto/datasets/v1/datasets";
+import { OverlapKind, RowChangeKind } from "@tutelage/proto/datasets/v1/datasets";
 import { RowOrigin, Split } from "@tutelage/proto/task/v1/task";
 import { z } from "zod";
 import { enumName, nextCursor, pageQuery, queryFlag, wholeNumber } from "./fields.js";
@@ -92,6 +92,48 @@ export const versionDiff = z
       .describe("On the first page only"),
   })
   .meta({ id: "VersionDiff" });
+
+const overlapKind = enumName(OverlapKind).describe(
+  "exact (but for case, white space and punctuation), ngram (long runs of words, or the whole row), near_duplicate " +
+    "(the same rare words)",
+);
+
+export const overlapSchema = z.object({
+  kind: overlapKind,
+  row_id: z.string().describe("The dev or test row"),
+  split: splitName.describe("Its split"),
+  strength: z.number().describe("0 to 1: share of its words in shared runs, or likeness of the words; 1 when exact"),
+});
+
+export const overlapCounts = z.array(
+  z.object({
+    split: splitName.describe("Whose rows are counted"),
+    against: splitName.describe("The split that they are compared with"),
+    kind: overlapKind,
+    rows: rowCount,
+  }),
+);
+
+export const rowOverlaps = z.array(
+  z.object({
+    row_id: z.string(),
+    split: splitName.describe("train or dev"),
+    overlap: overlapSchema.optional().describe("The row of another split that it says again"),
+  }),
+);
+
+export const overlapsQuery = z.strictObject({
+  limit: pageQuery.limit.describe("Most rows to list; the counts are of all"),
+});
+
+export const versionOverlaps = z
+  .object({
+    counts: overlapCounts.describe("Of all; empty where the splits say different things"),
+    overlaps: rowOverlaps.describe(
+      "The first, in the version's order; one that says a dev row and a test row is there twice",
+    ),
+  })
+  .meta({ id: "VersionOverlaps" });
 
 export const exportQuery = z.strictObject({ split: splitName.optional() });
 

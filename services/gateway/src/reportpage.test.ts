@@ -1,5 +1,6 @@
 import { type Candidate, Iteration, Report, SeedRow } from "@tutelage/proto/campaigns/v1/campaigns";
-import { Row } from "@tutelage/proto/task/v1/task";
+import { OverlapKind } from "@tutelage/proto/datasets/v1/datasets";
+import { Row, Split } from "@tutelage/proto/task/v1/task";
 import { expect, test } from "vitest";
 import { html } from "./html.js";
 import { reportPage } from "./reportpage.js";
@@ -138,6 +139,34 @@ test("it says what came of the campaign, with intervals, reasons, costs and what
     "http://127.0.0.1:8080/v1/campaigns/c1/predict",
   ])
     expect(page).toContain(part);
+});
+
+test("overlaps are shown as counts and ids, and no text of what says a held-out row again", () => {
+  expect(page).toContain("The splits were not compared when the campaign began. No candidate did.");
+  const overlap = { kind: OverlapKind.NGRAM, rowId: "t9", split: Split.TEST, strength: 0.625 };
+  const contaminated = Report.fromPartial({
+    ...report,
+    iterations: [{ ...report.iterations[0], overlapsByKind: { exact: 3, near_duplicate: 4 } }],
+    candidates: [{ ...candidate, input: "the secret text", rejection: "held_out_overlap", overlap }],
+    splitOverlaps: {
+      counts: [{ split: Split.TRAIN, against: Split.TEST, kind: OverlapKind.NGRAM, rows: 7 }],
+      overlaps: [{ rowId: "s1", split: Split.TRAIN, overlap }],
+      droppedRows: 7,
+    },
+  });
+  const shown = reportPage(contaminated, "http://127.0.0.1:8080");
+  for (const part of [
+    "7 train rows were left out for it.",
+    '<td class="text">train rows, against test rows</td><td>0</td><td>7</td><td>0</td>',
+    '<td class="text">candidates of iteration 0, refused</td><td>3</td><td>0</td><td>4</td>',
+    "<td>train s1</td><td>test row t9</td>",
+    "not shown: says test row t9 again (ngram)",
+    "says a dev or test row again",
+  ])
+    expect(shown).toContain(part);
+  expect(shown).not.toContain("the secret text");
+  const clean = reportPage(Report.fromPartial({ ...report, splitOverlaps: {} }), "http://127.0.0.1:8080");
+  expect(clean).toContain("No train row says what a dev or test row says");
 });
 
 test("a fork says what it shares, and that it was not paid again", () => {

@@ -16,6 +16,7 @@ import { type Row, TaskKind } from "@tutelage/proto/task/v1/task";
 import { type Html, html } from "./html.js";
 import { accuracyChart, confusionTable, lossChart, percent, signed } from "./reportchart.js";
 import { answerMetrics } from "./reportmetrics.js";
+import { overlapTable, saidAgain } from "./reportoverlaps.js";
 import { reportStyle } from "./reportstyle.js";
 import { supportTable } from "./reportsupport.js";
 
@@ -47,6 +48,7 @@ ${report.claims.length > 0 && section("What the test rows support", supportTable
 ${confusion(report)}${answerMetrics(report)}
 ${section("What it learnt from", seedRowTable(report.seedRows, iterations))}
 ${section("What the teacher wrote", candidates(report))}
+${section("What dev and test rows have in common with others", overlapTable(report))}
 ${section("Cost and time", costs(report))}
 ${report.lossCurves.length > 0 && section("Training loss", lossChart(report.lossCurves))}
 ${section("What was asked", asked(report))}
@@ -230,7 +232,7 @@ function candidateTable(title: string, some: readonly Candidate[], seeds: Readon
       (
         one,
       ) => html`<tr><td>${one.iteration}</td><td class="text">${textOf(seeds.get(one.seedRowId))}</td><td>${one.wrongAnswer}</td>
-<td class="text">${rowText(one)}</td><td>${one.output}</td><td>${one.verdicts.map(
+<td class="text">${one.rejection === "held_out_overlap" ? saidAgain(one) : rowText(one)}</td><td>${one.output}</td><td>${one.verdicts.map(
         (verdict) =>
           html`<span class="${verdict.answer === one.output ? "yes" : "no"}">${verdict.checker}: ${verdict.answer}</span> `,
       )}</td><td>${one.verdicts.length === 0 ? "" : percent(one.probability)}</td><td>${one.accepted ? "kept" : reasonText(one.rejection)}</td></tr>`,
@@ -243,7 +245,7 @@ function reasonText(reason: string): string {
     accepted: "kept",
     label_doubted: "label doubted",
     near_duplicate: "too near to a kept row",
-    held_out_overlap: "too near to a dev or test row",
+    held_out_overlap: "says a dev or test row again",
     not_needed: "more than was wanted",
     provider_error: "no reply from the teacher",
     wrong_fields: "fields that do not fit the declared ones",

@@ -1,6 +1,6 @@
-/** /v1/versions/{version}/diff and rows/{row}/lineage: what changed between versions, and where a row comes from. */
+/** /v1/versions/{version}/diff, overlaps and rows/{row}/lineage: what changed, what splits share, where a row comes from. */
 import { TutelageError } from "@tutelage/platform/errors";
-import { RowChangeKind } from "@tutelage/proto/datasets/v1/datasets";
+import { type ListOverlapsResponse, RowChangeKind } from "@tutelage/proto/datasets/v1/datasets";
 import { RowOrigin } from "@tutelage/proto/task/v1/task";
 import { z } from "zod";
 import type { Backends } from "./backends.js";
@@ -10,8 +10,11 @@ import * as schema from "./dataset-schemas.js";
 import { versionId, versionRef } from "./datasets.js";
 import { problems, projectId } from "./fields.js";
 import type { Routes } from "./routes.js";
+import { clientGone } from "./streams.js";
 
 const tags = ["datasets"];
+/** Half a million rows take minutes. */
+const overlapsDeadlineMs = 1_800_000;
 
 const rowLineage = z
   .object({
@@ -36,7 +39,7 @@ const rowLineage = z
   })
   .meta({ id: "RowLineage" });
 
-export const versionRoutes: Routes = (app, { backends }) => {
+export const versionRoutes: Routes = (app, { backends, shutdown }) => {
   const { datasets } = backends;
 
   app.get(
@@ -64,6 +67,30 @@ export const versionRoutes: Routes = (app, { backends }) => {
           cursor: query.cursor,
         }),
       ),
+  );
+
+  app.get(
+    "/versions/:version/overlaps",
+    {
+      schema: {
+        tags,
+        summary: "Rows of a split that say what a row of another split says",
+        description: "Train rows against dev and test rows, and dev rows against test rows.",
+        params: versionRef,
+        querystring: schema.overlapsQuery,
+        response: { 200: schema.versionOverlaps, ...problems },
+      },
+    },
+    async ({ params, query }, reply) => {
+      const which = { projectId, versionId: versionId(params.version) };
+      const options = { deadline: overlapsDeadlineMs, signal: clientGone(reply, shutdown) };
+      const found: ListOverlapsResponse = { overlaps: [], counts: [] };
+      for await (const { overlaps, counts } of datasets.listOverlaps(which, options)) {
+        found.overlaps.push(...overlaps.slice(0, query.limit - found.overlaps.length));
+        found.counts = counts;
+      }
+      return snake(found);
+    },
   );
 
   app.get(
