@@ -87,7 +87,8 @@ export interface Where {
 export interface TrialPlan {
   name: string;
   rows: readonly LabelledRow[];
-  task: object;
+  /** The task as the API takes it, or the name of one. */
+  task: object | string;
   settings: object;
   teacherProfile: string;
   studentProfile: string;
