@@ -216,6 +216,11 @@ export const apiSchema: Record<string, SchemaNode> = {
         minimum: 0,
         maximum: 1,
       },
+      worked_example: {
+        description:
+          "One wrong example turned into a new one, shown to chat teachers; drawn from the rows when left out",
+        $ref: "#/$defs/WorkedExample",
+      },
     },
     required: ["name", "kind"],
     additionalProperties: false,
@@ -229,6 +234,26 @@ export const apiSchema: Record<string, SchemaNode> = {
       description: { default: "", description: "What it means, in plain words, for the teacher", type: "string" },
     },
     required: ["name", "type"],
+    additionalProperties: false,
+  },
+  WorkedExample: {
+    type: "object",
+    properties: {
+      input: { type: "string", minLength: 1, description: "An example that a student got wrong" },
+      output: {
+        type: "string",
+        minLength: 1,
+        description: "Its expected answer; of a classification, one of the labels",
+      },
+      wrong_answer: { default: "", description: "What the student answered instead", type: "string" },
+      new_input: {
+        type: "string",
+        minLength: 1,
+        description: "The new example: the same skill, other content and wording",
+      },
+      new_output: { type: "string", minLength: 1, description: "Its answer; of a classification, the same label" },
+    },
+    required: ["input", "output", "new_input", "new_output"],
     additionalProperties: false,
   },
 };

@@ -1,5 +1,6 @@
 /** tutelage datasets import and export: a file becomes a version, a version becomes a file. */
 import { open } from "node:fs/promises";
+import { publicTasks } from "@tutelage/platform/publictasks";
 import { type Command, Option } from "commander";
 import type { Api } from "./api.js";
 import { type CommandContext, query } from "./context.js";
@@ -16,6 +17,7 @@ interface ImportReply extends Problem {
 }
 
 interface ImportOptions {
+  layout?: string;
   inputColumn?: string;
   outputColumn?: string;
   splitColumn?: string;
@@ -35,7 +37,13 @@ export function addDatasetFileCommands(datasets: Command, { api, print, note, js
   datasets
     .command("import <dataset> <file>")
     .description(
-      "the rows of a .jsonl or .csv file as a new version; bad rows are left out, and named with their line and the fix",
+      "the rows of a .jsonl or .csv file, or of a public task's (--layout), as a new version; bad rows are left out, and " +
+        "named with their line and the fix",
+    )
+    .addOption(
+      new Option("--layout <task>", "the file is as this public task is published, whatever its name").choices(
+        publicTasks,
+      ),
     )
     .option("--input-column <name>", 'column or JSON key of the input (default "input")')
     .option("--output-column <name>", 'column or JSON key of the output (default "output")')
@@ -84,11 +92,9 @@ export function addDatasetFileCommands(datasets: Command, { api, print, note, js
 
 /** Sends the file as it is read; the server lists what it took and what not. */
 async function importFile(api: Api, dataset: string, path: string, options: ImportOptions): Promise<ImportReply> {
-  const isCsv = /\.csv$/i.test(path);
-  if (!isCsv && !/\.(jsonl|ndjson)$/i.test(path)) {
-    throw new Stop(`${path} may be JSON Lines or CSV: name it .jsonl or .csv.`, exitCodes.usage);
-  }
+  const contentType = contentTypeOf(path, options.layout);
   const asked = query({
+    layout: options.layout,
     input_column: options.inputColumn,
     output_column: options.outputColumn,
     split_column: options.splitColumn,
@@ -104,13 +110,23 @@ async function importFile(api: Api, dataset: string, path: string, options: Impo
   });
   try {
     if ((await file.stat()).isDirectory()) throw new Stop(`${path} is a folder.`, exitCodes.noInput);
-    const contentType = isCsv ? "text/csv" : "application/x-ndjson";
     const route = `/v1/datasets/${encodeURIComponent(dataset)}/import${asked}`;
     // Without a key: who imports the same file again means it.
     return await api.upload<ImportReply>(route, contentType, file.createReadStream({ autoClose: false }), "");
   } finally {
     await file.close();
   }
+}
+
+/** The ending says how a file is written, or its layout does. */
+function contentTypeOf(path: string, layout: string | undefined): string {
+  if (layout !== undefined) return "application/octet-stream";
+  if (/\.csv$/i.test(path)) return "text/csv";
+  if (/\.(jsonl|ndjson)$/i.test(path)) return "application/x-ndjson";
+  throw new Stop(
+    `${path} may be JSON Lines or CSV: name it .jsonl or .csv, or say with --layout which public task's file it is.`,
+    exitCodes.usage,
+  );
 }
 
 const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;

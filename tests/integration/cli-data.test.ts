@@ -242,3 +242,56 @@ test(
   },
   slow,
 );
+
+test(
+  "a public task's file is imported by its layout, whatever its name; without one the fix is said",
+  async () => {
+    await fixture.put(
+      "train_5500.label",
+      Buffer.from("LOC:city Where is Malm\u00f6 ?\nWhere ?\nHUM:ind Who ?\n", "latin1"),
+    );
+    expect((await fixture.tutelage("datasets", "create", "trec")).code).toBe(0);
+    const { code, told, out } = await fixture.tutelage(
+      ...["datasets", "import", "trec", "train_5500.label", "--layout", "trec", "--default-split", "test"],
+    );
+    expect(told).toMatch(/^ {2}train_5500\.label:2: The line is not "LABEL:fine question"/);
+    expect(out).toContain("2 rows taken, 1 left out");
+    expect(code).toBe(1);
+    const exported = await fixture.tutelage("datasets", "export", "trec");
+    expect(exported.out).toContain("Where is Malmö ?");
+    const unsaid = await fixture.tutelage("datasets", "import", "trec", "train_5500.label");
+    expect(unsaid).toMatchObject({ code: 64, told: expect.stringContaining("--layout") });
+    const unknown = await fixture.tutelage("datasets", "import", "trec", "train_5500.label", "--layout", "trek");
+    expect(unknown).toMatchObject({ code: 64, told: expect.stringMatching(/casehold, gsm8k, snips, sst2, trec/) });
+    expect((await fixture.tutelage("datasets", "import", "--help")).out).toContain("--layout <task>");
+  },
+  slow,
+);
+
+test(
+  "a task's worked example goes into YAML and comes back, and is checked",
+  async () => {
+    const yaml = (newOutput: string) => `name: sorting
+kind: classification
+prompt_template: "Text: {input}\\nIt is about"
+labels: [{name: billing}, {name: delivery}]
+worked_example:
+  input: You took my money twice.
+  output: billing
+  wrong_answer: delivery
+  new_input: Why is this invoice higher?
+  new_output: ${newOutput}
+`;
+    await fixture.put("sorting.yaml", yaml("billing"));
+    expect((await fixture.tutelage("tasks", "put", "sorting.yaml")).code).toBe(0);
+    const { out } = await fixture.tutelage("tasks", "get", "sorting");
+    expect(out).toContain("worked_example:\n  input: You took my money twice.\n");
+    expect(out).toContain("  new_input: Why is this invoice higher?\n");
+    await fixture.put("sorting.yaml", yaml("delivery"));
+    const refused = await fixture.tutelage("tasks", "put", "sorting.yaml");
+    expect(refused).toMatchObject({ code: 65, told: expect.stringContaining("worked_example.new_output") });
+    const preset = await fixture.tutelage("tasks", "get", "gsm8k");
+    expect(preset.out).toContain("worked_example:");
+  },
+  slow,
+);

@@ -105,6 +105,23 @@ test("a task with fields, or with a threshold, reaches the service as it was ask
   });
 });
 
+test("a worked example reaches the service, and one that lacks a part is refused", async () => {
+  const worked_example = { input: "2 + 2?", output: "4", wrong_answer: "5", new_input: "3 + 4?", new_output: "7" };
+  const sums = { name: "sums", kind: "math", prompt_template: "{input}", worked_example };
+  const body = { ...campaignBody, dataset: "rows", task: sums };
+  expect((await api().post("/v1/campaigns").send(body).expect(201)).body.request.task).toMatchObject(sums);
+  expect(fixture.campaigns.started.at(-1)?.task?.workedExample).toEqual({
+    input: "2 + 2?",
+    output: "4",
+    wrongAnswer: "5",
+    newInput: "3 + 4?",
+    newOutput: "7",
+  });
+  const half = { ...body, task: { ...sums, worked_example: { ...worked_example, new_output: undefined } } };
+  const { errors } = (await api().post("/v1/campaigns").send(half).expect(400)).body;
+  expect(errors).toMatchObject([{ field: "task.worked_example.new_output" }]);
+});
+
 test.each<[object, string, RegExp]>([
   [{ kind: "extraction", prompt_template: "{input}" }, "task.fields", /at least one field/],
   [{ kind: "extraction", fields: [{ name: "a", type: "date" }] }, "task.fields.0.type", /one of "string"/],

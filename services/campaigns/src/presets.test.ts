@@ -1,3 +1,4 @@
+import { publicTasks, snipsLabels, sst2Labels, trecLabels } from "@tutelage/platform/publictasks";
 import { requireTask } from "@tutelage/platform/task";
 import { TaskKind } from "@tutelage/proto/task/v1/task";
 import { expect, test } from "vitest";
@@ -18,4 +19,17 @@ test.each([...presets])("%s is a task that a campaign could start with, and says
   // Without a space at its end: the answer follows after one.
   expect(task.promptTemplate).toMatch(/\S$/);
   for (const label of task.labels) expect(label.description.startsWith(task.rowNoun)).toBe(true);
+});
+
+test.each([...publicTasks])("%s shows a teacher one wrong example and what comes of it", (name) => {
+  const { task } = presets.get(name) ?? {};
+  expect(task?.workedExample).toMatchObject({ wrongAnswer: expect.stringMatching(/\S/) });
+});
+
+test("labels are those of the public data, in its order", () => {
+  const namesOf = (name: string) => presets.get(name)?.task.labels.map((label) => label.name);
+  expect(namesOf("trec")).toEqual([...trecLabels]);
+  expect(namesOf("sst2")).toEqual([...sst2Labels]);
+  expect(namesOf("snips")).toEqual([...snipsLabels]);
+  expect(presets.get("trec")?.task.labels).toEqual(presets.get("question-type")?.task.labels);
 });

@@ -17,6 +17,7 @@ const task: Task = {
   rowNoun: "",
   fields: [],
   rougeLThreshold: 0,
+  workedExample: undefined,
 };
 const given = (settings: Partial<Settings>) => ({ ...defaultSettings, ...settings });
 

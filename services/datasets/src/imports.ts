@@ -9,9 +9,9 @@ import { createHash, type Hash } from "node:crypto";
 import { invalidField, notFound, TutelageError } from "@tutelage/platform/errors";
 import { requireFields } from "@tutelage/platform/extraction";
 import { requireProject } from "@tutelage/platform/project";
-import { csvColumns, type FileKind, type FileRecord, readRecords } from "@tutelage/platform/records";
 import {
   FileFormat,
+  FileLayout,
   ImportHeader,
   type ImportRowsRequest,
   type ImportRowsResponse,
@@ -19,9 +19,11 @@ import {
 import { Split } from "@tutelage/proto/task/v1/task";
 import { versionMessage } from "./answers.js";
 import { type Dependencies, Draft } from "./draft.js";
-import { requireKey, requireUuid, requireWhole, shown } from "./fields.js";
+import { requireKey, requireUuid, requireWhole } from "./fields.js";
+import { csv, type FileForm, jsonl, layoutForm, rowsOf } from "./fileform.js";
+import { layouts } from "./layouts.js";
 import { identify } from "./row.js";
-import { type Mapping, type RowProblem, rowFromCsv, rowFromJson } from "./rowreader.js";
+import type { Mapping, RowProblem } from "./rowreader.js";
 import { SeenRows } from "./seenrows.js";
 import { Spool } from "./spool.js";
 import type { CommitRecord, VersionRecord } from "./store.js";
@@ -38,7 +40,7 @@ interface Job {
   projectId: string;
   datasetId: string;
   idempotencyKey: string;
-  kind: FileKind;
+  form: FileForm;
   mapping: Mapping;
   strict: boolean;
   append: boolean;
@@ -109,6 +111,23 @@ async function receive(
 }
 
 function checkHeader(header: ImportHeader): Job {
+  for (const [index, label] of header.allowedLabels.entries()) {
+    if (label.trim() === "")
+      throw invalidField(`allowed_labels[${index}]`, "is empty; give the label or leave it out.");
+  }
+  return {
+    projectId: requireProject(header.projectId),
+    datasetId: requireUuid("dataset_id", header.datasetId),
+    idempotencyKey: requireKey(header.idempotencyKey),
+    ...(header.layout === FileLayout.UNSPECIFIED ? formatReading(header) : layoutReading(header, header.layout)),
+    strict: header.strict,
+    append: header.append,
+  };
+}
+
+type Reading = Pick<Job, "form" | "mapping">;
+
+function formatReading(header: ImportHeader): Reading {
   if (header.format === FileFormat.UNSPECIFIED) throw invalidField("format", "must be JSONL or CSV.");
   // As a header row's names are read; a JSON key may have white space around it.
   const asked = (name: string) => (header.format === FileFormat.CSV ? name.trim() : name);
@@ -122,16 +141,9 @@ function checkHeader(header: ImportHeader): Job {
   if (splitColumn === "" && header.defaultSplit === Split.UNSPECIFIED) {
     throw invalidField("default_split", "must be TRAIN, DEV or TEST when there is no split_column.");
   }
-  for (const [index, label] of header.allowedLabels.entries()) {
-    if (label.trim() === "")
-      throw invalidField(`allowed_labels[${index}]`, "is empty; give the label or leave it out.");
-  }
   requireFields(header.fields, "fields");
   return {
-    projectId: requireProject(header.projectId),
-    datasetId: requireUuid("dataset_id", header.datasetId),
-    idempotencyKey: requireKey(header.idempotencyKey),
-    kind: header.format === FileFormat.CSV ? "csv" : "jsonl",
+    form: header.format === FileFormat.CSV ? csv : jsonl,
     mapping: {
       inputColumn,
       outputColumn,
@@ -140,8 +152,35 @@ function checkHeader(header: ImportHeader): Job {
       allowedLabels: new Set(header.allowedLabels),
       fields: header.fields,
     },
-    strict: header.strict,
-    append: header.append,
+  };
+}
+
+function layoutReading(header: ImportHeader, name: keyof typeof layouts): Reading {
+  const given = [
+    ["format", header.format !== FileFormat.UNSPECIFIED],
+    ["input_column", header.inputColumn !== ""],
+    ["output_column", header.outputColumn !== ""],
+    ["split_column", header.splitColumn !== ""],
+    ["fields", header.fields.length > 0],
+  ] as const;
+  for (const [field, isGiven] of given) {
+    if (isGiven) throw invalidField(field, "does not go with a layout, which says it itself; leave one of them out.");
+  }
+  if (header.defaultSplit === Split.UNSPECIFIED) {
+    throw invalidField("default_split", "must be TRAIN, DEV or TEST: files of a layout do not say it.");
+  }
+  const layout = layouts[name];
+  const { inputColumn, outputColumn } = layout;
+  return {
+    form: layoutForm(layout),
+    mapping: {
+      inputColumn,
+      outputColumn,
+      splitColumn: "",
+      defaultSplit: header.defaultSplit,
+      allowedLabels: new Set(header.allowedLabels.length > 0 ? header.allowedLabels : layout.labels),
+      fields: [],
+    },
   };
 }
 
@@ -190,22 +229,11 @@ async function readFile(job: Job, file: Spool, seen: SeenRows, draft: Draft, sig
     if (problem.code === "duplicate_row") duplicateRows++;
     if (result.rejects.length < maxListedRejects) result.rejects.push({ line, field: "", ...problem });
   };
-  let columns: string[] | undefined;
-  for await (const records of readRecords(file.read(), job.kind)) {
+  for await (const rows of rowsOf(file.read(), job.form, job.mapping)) {
     signal.throwIfAborted();
-    for (const record of records) {
-      if (job.kind === "csv" && columns === undefined) {
-        columns = headerColumns(record, job.mapping);
-        continue;
-      }
-      if ("problem" in record) {
-        reject(record.line, record.problem);
-        continue;
-      }
-      const read =
-        columns === undefined ? rowFromJson(record.text, job.mapping) : rowFromCsv(record.text, columns, job.mapping);
-      const problem = "problem" in read ? read.problem : seen.add(read.row, record.line);
-      if (problem !== undefined) reject(record.line, problem);
+    for (const read of rows) {
+      const problem = "problem" in read ? read.problem : seen.add(read.row, read.line);
+      if (problem !== undefined) reject(read.line, problem);
       else if ("row" in read) {
         result.importedRows++;
         const writing = draft.add(identify(read.row));
@@ -214,35 +242,6 @@ async function readFile(job: Job, file: Spool, seen: SeenRows, draft: Draft, sig
     }
   }
   return { result, duplicateRows };
-}
-
-/** The names in a CSV file's first record. A wrong one is a wrong request: no row could be read. */
-function headerColumns(record: FileRecord, mapping: Mapping): string[] {
-  if ("problem" in record) {
-    const why = `the header row cannot be read. ${record.problem.message}`;
-    throw invalidField("file", why, "csv_header_malformed");
-  }
-  const columns = csvColumns(record.text);
-  const repeated = columns.find((name, index) => columns.indexOf(name) !== index);
-  if (repeated !== undefined) {
-    throw invalidField("file", `the header row has ${shown(repeated)} twice; rename one.`, "csv_header_repeated");
-  }
-  const wanted = [
-    ["input_column", mapping.inputColumn],
-    ["output_column", mapping.outputColumn],
-    ["split_column", mapping.splitColumn],
-  ] as const;
-  for (const [field, name] of wanted) {
-    if (name === "" || columns.includes(name)) continue;
-    const there = columns.slice(0, 20).map((column) => shown(column));
-    const hint = columns.length === 1 && /[;\t]/.test(record.text) ? " Separate columns with commas." : "";
-    throw invalidField(
-      field,
-      `the file has no column ${shown(name)}, only ${there.join(", ")}; name the one that holds it.${hint}`,
-      "column_missing",
-    );
-  }
-  return columns;
 }
 
 /** What the first call with this key was told. */

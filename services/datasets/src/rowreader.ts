@@ -43,8 +43,8 @@ const splitHints = new Map([
   ["testing", "test"],
 ]);
 
-/** The row of one line of JSONL. */
-export function rowFromJson(text: string, mapping: Mapping): ReadRow {
+/** The JSON object that a line is. */
+export function objectOfLine(text: string): { values: Record<string, unknown> } | { problem: RowProblem } {
   let json: unknown;
   try {
     json = JSON.parse(text);
@@ -56,7 +56,14 @@ export function rowFromJson(text: string, mapping: Mapping): ReadRow {
     const what = json === null ? "null" : Array.isArray(json) ? "an array" : `a ${typeof json}`;
     return refuse("wrong_type", "", `The line is ${what}; write one JSON object a line.`);
   }
-  const values = json as Record<string, unknown>;
+  return { values: json as Record<string, unknown> };
+}
+
+/** The row of one line of JSONL. */
+export function rowFromJson(text: string, mapping: Mapping): ReadRow {
+  const line = objectOfLine(text);
+  if ("problem" in line) return line;
+  const { values } = line;
   if (mapping.fields.length === 0 || typeof own(values, mapping.outputColumn) !== "object") {
     return rowFromValues(values, mapping, true);
   }
@@ -77,7 +84,8 @@ export function rowFromCsv(text: string, columns: readonly string[], mapping: Ma
   return rowFromValues(Object.fromEntries(columns.map((column, index) => [column, fields[index]])), mapping, false);
 }
 
-function rowFromValues(values: Record<string, unknown>, mapping: Mapping, isJson: boolean): ReadRow {
+/** The row of a record's values by their columns' names. */
+export function rowFromValues(values: Record<string, unknown>, mapping: Mapping, isJson: boolean): ReadRow {
   const row: Row = {
     id: "",
     input: "",
@@ -256,6 +264,6 @@ function fault(code: string, field: string, message: string): RowProblem {
   return { code, field, message };
 }
 
-function refuse(code: string, field: string, message: string): ReadRow {
+function refuse(code: string, field: string, message: string): { problem: RowProblem } {
   return { problem: fault(code, field, message) };
 }

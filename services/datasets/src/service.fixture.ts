@@ -58,7 +58,7 @@ export function importFile(
     const value = ImportHeader.fromPartial({
       projectId: project,
       datasetId,
-      format: FileFormat.JSONL,
+      format: header.layout === undefined ? FileFormat.JSONL : FileFormat.UNSPECIFIED,
       defaultSplit: Split.TRAIN,
       ...header,
     });

@@ -4,6 +4,7 @@ import { notFound } from "@tutelage/platform/errors";
 import { isUuid } from "@tutelage/platform/runs";
 import { Settings, type StartCampaignRequest } from "@tutelage/proto/campaigns/v1/campaigns";
 import { RunStatus } from "@tutelage/proto/run/v1/run";
+import { Task } from "@tutelage/proto/task/v1/task";
 import { z } from "zod";
 import type { Backends } from "./backends.js";
 import * as schema from "./campaign-schemas.js";
@@ -273,7 +274,7 @@ async function asked(
     datasetId: body.dataset === undefined ? "" : (await findDataset(backends, body.dataset)).id,
     studentProfile: body.student_profile,
     teacherProfile: body.teacher_profile,
-    task: typeof body.task === "string" ? undefined : camel(body.task),
+    task: typeof body.task === "string" ? undefined : Task.fromPartial(camel(body.task)),
     taskName: typeof body.task === "string" ? body.task : "",
     settings: Settings.fromPartial(camel(body.settings)),
   };

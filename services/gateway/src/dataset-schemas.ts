@@ -1,5 +1,5 @@
 /** Datasets, versions and rows as JSON. */
-import { OverlapKind, RowChangeKind } from "@tutelage/proto/datasets/v1/datasets";
+import { FileLayout, OverlapKind, RowChangeKind } from "@tutelage/proto/datasets/v1/datasets";
 import { RowOrigin, Split } from "@tutelage/proto/task/v1/task";
 import { z } from "zod";
 import { enumName, nextCursor, pageQuery, queryFlag, wholeNumber } from "./fields.js";
@@ -149,6 +149,12 @@ function jsonOf(text: string): unknown {
 }
 
 export const importQuery = z.strictObject({
+  layout: enumName(FileLayout)
+    .default(FileLayout.UNSPECIFIED)
+    .describe(
+      "Public task whose files are read as they are published, whatever their content type; columns, format and fields " +
+        "are its own then",
+    ),
   input_column: columnName.default("").describe('Column or JSON key of the input; "input" when left out'),
   output_column: columnName.default("").describe('Column or JSON key of the output; "output" when left out'),
   split_column: columnName.default("").describe("Column or JSON key of the split (train, dev, test)"),

@@ -1,7 +1,12 @@
 /** /v1/datasets/{dataset}/import: a file becomes a version. */
 import type { Readable } from "node:stream";
 import { TutelageError } from "@tutelage/platform/errors";
-import { FileFormat, type ImportHeader, type ImportRowsRequest } from "@tutelage/proto/datasets/v1/datasets";
+import {
+  FileFormat,
+  FileLayout,
+  type ImportHeader,
+  type ImportRowsRequest,
+} from "@tutelage/proto/datasets/v1/datasets";
 import type { FastifyRequest } from "fastify";
 import type { ZodTypeProvider } from "fastify-type-provider-zod";
 import { snake } from "./cases.js";
@@ -17,13 +22,15 @@ import { clientGone } from "./streams.js";
 const importDeadlineMs = 1_800_000;
 const chunkBytes = 256 * 1024;
 const tags = ["datasets"];
+/** Files of a layout are JSON Lines, CSV and others. */
+const anyFile = "application/octet-stream";
 
 export const importRoutes: Routes = (app, { backends, shutdown, maxImportBytes }) => {
   const { datasets } = backends;
 
   // A scope of its own: no other route takes a body that a web page's form can send.
   app.register(async (scope) => {
-    scope.addContentTypeParser("multipart/form-data", (_request, payload, done) => done(null, payload));
+    scope.addContentTypeParser([anyFile, "multipart/form-data"], (_request, payload, done) => done(null, payload));
     const typed = scope.withTypeProvider<ZodTypeProvider>();
 
     typed.post(
@@ -37,9 +44,10 @@ export const importRoutes: Routes = (app, { backends, shutdown, maxImportBytes }
             "multipart/form-data with the file as its only part, whose content type or name ending (.jsonl, .ndjson, " +
             '.csv) says which. A JSON row has "input", or "messages" (a conversation that ends with the user\'s message), and ' +
             '"output"; or the usual form of chat fine-tuning, "messages" whose last is the assistant\'s answer. ' +
+            "With a layout the file is one that a public task is published in, and may come as application/octet-stream. " +
             "Bad rows are listed and left out, unless strict refuses all. 200 instead of 201 when an append brought only " +
             "rows that are there already: the version is the newest one, unchanged.",
-          consumes: ["application/x-ndjson", "text/csv", "multipart/form-data"],
+          consumes: ["application/x-ndjson", "text/csv", "multipart/form-data", anyFile],
           params: datasetRef,
           querystring: schema.importQuery,
           headers: idempotencyHeaders,
@@ -48,8 +56,8 @@ export const importRoutes: Routes = (app, { backends, shutdown, maxImportBytes }
       },
       async (request, reply) => {
         const { id } = await findDataset(backends, request.params.dataset);
-        const { default_split, labels, fields, ...query } = request.query;
-        const file = await fileOf(request);
+        const { layout, default_split, labels, fields, ...query } = request.query;
+        const file = await fileOf(request, layout !== FileLayout.UNSPECIFIED);
         const header: ImportHeader = {
           projectId,
           datasetId: id,
@@ -63,6 +71,7 @@ export const importRoutes: Routes = (app, { backends, shutdown, maxImportBytes }
           allowedLabels: labels,
           fields,
           append: query.append,
+          layout,
         };
         // The service may refuse the header before a byte of the file is read.
         const result = await datasets
@@ -114,31 +123,39 @@ async function* bytesOf(body: Readable): AsyncGenerator<Buffer> {
   }
 }
 
-/** The file that a request brings: its body, or the part of it that is a file. */
-async function fileOf(request: FastifyRequest): Promise<ImportedFile> {
+/** The file that a request brings: its body, or the part of it that is a file. A layout says itself how it is written. */
+async function fileOf(request: FastifyRequest, hasLayout: boolean): Promise<ImportedFile> {
   const body = request.body as Readable | undefined;
   const { headers } = request.raw;
-  if (body === undefined || !isMultipart(headers["content-type"])) {
-    return {
-      format: formatOfType(headers["content-type"] ?? "") ?? FileFormat.JSONL,
-      chunks: body === undefined ? [] : bytesOf(body),
-      drain: () => body?.resume(),
-    };
+  if (body !== undefined && isMultipart(headers["content-type"])) {
+    const { contentType, name, chunks, drain } = await uploadedFile(headers, body);
+    const format = hasLayout ? FileFormat.UNSPECIFIED : (formatOfType(contentType) ?? formatOfName(name));
+    if (format !== undefined) return { format, chunks, drain };
+    drain();
+    throw unknownFormat(
+      `"${name}" (${contentType}) may be JSON Lines or CSV: name it .jsonl or .csv.`,
+      "file",
+      "has neither a known content type nor a known ending; name it .jsonl or .csv, or say its layout.",
+    );
   }
-  const { contentType, name, chunks, drain } = await uploadedFile(headers, body);
-  const format = formatOfType(contentType) ?? formatOfName(name);
-  if (format !== undefined) return { format, chunks, drain };
-  drain();
-  throw new TutelageError(
-    "invalid_argument",
-    `"${name}" (${contentType}) may be JSON Lines or CSV: name it .jsonl or .csv.`,
-    {
-      reason: "unknown_file_format",
-      fields: [
-        { field: "file", description: "has neither a known content type nor a known ending; name it .jsonl or .csv." },
-      ],
-    },
-  );
+  const contentType = (headers["content-type"] ?? "").toLowerCase();
+  if (!hasLayout && contentType.startsWith(anyFile)) {
+    body?.resume();
+    const why = "does not say how the file is written; send application/x-ndjson or text/csv, or say its layout.";
+    throw unknownFormat(`${anyFile} ${why}`, "content-type", why);
+  }
+  return {
+    format: hasLayout ? FileFormat.UNSPECIFIED : (formatOfType(contentType) ?? FileFormat.JSONL),
+    chunks: body === undefined ? [] : bytesOf(body),
+    drain: () => body?.resume(),
+  };
+}
+
+function unknownFormat(message: string, field: string, description: string): TutelageError {
+  return new TutelageError("invalid_argument", message, {
+    reason: "unknown_file_format",
+    fields: [{ field, description }],
+  });
 }
 
 function formatOfType(contentType: string): FileFormat | undefined {

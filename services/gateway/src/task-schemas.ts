@@ -1,6 +1,13 @@
 /** Tasks, recipes, profiles and predictions as JSON. */
 import { type Decoding, type Recipe, TuningMethod } from "@tutelage/proto/student/v1/student";
-import { type ExtractionField, FieldType, Grader, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
+import {
+  type ExtractionField,
+  FieldType,
+  Grader,
+  type Task,
+  TaskKind,
+  type WorkedExample,
+} from "@tutelage/proto/task/v1/task";
 import { z } from "zod";
 import type { Snaked } from "./cases.js";
 import { enumName } from "./fields.js";
@@ -18,6 +25,16 @@ export const extractionFieldSchema = z
     description: z.string().default("").describe("What it means, in plain words, for the teacher"),
   } satisfies Fields<ExtractionField>)
   .meta({ id: "ExtractionField" });
+
+const workedExampleSchema = z
+  .strictObject({
+    input: z.string().min(1).describe("An example that a student got wrong"),
+    output: z.string().min(1).describe("Its expected answer; of a classification, one of the labels"),
+    wrong_answer: z.string().default("").describe("What the student answered instead"),
+    new_input: z.string().min(1).describe("The new example: the same skill, other content and wording"),
+    new_output: z.string().min(1).describe("Its answer; of a classification, the same label"),
+  } satisfies Fields<WorkedExample>)
+  .meta({ id: "WorkedExample" });
 
 export const taskSchema = z
   .strictObject({
@@ -40,6 +57,9 @@ export const taskSchema = z
     row_noun: z.string().default("").describe('What rows are called, plural: "questions"'),
     fields: z.array(extractionFieldSchema).max(64).default([]).describe("The fields of an extraction task's outputs"),
     rouge_l_threshold: share.default(0).describe("Least ROUGE-L F of a right answer, for grader rouge_l; 0 takes 0.5"),
+    worked_example: workedExampleSchema
+      .optional()
+      .describe("One wrong example turned into a new one, shown to chat teachers; drawn from the rows when left out"),
   } satisfies Fields<Task>)
   .refine(({ kind, labels }) => kind !== TaskKind.CLASSIFICATION || labels.length >= 2, {
     error: "a classification task needs at least two labels",

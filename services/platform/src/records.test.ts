@@ -2,13 +2,18 @@ import { parse } from "csv-parse/sync";
 import { describe, expect, test } from "vitest";
 import { csvFields, type FileKind, type FileRecord, readRecords } from "./records.js";
 
-async function records(file: string | Buffer, kind: FileKind, chunkBytes = 1024 * 1024): Promise<FileRecord[]> {
+async function records(
+  file: string | Buffer,
+  kind: FileKind,
+  chunkBytes = 1024 * 1024,
+  options?: { isLatin1: boolean },
+): Promise<FileRecord[]> {
   const bytes = Buffer.from(file);
   async function* chunks() {
     for (let at = 0; at < bytes.byteLength; at += chunkBytes) yield bytes.subarray(at, at + chunkBytes);
   }
   const all: FileRecord[] = [];
-  for await (const batch of readRecords(chunks(), kind)) all.push(...batch);
+  for await (const batch of readRecords(chunks(), kind, options)) all.push(...batch);
   return all;
 }
 
@@ -54,6 +59,14 @@ describe("JSONL", () => {
       [1, "a"],
       [2, "invalid_utf8"],
       [3, "é"],
+    ]);
+  });
+
+  test("or read as ISO 8859-1, where that is asked for", async () => {
+    const file = Buffer.concat([Buffer.from("é\n"), Buffer.from([0xe9, 0x0a])]);
+    expect(short(await records(file, "lines", 1, { isLatin1: true }))).toEqual([
+      [1, "é"],
+      [2, "é"],
     ]);
   });
 

@@ -1,5 +1,5 @@
 /**
- * Cuts the bytes of a file into records: lines of JSONL, or RFC 4180 records,
+ * Cuts the bytes of a file into records: lines (JSONL is made of them), or RFC 4180 records,
  * whose quoted fields may hold newlines. On bytes, and not by csv-parse (which
  * the tests compare with), because of what a bad record must not do: a record that is malformed, too large or not
  * UTF-8 is reported at its first line, and reading resumes at the line after
@@ -12,7 +12,7 @@ import { isUtf8 } from "node:buffer";
 /** Greatest size of a row, as a line of a file and as JSON. */
 export const maxRowBytes = 1024 * 1024;
 
-export type FileKind = "jsonl" | "csv";
+export type FileKind = "jsonl" | "lines" | "csv";
 
 export interface RecordProblem {
   code: "malformed_csv" | "too_large" | "invalid_utf8";
@@ -55,9 +55,16 @@ const notUtf8: RecordProblem = {
   message: "The row is not UTF-8; save the file as UTF-8.",
 };
 
-/** The records of a file, in batches of what one chunk completes. Blank ones are left out. */
-export async function* readRecords(chunks: AsyncIterable<Buffer>, kind: FileKind): AsyncGenerator<FileRecord[]> {
-  const cutter = new RecordCutter(kind);
+/**
+ * The records of a file, in batches of what one chunk completes. Blank ones are left out.
+ * @param isLatin1 what is not UTF-8 is read as ISO 8859-1, not refused
+ */
+export async function* readRecords(
+  chunks: AsyncIterable<Buffer>,
+  kind: FileKind,
+  { isLatin1 = false } = {},
+): AsyncGenerator<FileRecord[]> {
+  const cutter = new RecordCutter(kind, isLatin1);
   for await (const chunk of chunks) yield cutter.cut(chunk, false);
   yield cutter.cut(noBytes, true);
 }
@@ -69,7 +76,10 @@ class RecordCutter {
   /** After a bad record: drop the rest of its first line. */
   private skipping = false;
 
-  constructor(private readonly kind: FileKind) {}
+  constructor(
+    private readonly kind: FileKind,
+    private readonly isLatin1: boolean,
+  ) {}
 
   cut(chunk: Buffer, final: boolean): FileRecord[] {
     const bytes = this.rest.byteLength === 0 ? chunk : Buffer.concat([this.rest, chunk]);
@@ -108,9 +118,10 @@ class RecordCutter {
           continue;
         }
         const record = bytes.subarray(start, end);
-        if (!isUtf8(record)) records.push({ line: this.line, problem: notUtf8 });
+        const encoding = isUtf8(record) ? "utf8" : this.isLatin1 ? "latin1" : undefined;
+        if (encoding === undefined) records.push({ line: this.line, problem: notUtf8 });
         else {
-          const text = record.toString("utf8");
+          const text = record.toString(encoding);
           if (text.trim() !== "") records.push({ line: this.line, text });
         }
         start = scan.next;

@@ -19,6 +19,35 @@ test.each<[Parameters<typeof Task.fromPartial>[0], RegExp]>([
   expect(() => requireTask(Task.fromPartial(task))).toThrow(message);
 });
 
+const labelled = { ...text, kind: TaskKind.CLASSIFICATION, labels: [{ name: "yes" }, { name: "no" }] };
+const worked = { input: "Is ice cold?", output: "yes", wrongAnswer: "no", newInput: "Is fire hot?", newOutput: "yes" };
+
+test.each<[Parameters<typeof Task.fromPartial>[0], object, RegExp]>([
+  [labelled, { newInput: " " }, /worked_example\.new_input: is empty/],
+  [labelled, { output: "" }, /worked_example\.output: is empty/],
+  [labelled, { wrongAnswer: " yes" }, /worked_example\.wrong_answer: is the right answer/],
+  [labelled, { newInput: "Is ice cold? " }, /worked_example\.new_input: repeats/],
+  [labelled, { output: "maybe" }, /worked_example\.output: is "maybe", which is no label/],
+  [labelled, { newOutput: "no" }, /worked_example\.new_output: must be "yes"/],
+  [labelled, { newOutput: "y\u0000" }, /worked_example.*U\+0000/],
+  [{ ...text, kind: TaskKind.EXTRACTION, fields }, {}, /worked_example\.output: is not a JSON object/],
+  [
+    { ...text, kind: TaskKind.EXTRACTION, fields },
+    { output: '{"city": "Bern"}', newOutput: '{"town": "Oslo"}' },
+    /worked_example\.new_output: "town" is not declared/,
+  ],
+])("the worked example %# is refused with the field and the fix", (task, change, message) => {
+  const given = Task.fromPartial({ ...task, workedExample: { ...worked, ...change } });
+  expect(() => requireTask(given)).toThrow(message);
+});
+
+test("a worked example is taken, and a wrong answer may be missing", () => {
+  for (const wrongAnswer of ["no", ""]) {
+    requireTask(Task.fromPartial({ ...labelled, workedExample: { ...worked, wrongAnswer } }));
+  }
+  requireTask(Task.fromPartial({ ...text, workedExample: { ...worked, newOutput: "very" } }));
+});
+
 test("a task without a prompt is for conversations only", () => {
   const task = requireTask(Task.fromPartial({ kind: TaskKind.TEXT }));
   const conversation = { id: "a", messages: [{ role: "user", content: "hi" }] };

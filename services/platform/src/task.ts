@@ -1,7 +1,7 @@
 /** What every service that takes a task requires of it. */
 import { Grader, type Row, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import { invalidField } from "./errors.js";
-import { requireFields } from "./extraction.js";
+import { readFields, requireFields } from "./extraction.js";
 import { requireStorable } from "./text.js";
 
 /** Least ROUGE-L F of a right answer, where a task does not say. */
@@ -35,7 +35,47 @@ export function requireTask(task: Task | undefined, field = "task"): Task {
   }
   requireGrader(task, field);
   if (task.maxAnswerTokens < 0) throw invalidField(`${field}.max_answer_tokens`, "is negative; use 0 or more.");
+  requireWorkedExample(task, `${field}.worked_example`);
   return task;
+}
+
+/** A teacher does as it is shown, so what it is shown must be as its rows are to be. */
+function requireWorkedExample({ workedExample, kind, labels, fields }: Task, field: string): void {
+  if (workedExample === undefined) return;
+  const { input, output, wrongAnswer, newInput, newOutput } = workedExample;
+  for (const [name, text] of [
+    ["input", input],
+    ["output", output],
+    ["new_input", newInput],
+    ["new_output", newOutput],
+  ] as const) {
+    if (text.trim() === "") throw invalidField(`${field}.${name}`, "is empty; give both examples whole.");
+  }
+  if (wrongAnswer.trim() === output.trim()) {
+    throw invalidField(`${field}.wrong_answer`, "is the right answer; give a wrong one, or leave it out.");
+  }
+  if (newInput.trim() === input.trim()) {
+    throw invalidField(`${field}.new_input`, "repeats the example's input; write another one.");
+  }
+  if (kind === TaskKind.CLASSIFICATION) {
+    if (!labels.some(({ name }) => name === output)) {
+      throw invalidField(`${field}.output`, `is "${output}", which is no label of the task; use one of them.`);
+    }
+    if (newOutput !== output) {
+      throw invalidField(`${field}.new_output`, `must be "${output}": a teacher is asked for a row of the same label.`);
+    }
+  }
+  if (kind !== TaskKind.EXTRACTION) return;
+  for (const [name, text] of [
+    ["output", output],
+    ["new_output", newOutput],
+  ] as const) {
+    const read = readFields(text, fields);
+    if ("problem" in read) {
+      const at = read.problem.field === "" ? "" : `"${read.problem.field}" `;
+      throw invalidField(`${field}.${name}`, `${at}${read.problem.message}`);
+    }
+  }
 }
 
 /** Fields and threshold, and the graders that need them. */

@@ -102,6 +102,7 @@ export interface Where {
 export interface TrialPlan {
   name: string;
   rows: readonly LabelledRow[];
+  /** The task as the API takes it, or the name of one. */
   task: object | string;
   settings: object;
   teacherProfile: string;

@@ -2,6 +2,7 @@ import { type Row, TaskKind } from "@tutelage/proto/task/v1/task";
 import { WriteStyle } from "@tutelage/proto/teacher/v1/teacher";
 import { expect, test } from "vitest";
 import { labelPhrase, plainLabel, writeAsk, writePlan } from "./prompt.js";
+import { readWritten } from "./reply.js";
 import { order, row, seedRows, task } from "./service.fixture.js";
 
 const sampling = { temperature: 0.8, topP: 0.95, topK: 64, maxTokens: 64 };
@@ -91,6 +92,41 @@ test("a row that is to be rephrased is shown alone, and nothing is said of an er
   expect(ask.messages[1]?.content).toContain('{"input":"I need a plane to Lisbon on Monday","output":"book_flight"}');
   expect(ask.messages[1]?.content).toContain("in other words");
   expect(ask.messages[1]?.content).not.toContain("wrong");
+});
+
+test("a task's worked example stands in the place of drawn rows, whatever the attempt, and is not to be copied", () => {
+  const workedExample = {
+    input: "get me on a train to Ghent",
+    output: "book_flight",
+    wrongAnswer: "weather",
+    newInput: "I want to be in Turin by air",
+    newOutput: "book_flight",
+  };
+  const shown = { ...task, workedExample };
+  for (const attempt of [0, 1]) {
+    const plan = writePlan("chat", shown, order(seed), attempt, 0);
+    const ask = writeAsk(plan, sampling);
+    if (ask.kind !== "chat") throw new Error("not chat");
+    expect(ask.messages.map(({ role }) => role)).toEqual(["system", "user", "assistant", "user"]);
+    expect(ask.messages[1]?.content).toContain('{"input":"get me on a train to Ghent","output":"book_flight"}');
+    expect(ask.messages[1]?.content).toContain('The model answered: "weather"');
+    expect(JSON.parse(ask.messages[2]?.content ?? "")).toEqual({
+      input: workedExample.newInput,
+      output: "book_flight",
+    });
+    expect(ask.messages[3]?.content).toContain('The model answered: "cancel"');
+    const copied = {
+      text: ask.messages[2]?.content ?? "",
+      finish: "stop" as const,
+      promptTokens: 1,
+      completionTokens: 1,
+    };
+    expect(readWritten(plan, copied)).toMatchObject({ $case: "rejection", value: { code: "copied_seed" } });
+  }
+  // A base model is shown rows of the seed row's label; a conversation has another form.
+  expect(promptOf(writeAsk(writePlan("list_continuation", shown, order(seed), 0, 0), sampling))).not.toContain("Ghent");
+  const talk = { ...seed, input: "", messages: [{ role: "user", content: "hello" }] };
+  expect(writePlan("chat", shown, order(talk), 0, 0).examples).toEqual([]);
 });
 
 test("labels are said in plain words", () => {

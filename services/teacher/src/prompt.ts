@@ -1,7 +1,7 @@
 /** Prompts that have a teacher write a new row. Pure: the same order and attempt give the same prompt. */
 import { rowText } from "@tutelage/platform/conversation";
 import { fieldTypeNames } from "@tutelage/platform/extraction";
-import { type Row, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
+import { Row, type Task, TaskKind, type WorkedExample } from "@tutelage/proto/task/v1/task";
 import { type WriteOrder, WriteStyle } from "@tutelage/proto/teacher/v1/teacher";
 import { shuffled } from "./digest.js";
 import type { Ask, ChatMessage, Sampling } from "./teacher.js";
@@ -17,8 +17,10 @@ export interface WritePlan {
   seedRow: Row;
   wrongAnswer: string;
   style: WriteStyle;
-  /** Shown rows, never the seed row itself. */
+  /** Shown rows, never the seed row itself: the two of the task's worked example, or such as were drawn. */
   examples: Row[];
+  /** What a student answered to the first of them; empty where nobody says. */
+  exampleWrongAnswer: string;
   form: PromptForm;
   /**
    * First words of the new row, put into a base model's mouth: those of
@@ -52,7 +54,9 @@ export function writePlan(
       rowText(row) !== rowText(seedRow) &&
       (task.kind !== TaskKind.CLASSIFICATION || row.output === seedRow.output),
   );
-  const drawn = shuffled(others, `${seed}\0${seedRow.id}\0${attempt}`);
+  // A conversation is written in another form than the task's example.
+  const worked = form === "chat" && !isConversation ? task.workedExample : undefined;
+  const drawn = worked === undefined ? shuffled(others, `${seed}\0${seedRow.id}\0${attempt}`) : workedRows(worked);
   let room = roomCharacters - shownCharacters(seedRow);
   const examples = drawn
     .filter((row) => {
@@ -69,7 +73,13 @@ export function writePlan(
   // Drawn anew, so that rows which are not shown lend their words too.
   const [lender] = opens ? shuffled(lenders, `${seed}\0${seedRow.id}\0${attempt}\0opening`) : [];
   const opening = lender === undefined ? "" : firstWords(lender.text);
-  return { task, seedRow, wrongAnswer: order.wrongAnswer, style, examples, form, opening };
+  const exampleWrongAnswer = worked?.wrongAnswer ?? "";
+  return { task, seedRow, wrongAnswer: order.wrongAnswer, style, examples, exampleWrongAnswer, form, opening };
+}
+
+/** The task's own example of the work: the wrong row, then the one that was made of it. */
+function workedRows({ input, output, newInput, newOutput }: WorkedExample): Row[] {
+  return [Row.fromPartial({ input, output }), Row.fromPartial({ input: newInput, output: newOutput })];
 }
 
 function shownCharacters(row: Row): number {
@@ -145,9 +155,9 @@ function questionAndAnswer(task: Task, shown: Row[]): { prompt: string; stop: st
 export const questionMark = "Question:";
 export const answerMark = "Answer:";
 
-/** The paper's prompt: instructions, one row turned into a new one, then the row that the student got wrong. */
+/** The paper's prompt: instructions, one wrong row turned into a new one, then the row that the student got wrong. */
 function chatMessages(plan: WritePlan): ChatMessage[] {
-  const { task, examples, style } = plan;
+  const { task, examples, exampleWrongAnswer, style } = plan;
   const lines = [
     `You write training examples for a small language model. Each example is one of: ${rowNoun(task, plan.seedRow)}.`,
     ...(task.teacherInstructions.trim() === "" ? [] : [task.teacherInstructions.trim()]),
@@ -162,7 +172,7 @@ function chatMessages(plan: WritePlan): ChatMessage[] {
     from === undefined || to === undefined || style === WriteStyle.REPHRASE
       ? []
       : [
-          { role: "user", content: request(task, from, "") },
+          { role: "user", content: request(task, from, exampleWrongAnswer) },
           { role: "assistant", content: rowJson(task, to) },
         ];
   return [

@@ -36,6 +36,7 @@ export const task: Task = {
   rowNoun: "messages",
   fields: [],
   rougeLThreshold: 0,
+  workedExample: undefined,
 };
 
 export function row(id: string, input: string, output: string): Row {

@@ -11,6 +11,7 @@ import {
   row,
   seedRows,
   startFixture,
+  task,
   writeRequest,
 } from "./service.fixture.js";
 
@@ -39,6 +40,22 @@ afterAll(async () => {
 
 const candidates = (results: Awaited<ReturnType<Fixture["results"]>>) =>
   results.map(({ outcome }) => (outcome?.$case === "candidate" ? outcome.value : undefined));
+
+test("a task's worked example is what the teacher is shown", async () => {
+  const asked = writeRequest("chat", [order(seedRows[0] as (typeof seedRows)[number])]);
+  const workedExample = {
+    input: "get me on a train to Ghent",
+    output: "book_flight",
+    wrongAnswer: "weather",
+    newInput: "I want to be in Turin by air",
+    newOutput: "book_flight",
+  };
+  const run = await fixture.run({ ...asked, task: { ...task, workedExample } });
+  const [call] = await fixture.calls(run);
+  expect(call?.prompt).toContain("get me on a train to Ghent");
+  expect(call?.prompt).toContain("I want to be in Turin by air");
+  expect(call?.prompt).not.toContain("two seats to Oslo");
+});
 
 test("orders become candidates in the order of the orders, with a ledger that adds up", async () => {
   // The first orders answer last.

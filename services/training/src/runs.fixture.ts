@@ -79,6 +79,7 @@ export function request(changes: Partial<StartTrainingRunRequest> = {}): StartTr
       rowNoun: "",
       fields: [],
       rougeLThreshold: 0,
+      workedExample: undefined,
     },
     seed: 7,
     startCheckpointUri: "",
