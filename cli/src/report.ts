@@ -3,6 +3,7 @@ import type { Command } from "commander";
 import type { Campaign, Iteration } from "./api.js";
 import type { CommandContext } from "./context.js";
 import { pour, refuseBytes, saveFile } from "./download.js";
+import { type Review, reviewsTable } from "./reviews.js";
 import { outcomeText } from "./show.js";
 
 export function addReportCommand(program: Command, { api, print, note, json }: CommandContext): void {
@@ -21,10 +22,12 @@ export function addReportCommand(program: Command, { api, print, note, json }: C
         else note(`Wrote ${out}.`);
         return;
       }
-      const report = await api().json<{ campaign: Campaign; iterations: Iteration[]; advice: string[] }>("GET", path);
+      type Report = { campaign: Campaign; iterations: Iteration[]; advice: string[]; reviews: Review[] };
+      const report = await api().json<Report>("GET", path);
       print(report, () => {
         const next = report.advice.map((line, index) => `${index + 1}. ${line}`).join("\n");
-        return `${outcomeText(report.campaign, report.iterations)}${next === "" ? "" : `\n\nWhat to try next\n${next}`}`;
+        const doubted = report.reviews.length === 0 ? "" : `\n\nSeed rows in doubt\n${reviewsTable(report.reviews)}`;
+        return `${outcomeText(report.campaign, report.iterations)}${doubted}${next === "" ? "" : `\n\nWhat to try next\n${next}`}`;
       });
     });
 }

@@ -11,13 +11,40 @@ import type { Round } from "./students.js";
 /** Characters have at most four bytes. */
 const rowsPerMessage = { mostItems: 1_000, mostSize: 8_000_000 };
 
-/** Stores the judged candidates and appends the accepted ones. Undefined when there are none. */
+/** Appends rows to a version as a version of the campaign's own dataset; the same step gives the same version. */
+export async function appendRows(
+  campaign: Campaign,
+  step: string,
+  parentVersionId: string,
+  newRows: readonly Row[],
+): Promise<Version> {
+  const { services, projectId, signal, datasetId } = campaign;
+  const header = { projectId, parentVersionId, idempotencyKey: campaign.childKey(step), datasetId };
+  return await whileAway(signal, () =>
+    services.datasets.appendRows(
+      (async function* () {
+        yield { part: { $case: "header" as const, value: header } };
+        for (const rows of inBatches(newRows, textLength, rowsPerMessage)) {
+          yield { part: { $case: "batch" as const, value: { rows } } };
+        }
+        yield { part: { $case: "end" as const, value: { rowCount: newRows.length } } };
+      })(),
+      { signal, deadline: 600_000 },
+    ),
+  );
+}
+
+/**
+ * Stores the judged candidates and appends the accepted ones. Undefined when there are none, unless the training rows
+ * have changed without them.
+ */
 export async function commit(
   campaign: Campaign,
   round: Round,
   version: Version,
   trainRows: readonly Row[],
   decided: readonly Candidate[],
+  isCorrected: boolean,
 ): Promise<{ version: Version; trainRows: Row[] } | undefined> {
   const { services, projectId, signal } = campaign;
   const { number } = round.iteration;
@@ -32,26 +59,8 @@ export async function commit(
   const { versionId } = await campaign.step(
     step,
     async () => {
-      if (newRows.length === 0) return { versionId: "", rowIds: [] };
-      const datasetId = campaign.datasetId;
-      const appended = await whileAway(signal, () =>
-        services.datasets.appendRows(
-          (async function* () {
-            const header = {
-              projectId,
-              parentVersionId: version.id,
-              idempotencyKey: campaign.childKey(step),
-              datasetId,
-            };
-            yield { part: { $case: "header" as const, value: header } };
-            for (const rows of inBatches(newRows, textLength, rowsPerMessage)) {
-              yield { part: { $case: "batch" as const, value: { rows } } };
-            }
-            yield { part: { $case: "end" as const, value: { rowCount: newRows.length } } };
-          })(),
-          { signal, deadline: 600_000 },
-        ),
-      );
+      if (newRows.length === 0) return { versionId: isCorrected ? version.id : "", rowIds: [] };
+      const appended = await appendRows(campaign, step, version.id, newRows);
       const rows = await rowsOf(services, projectId, appended.id, Split.TRAIN, signal);
       const idOf = new Map(rows.filter((row) => row.iteration === number + 1).map((row) => [rowText(row), row.id]));
       return { versionId: appended.id, rowIds: newRows.map((row) => idOf.get(rowText(row)) ?? "") };

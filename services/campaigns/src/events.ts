@@ -24,6 +24,8 @@ export const eventTypes = [
   "preflight.finished",
   "rows.too_long",
   "rows.disputed",
+  "rows.doubted",
+  "review.decided",
   "iteration.started",
   "phase.started",
   "iteration.finished",

@@ -25,8 +25,10 @@ import { rowsOf, whileAway } from "./clients.js";
 import { commit } from "./commit.js";
 import { takeOver } from "./forkstore.js";
 import { holderOf } from "./holds.js";
+import { gradeRound } from "./grading.js";
 import { decide } from "./judging.js";
-import { type MinedRow, mine, openDisputes, settle } from "./mining.js";
+import { type MinedRow, mine } from "./mining.js";
+import { corrected, Decisions, relabel } from "./reviewing.js";
 import { wantedRows, writeOrders } from "./selection.js";
 import { needsCrossFit } from "./settings.js";
 import { halfOf } from "./spending.js";
@@ -44,13 +46,15 @@ import { preflight, writeCandidates } from "./writing.js";
 /** Runs a campaign to its end and gives what came of it. */
 export async function runCampaign(campaign: Campaign): Promise<Outcome> {
   await shareParent(campaign);
-  const seed = await openSeed(campaign);
+  const given = await openSeed(campaign);
   await campaign.spending.fixCaps("caps");
-  await preflight(campaign, seed);
+  await preflight(campaign, given);
 
   const rounds: Round[] = [];
   const attempts = new Map<string, number>();
   const timesWrong = new Map<string, number>();
+  const decisions = new Decisions();
+  let seed = given;
   let version = seed.version;
   let trainRows = seed.seedRows;
   let candidateCount = 0;
@@ -73,6 +77,7 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
     const trained = await trainRound(campaign, number, version, seed, crossFits ? cross : undefined, rounds);
     fit = trained.fit;
     const round = await measureRound(campaign, number, version, seed, trained);
+    if (seed.leftOut.length > 0) round.iteration.trainRows = trainRows.length;
     rounds.push(round);
     reason = stopReason(
       rounds.map((one) => one.iteration),
@@ -82,28 +87,8 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
     if (reason === undefined) {
       // Have the teacher write a new row for each error, as far as the budget goes.
       const answers = await mineRound(campaign, round, judged, fit);
-      const answered = new Set(answers.map((one) => one.row.id));
-      const tooLong = judged.filter((row) => !answered.has(row.id)).map((row) => row.id);
-      if (tooLong.length > 0) {
-        await campaign.emit("rows.too_long", {
-          iteration: number,
-          rows: tooLong.length,
-          row_ids: tooLong.slice(0, 100),
-        });
-      }
-      // Stored, so that who goes on sets the same rows aside. An earlier release stored nothing, and set none aside.
-      const settled = (aside: readonly string[]) => settle(answers, new Set(aside), settings.disputes);
-      const { aside } = (await campaign.step(
-        `iteration/${number}/grades`,
-        async (): Promise<{ aside: string[] } | null> => ({ aside: openDisputes(answers, settings.disputes) }),
-        (transaction, result) =>
-          campaign.store.putGrades(transaction, campaign.key, number, settled(result?.aside ?? [])),
-      )) ?? { aside: [] };
-      if (aside.length > 0) {
-        const payload = { iteration: number, rows: aside.length, row_ids: aside.slice(0, 100) };
-        await campaign.emit("rows.disputed", payload);
-      }
-      const mined = settled(aside);
+      const graded = await gradeRound(campaign, number, seed, judged, answers, fit, decisions);
+      const { mined, inDoubt } = graded;
       for (const { row, correct } of mined) if (!correct) timesWrong.set(row.id, (timesWrong.get(row.id) ?? 0) + 1);
       const wants = wantedRows(mined, settings);
       // A row that is written must be paid for a second time where it is checked.
@@ -112,7 +97,9 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
           ? halfOf(campaign.spending.budgetLeft)
           : {};
       const callsForWriting = Math.max(0, campaign.spending.callsLeft - (keptForChecks.calls ?? 0));
-      const orders = writeOrders(wants, seed.seedRows, settings, {
+      // A row in doubt is no example either.
+      const shown = decisions.keep(seed.seedRows).filter((row) => !inDoubt.has(row.id));
+      const orders = writeOrders(wants, shown, settings, {
         iteration: number,
         attemptsSoFar: attempts,
         callsLeft: callsForWriting,
@@ -122,10 +109,12 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
       round.iteration.mined = true;
       round.iteration.errors = mined.filter((one) => !one.correct).length;
       const needsErrors = settings.selection !== Selection.ALL && settings.selection !== Selection.UNCERTAIN;
-      if (wants.length === 0 || (needsErrors && round.iteration.errors === 0))
-        reason = aside.length > 0 ? "disputed" : "no_errors";
+      // Rows that were corrected since are learned from in a round more, whatever else there is to do.
+      const isCorrected = graded.taken.some(({ seedRowId }) => decisions.leftOut.has(seedRowId));
+      if (wants.length === 0 || (needsErrors && round.iteration.errors === 0)) reason = graded.reason;
       else if (orders.length === 0) reason = "budget";
-      else {
+      if (reason === undefined || isCorrected) {
+        reason = undefined;
         for (const order of orders) {
           const id = order.seedRow?.id ?? "";
           attempts.set(id, (attempts.get(id) ?? 0) + order.maxAttempts);
@@ -149,14 +138,16 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
 
         // Add what was accepted to the training rows, and go round again.
         await campaign.enter(number, "commit");
-        const grown = await commit(campaign, round, version, trainRows, decided);
+        const base = await relabel(campaign, number, version, trainRows, graded.taken, decisions);
+        const grown = await commit(campaign, round, base, trainRows, decided, isCorrected);
         if (grown === undefined) reason = writing.cut ? "budget" : "nothing_accepted";
-        else [version, trainRows] = [grown.version, grown.trainRows];
+        else [version, trainRows] = [grown.version, decisions.keep(grown.trainRows)];
+        if (isCorrected) seed = corrected(seed, trainRows, decisions);
       }
     }
     await closeRound(campaign, round);
   }
-  return await concludeCampaign(campaign, seed, rounds, reason);
+  return await concludeCampaign(campaign, given, rounds, reason);
 }
 
 /** A fork takes over what its parent did before the iteration at which they part. */
@@ -204,7 +195,16 @@ async function openSeed(campaign: Campaign): Promise<SeedData> {
     ...(await rowsOf(services, projectId, version.id, Split.TEST, signal)),
   ];
   const heldOutTexts = new Set(heldOut.map((row) => heldOutText(rowText(row))));
-  return { version, heldOutTexts, seedRows, devRows: version.splits?.dev ?? 0, testRows: version.splits?.test ?? 0 };
+  return {
+    version,
+    heldOutTexts,
+    seedRows,
+    devRows: version.splits?.dev ?? 0,
+    testRows: version.splits?.test ?? 0,
+    givenRows: seedRows,
+    leftOut: [],
+    grewFrom: new Map(),
+  };
 }
 
 /** What a round is judged by. */
@@ -228,7 +228,7 @@ async function trainRound(
   const { settings } = campaign;
   const needed = seed.devRows > 0 || settings.mining === Mining.IN_SAMPLE || settings.startFrom === StartFrom.PREVIOUS;
   const own = async () =>
-    needed ? await trainRoundStudent(campaign, number, version, before.at(-1)?.student) : undefined;
+    needed ? await trainRoundStudent(campaign, number, version, seed.leftOut, before.at(-1)?.student) : undefined;
   if (cross === undefined) {
     await campaign.enter(number, "train");
     // Not where training seconds are capped: what is left of them is for measuring this round first.
@@ -277,7 +277,7 @@ async function measureRound(
       await evaluateStudent(campaign, `iteration/${number}/dev`, student.checkpoint, dev)
     ).accuracy;
   }
-  return { iteration, version, student, heldOutRight: fit?.right };
+  return { iteration, version, student, heldOutRight: fit?.right, leftOut: seed.leftOut };
 }
 
 /** The rows with the answers of the student that judges them: one that never saw them, or the round's own. */
@@ -304,7 +304,7 @@ async function mineRound(
 async function closeRound(campaign: Campaign, round: Round): Promise<void> {
   const { iteration } = round;
   const prefix = `iteration/${iteration.number}/`;
-  for (const phase of ["cross_fit", "train", "dev", "mine", "generate", "novelty", "check", "commit"]) {
+  for (const phase of ["cross_fit", "train", "dev", "mine", "audit", "generate", "novelty", "check", "commit"]) {
     const seconds = campaign.secondsOf(`${prefix}${phase}`);
     if (seconds > 0) iteration.phaseSeconds[phase] = seconds;
   }

@@ -1,11 +1,12 @@
 /** Gathers what a report shows from the services that know it. */
 import { TutelageError } from "@tutelage/platform/errors";
-import type { Campaign, LossCurve, Report } from "@tutelage/proto/campaigns/v1/campaigns";
+import { type Campaign, type LossCurve, type Report, ReviewStatus } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { Metrics } from "@tutelage/proto/evaluation/v1/evaluation";
 import { advise } from "./advice.js";
 import type { ResolvedRequest } from "./campaign.js";
 import type { Services } from "./clients.js";
 import { departures } from "./paper.js";
+import type { ReviewStore } from "./reviewstore.js";
 import { seedRowsPage } from "./seedrows.js";
 import type { CampaignStore } from "./store.js";
 
@@ -15,11 +16,11 @@ const mostCurvePoints = 120;
 
 /** Throws failed_precondition "campaign_not_finished" before there is an outcome. */
 export async function gatherReport(
-  deps: { store: CampaignStore; services: Services },
+  deps: { store: CampaignStore; reviews: ReviewStore; services: Services },
   campaign: Campaign & { request?: ResolvedRequest | undefined },
   signal: AbortSignal,
 ): Promise<Report> {
-  const { store, services } = deps;
+  const { store, reviews, services } = deps;
   const { outcome, run, request } = campaign;
   if (outcome === undefined || run === undefined || request === undefined) {
     throw new TutelageError("failed_precondition", "The campaign has no report before it has succeeded.", {
@@ -41,10 +42,11 @@ export async function gatherReport(
     }
     return thinned(name, losses);
   };
-  const [iterations, seedRows, candidates, counts, baselineMetrics, finalMetrics, ...curves] = await Promise.all([
+  const [iterations, seedRows, candidates, reviewed, counts, baselineMetrics, finalMetrics, ...curves] = await Promise.all([
     store.iterations(key),
     seedRowsPage(deps, key, { datasetVersionId: request.datasetVersionId, pageSize: mostRows, cursor: "" }, signal),
     store.candidates(key, { after: -1, pageSize: mostRows, iteration: undefined }),
+    reviews.reviews(key, { status: ReviewStatus.UNSPECIFIED, after: -1, pageSize: mostRows }),
     store.candidateCounts(key),
     metricsOf(outcome.baseline?.testEvaluationRunId),
     metricsOf(outcome.final?.testEvaluationRunId),
@@ -62,6 +64,7 @@ export async function gatherReport(
     lossCurves: curves.filter((curve) => curve !== undefined),
     advice: advise(outcome, iterations, request.settings, request.task.kind),
     departures: departures(request.settings, { student: request.studentProfile, teacher: request.teacherProfile }),
+    reviews: reviewed.reviews,
   };
 }
 

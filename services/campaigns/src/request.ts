@@ -14,7 +14,7 @@ import { type BoundedReading, rowsOf, type Services } from "./clients.js";
 import { resolveSettings } from "./settings.js";
 
 /** Fewer seed rows than this cannot be told from noise. */
-const fewestSeedRows = 4;
+export const fewestSeedRows = 4;
 
 /**
  * What a campaign may hold in memory of its version, all splits together: its

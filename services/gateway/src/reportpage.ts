@@ -15,13 +15,14 @@ import { type Row, TaskKind } from "@tutelage/proto/task/v1/task";
 import { type Html, html } from "./html.js";
 import { accuracyChart, confusionTable, lossChart, percent } from "./reportchart.js";
 import { answerMetrics } from "./reportmetrics.js";
+import { reviewTable } from "./reportreviews.js";
 import { reportStyle } from "./reportstyle.js";
 
 /** More labels than this make a matrix that nobody reads; then the commonest confusions are listed. */
 const mostMatrixLabels = 16;
 /** Candidates shown of each kind; all of them are a REST call away. */
 const shownCandidates = 60;
-const loopPhases = ["cross_fit", "train", "dev", "mine", "generate", "novelty", "check", "commit"];
+const loopPhases = ["cross_fit", "train", "dev", "mine", "audit", "generate", "novelty", "check", "commit"];
 
 /** The page. @param url where the gateway answers, for the commands on it */
 export function reportPage(report: Report, url: string, { wantsToken = false } = {}): string {
@@ -43,6 +44,7 @@ ${section(
 )}
 ${confusion(report)}${answerMetrics(report)}
 ${section("What it learnt from", seedRowTable(report.seedRows, iterations))}
+${report.reviews.length > 0 && section("Seed rows in doubt", reviewTable(report.reviews))}
 ${section("What the teacher wrote", candidates(report))}
 ${section("Cost and time", costs(report))}
 ${report.lossCurves.length > 0 && section("Training loss", lossChart(report.lossCurves))}
