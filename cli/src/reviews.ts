@@ -21,7 +21,9 @@ export interface Review {
   acted_iteration?: number;
 }
 
-export function addReviewCommands(campaigns: Command, { api, print, note }: Pick<CommandContext, "api" | "print" | "note">,
+export function addReviewCommands(
+  campaigns: Command,
+  { api, print, note }: Pick<CommandContext, "api" | "print" | "note">,
 ): void {
   campaigns
     .command("reviews <id>")

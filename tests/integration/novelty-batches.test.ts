@@ -42,7 +42,16 @@ test("10,500 candidates are checked, and one that repeats a text of another mess
     services: { datasets: client },
     step: async (_: string, work: () => Promise<unknown>) => await work(),
   } as unknown as Campaign;
-  const seed = { version, seedRows: [], devRows: 0, testRows: 0, heldOutTexts: new Set<string>() };
+  const seed = {
+    version,
+    seedRows: [],
+    devRows: 0,
+    testRows: 0,
+    heldOutTexts: new Set<string>(),
+    givenRows: [],
+    leftOut: [],
+    grewFrom: new Map(),
+  };
   const checked = await checkNovelty(campaign, 0, version, seed, candidates);
   expect(checked).toHaveLength(10_500);
   expect(checked.filter(({ rejection }) => rejection !== "").map(({ number }) => number)).toEqual([10_400]);

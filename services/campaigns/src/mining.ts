@@ -67,11 +67,7 @@ export function mine(rows: readonly Row[], predictions: readonly GradedPredictio
 export type Readings = ReadonlyMap<string, Disputes>;
 
 /** Ids of the rows that the settings leave open, and nobody has decided. */
-export function openDisputes(
-  mined: readonly MinedRow[],
-  disputes: Disputes,
-  readings: Readings = new Map(),
-): string[] {
+export function openDisputes(mined: readonly MinedRow[], disputes: Disputes, readings: Readings = new Map()): string[] {
   if (disputes !== Disputes.ASIDE) return [];
   return mined.filter((one) => one.disputed && !readings.has(one.row.id)).map((one) => one.row.id);
 }

@@ -42,17 +42,18 @@ export async function gatherReport(
     }
     return thinned(name, losses);
   };
-  const [iterations, seedRows, candidates, reviewed, counts, baselineMetrics, finalMetrics, ...curves] = await Promise.all([
-    store.iterations(key),
-    seedRowsPage(deps, key, { datasetVersionId: request.datasetVersionId, pageSize: mostRows, cursor: "" }, signal),
-    store.candidates(key, { after: -1, pageSize: mostRows, iteration: undefined }),
-    reviews.reviews(key, { status: ReviewStatus.UNSPECIFIED, after: -1, pageSize: mostRows }),
-    store.candidateCounts(key),
-    metricsOf(outcome.baseline?.testEvaluationRunId),
-    metricsOf(outcome.final?.testEvaluationRunId),
-    curveOf("plain", outcome.baseline?.trainingRunId),
-    curveOf("campaign", outcome.plainReturned ? undefined : outcome.final?.trainingRunId),
-  ]);
+  const [iterations, seedRows, candidates, reviewed, counts, baselineMetrics, finalMetrics, ...curves] =
+    await Promise.all([
+      store.iterations(key),
+      seedRowsPage(deps, key, { datasetVersionId: request.datasetVersionId, pageSize: mostRows, cursor: "" }, signal),
+      store.candidates(key, { after: -1, pageSize: mostRows, iteration: undefined }),
+      reviews.reviews(key, { status: ReviewStatus.UNSPECIFIED, after: -1, pageSize: mostRows }),
+      store.candidateCounts(key),
+      metricsOf(outcome.baseline?.testEvaluationRunId),
+      metricsOf(outcome.final?.testEvaluationRunId),
+      curveOf("plain", outcome.baseline?.trainingRunId),
+      curveOf("campaign", outcome.plainReturned ? undefined : outcome.final?.trainingRunId),
+    ]);
   return {
     campaign,
     iterations,

@@ -64,8 +64,7 @@ function checkReading(kind: ReviewKind, decision: ReviewDecision, reading: Dispu
 function checkOutput({ row }: Review, task: Task, output: string): void {
   const refuse = (description: string) => invalidField("output", description);
   if (output.trim() === "") throw refuse("is empty; give the output that the row should have.");
-  if (output.length > maxOutputLength)
-    throw refuse(`has ${output.length} characters; at most ${maxOutputLength} fit.`);
+  if (output.length > maxOutputLength) throw refuse(`has ${output.length} characters; at most ${maxOutputLength} fit.`);
   if (output === row?.output) throw refuse('is what the row has already; decide "accept" instead.');
   const labels = task.labels.map(({ name }) => name);
   if (labels.length > 0 && !labels.includes(output)) {

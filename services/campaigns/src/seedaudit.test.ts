@@ -58,25 +58,28 @@ test.each([
   [0.9, 0.9, 0.95, 0.5],
   [0.7, 0.8, 0.7, 0.4],
   [0.5, 0.75, 0.5, 0.25],
-])("students right on %d and a teacher right on %d of the rows find planted flips: precision %d, recall %d", (studentRight, teacherRight, leastPrecision, leastRecall) => {
-  const sum = { flips: 0, suspected: 0, suspectHits: 0, found: 0, hits: 0 };
-  for (let draw = 0; draw < 40; draw += 1) {
-    const one = audit(world(draw, { rows: 120, studentRight, teacherRight }));
-    sum.flips += one.flips;
-    sum.suspected += one.suspected.length;
-    sum.suspectHits += one.hits(one.suspected);
-    sum.found += one.found.length;
-    sum.hits += one.hits(one.found);
-  }
-  const [precision, recall] = [sum.hits / sum.found, sum.hits / sum.flips];
-  console.log(
-    `students ${studentRight}, teacher ${teacherRight}: ${sum.flips} flips in 40 draws of 120 rows; students alone precision ` +
-      `${(sum.suspectHits / sum.suspected).toFixed(2)}, recall ${(sum.suspectHits / sum.flips).toFixed(2)}; with the teacher ` +
-      `precision ${precision.toFixed(2)}, recall ${recall.toFixed(2)}`,
-  );
-  expect(precision).toBeGreaterThan(leastPrecision);
-  expect(recall).toBeGreaterThan(leastRecall);
-});
+])(
+  "students right on %d and a teacher right on %d of the rows find planted flips: precision %d, recall %d",
+  (studentRight, teacherRight, leastPrecision, leastRecall) => {
+    const sum = { flips: 0, suspected: 0, suspectHits: 0, found: 0, hits: 0 };
+    for (let draw = 0; draw < 40; draw += 1) {
+      const one = audit(world(draw, { rows: 120, studentRight, teacherRight }));
+      sum.flips += one.flips;
+      sum.suspected += one.suspected.length;
+      sum.suspectHits += one.hits(one.suspected);
+      sum.found += one.found.length;
+      sum.hits += one.hits(one.found);
+    }
+    const [precision, recall] = [sum.hits / sum.found, sum.hits / sum.flips];
+    console.log(
+      `students ${studentRight}, teacher ${teacherRight}: ${sum.flips} flips in 40 draws of 120 rows; students alone precision ` +
+        `${(sum.suspectHits / sum.suspected).toFixed(2)}, recall ${(sum.suspectHits / sum.flips).toFixed(2)}; with the teacher ` +
+        `precision ${precision.toFixed(2)}, recall ${recall.toFixed(2)}`,
+    );
+    expect(precision).toBeGreaterThan(leastPrecision);
+    expect(recall).toBeGreaterThan(leastRecall);
+  },
+);
 
 test("a teacher that answers at random brings no row into doubt", () => {
   const found = Array.from({ length: 20 }, (_, draw) =>
@@ -107,7 +110,13 @@ test("a label of which students are never sure needs less to be believed than on
   ];
   // "vague" is likelier a, but .6 is little for an a; "odd" is likelier a too, but .45 is much for a b.
   expect(suspects(rows, given)).toEqual([
-    { rowId: "odd", output: "a", answer: "b", probability: expect.closeTo(0.45), outputProbability: expect.closeTo(0.55) },
+    {
+      rowId: "odd",
+      output: "a",
+      answer: "b",
+      probability: expect.closeTo(0.45),
+      outputProbability: expect.closeTo(0.55),
+    },
   ]);
 });
 
@@ -122,7 +131,16 @@ test("students that only answer contradict with the probability of their answer"
 
 test("a teacher that names a third label does not say that the students are right", () => {
   const suspected = [{ rowId: "1", output: "a", answer: "b", probability: 0.9, outputProbability: 0.1 }];
-  const record = { hit: new Map([["b", 0.8], ["c", 0.8]]), falseAlarm: new Map([["b", 0.1], ["c", 0.1]]) };
+  const record = {
+    hit: new Map([
+      ["b", 0.8],
+      ["c", 0.8],
+    ]),
+    falseAlarm: new Map([
+      ["b", 0.1],
+      ["c", 0.1],
+    ]),
+  };
   const said = (answer: string) => [{ rowId: "1", answer, scores: [] }];
   expect(doubts(suspected, said("c"), record, record)).toEqual([]);
   expect(doubts(suspected, said("b"), record, record)).toMatchObject([{ rowId: "1", proposedOutput: "b" }]);
