@@ -153,6 +153,7 @@ test(
     for (const { row, new_row_id, proposed_output } of relabelled) {
       const mended = versionRows.find((one: { id: string }) => one.id === new_row_id);
       expect(mended).toMatchObject({ input: row.input, output: proposed_output, origin: "seed", split: "train" });
+      expect(mended.metadata.relabelled_from).toBe(decided.find((one) => one.new_row_id === new_row_id)?.seed_row_id);
     }
     // One row less, the relabelled ones in place of their old selves, and what was accepted.
     expect(after.train_rows).toBe(train.length - 1 + before.accepted);

@@ -1,14 +1,14 @@
 /** Auditing the seed rows as steps of a campaign: whom the students contradict, and what the teacher says of those. */
-import { SeedAudit, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
-import { TaskKind } from "@tutelage/proto/task/v1/task";
+import { Switch } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { Campaign, SeedData } from "./campaign.js";
 import { calibrate, measureReliability } from "./judging.js";
 import { type Doubt, doubts, suspects } from "./seedaudit.js";
+import { isAudited } from "./settings.js";
 import type { CrossFit } from "./students.js";
 import { goldSample, labelRows } from "./writing.js";
 
 /** Gold rows on which the teacher is measured for the audit alone, where no other check has it measured. */
-const recordRows = 48;
+export const auditRecordRows = 48;
 
 /**
  * The seed rows whose label is in doubt. The teacher is asked for those only
@@ -24,16 +24,13 @@ export async function auditSeed(
   decided: ReadonlySet<string>,
 ): Promise<Doubt[]> {
   const { settings, task, spending } = campaign;
-  // A campaign of an earlier release has no such setting.
-  const isOn = settings.seedAudit === SeedAudit.ASIDE || settings.seedAudit === SeedAudit.WAIT;
-  const isClosed = task.kind === TaskKind.CLASSIFICATION || task.kind === TaskKind.MULTIPLE_CHOICE;
-  if (!isOn || !isClosed || fit === undefined) return [];
+  if (!isAudited(settings, task) || fit === undefined) return [];
   const suspected = suspects(seed.seedRows, fit.heldOut).filter(({ rowId }) => !decided.has(rowId));
   if (suspected.length === 0) return [];
 
   await campaign.enter(iteration, "audit");
   const gold = goldSample(campaign, seed);
-  const measured = settings.checkTeacher === Switch.ON ? gold : gold.slice(0, recordRows);
+  const measured = settings.checkTeacher === Switch.ON ? gold : gold.slice(0, auditRecordRows);
   const recordStep = settings.checkTeacher === Switch.ON ? "teacher_record" : "audit/record";
   const { opinions: record } = await labelRows(campaign, recordStep, measured.slice(0, spending.callsLeft), gold);
   const ids = new Set(suspected.map(({ rowId }) => rowId));

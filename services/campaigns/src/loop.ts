@@ -72,7 +72,7 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
     const isLast = number === settings.iterations;
     const judged = settings.errorsFrom === ErrorsFrom.ALL ? trainRows : seed.seedRows;
     const previousFit = settings.startFrom === StartFrom.PREVIOUS ? fit : undefined;
-    const crossFits = needsCrossFit(settings) && (!isLast || seed.devRows === 0);
+    const crossFits = needsCrossFit(settings, campaign.task) && (!isLast || seed.devRows === 0);
     const cross = () => crossFit(campaign, number, version, seed, judged, previousFit);
     const trained = await trainRound(campaign, number, version, seed, crossFits ? cross : undefined, rounds);
     fit = trained.fit;

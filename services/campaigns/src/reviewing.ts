@@ -21,6 +21,9 @@ import type { Doubt } from "./seedaudit.js";
 /** With which code a campaign rests until its reviews are decided. */
 export const reviewsOpen = "reviews_open";
 
+/** In a relabelled row's metadata, the id of the row that it was. */
+const formerRow = "relabelled_from";
+
 /** What somebody decided of a row, as an iteration took it up. */
 export type TakenDecision = Pick<Review, "seedRowId" | "status" | "output" | "reading">;
 
@@ -122,10 +125,16 @@ export async function relabel(
   const mended = taken.flatMap(({ seedRowId, status, output }) => {
     const row = rowOf.get(seedRowId);
     if (row === undefined || status !== ReviewStatus.RELABELLED) return [];
-    return [{ seedRowId, row: { ...row, id: "", output } }];
+    // Names the row that it was, and is another row even where one is given back the output that it once had.
+    return [{ seedRowId, row: { ...row, id: "", output, metadata: { ...row.metadata, [formerRow]: row.id } } }];
   });
-  // A row that is there with this output already needs no second one.
-  const added = mended.filter(({ row }) => !contents.has(contentOf(row)));
+  const added = mended.filter(({ row }) => {
+    // A row that is there with this output already needs no second one.
+    const content = contentOf(row);
+    const isNew = !contents.has(content);
+    contents.add(content);
+    return isNew;
+  });
   if (added.length === 0) return version;
   const { services, projectId, signal } = campaign;
   const step = `iteration/${iteration}/relabel`;
@@ -135,10 +144,8 @@ export async function relabel(
       const rows = added.map(({ row }) => row);
       const appended = await appendRows(campaign, step, version.id, rows);
       const seedRows = await rowsOf(services, projectId, appended.id, Split.TRAIN, signal);
-      const idOf = new Map(
-        seedRows.filter((row) => row.origin === RowOrigin.SEED).map((row) => [contentOf(row), row.id]),
-      );
-      return { versionId: appended.id, newRowIds: rows.map((row) => idOf.get(contentOf(row)) ?? "") };
+      const idOf = new Map(seedRows.map((row) => [row.metadata[formerRow], row.id]));
+      return { versionId: appended.id, newRowIds: added.map(({ seedRowId }) => idOf.get(seedRowId) ?? "") };
     },
     async (transaction, output) => {
       for (const [index, { seedRowId }] of added.entries()) {

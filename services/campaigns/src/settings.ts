@@ -141,6 +141,12 @@ export function resolveSettings(given: Settings | undefined, task: Task): Settin
 }
 
 /** Whether students are trained that did not see part of the seed rows. */
-export function needsCrossFit(settings: Settings): boolean {
-  return settings.mining === Mining.CROSS_FIT || settings.checkStudents === Switch.ON;
+export function needsCrossFit(settings: Settings, task: Task): boolean {
+  return settings.mining === Mining.CROSS_FIT || settings.checkStudents === Switch.ON || isAudited(settings, task);
+}
+
+/** Whether seed rows are looked through for wrong labels. A campaign of an earlier release has no such setting. */
+export function isAudited({ seedAudit }: Settings, { kind }: Task): boolean {
+  const isOn = seedAudit === SeedAudit.ASIDE || seedAudit === SeedAudit.WAIT;
+  return isOn && (kind === TaskKind.CLASSIFICATION || kind === TaskKind.MULTIPLE_CHOICE);
 }
