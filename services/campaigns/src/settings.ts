@@ -31,6 +31,8 @@ export const defaultSettings: Settings = {
   startFrom: StartFrom.BASE,
   errorsFrom: ErrorsFrom.SEED,
   disputes: Disputes.ASIDE,
+  // Off until it is measured on real tasks what it costs to leave hard rows alone that are not mislabelled: with students
+  // right on half of the rows and a teacher right on three quarters, two of five rows in doubt are (seedaudit.test.ts).
   seedAudit: SeedAudit.OFF,
   uncertainBelow: 0.7,
   priority: Priority.HARDEST,
