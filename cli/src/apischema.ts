@@ -59,6 +59,12 @@ export const apiSchema: Record<string, SchemaNode> = {
         enum: ["warn", "drop", "refuse"],
         description: "Train rows that say what a dev or test row says: tell of them, leave them out, or do not start",
       },
+      seed_audit: {
+        type: "string",
+        enum: ["off", "aside", "wait"],
+        description:
+          "Seed rows whose label cross-fitted students and teacher both contradict: not looked for, set aside for review, or waited for until each is decided",
+      },
       max_rouge_l: { type: "number", description: "A candidate nearer than this to a kept row is dropped; 0 to 1" },
       check_students: { type: "boolean", description: "Check labels by the cross-fitted students" },
       check_teacher: { type: "boolean", description: "Check labels by a blind second labelling of the teacher" },

@@ -8,6 +8,7 @@ import { removalText, remove } from "./deletion.js";
 import { exitCodes, Stop } from "./exit.js";
 import { addForkCommand } from "./fork.js";
 import { listed } from "./listing.js";
+import { addReviewCommands } from "./reviews.js";
 import { duration, money, percent, table } from "./show.js";
 import { wholeNumber } from "./wholenumber.js";
 
@@ -60,7 +61,7 @@ export function addCampaignCommands(program: Command, { api, print, note }: Comm
   const campaigns = program
     .command("campaigns")
     .description(
-      "list, show, change, pause, resume, cancel, retry, fork, delete; their iterations, seed rows, candidates, ledger, dataset",
+      "list, show, change, pause, resume, cancel, retry, fork, delete; their iterations, seed rows, reviews, candidates, ledger, dataset",
     );
   campaigns
     .command("list")
@@ -124,6 +125,7 @@ export function addCampaignCommands(program: Command, { api, print, note }: Comm
       print(rows, () => seedRowsTable(rows));
     });
 
+  addReviewCommands(campaigns, { api, print, note });
   campaigns
     .command("update <id>")
     .description(

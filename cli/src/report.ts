@@ -4,6 +4,7 @@ import type { Campaign, Iteration } from "./api.js";
 import type { CommandContext } from "./context.js";
 import { pour, refuseBytes, saveFile } from "./download.js";
 import { type OverlapCount, overlapText } from "./overlaps.js";
+import { type Review, reviewsTable } from "./reviews.js";
 import { outcomeText } from "./show.js";
 
 interface Report {
@@ -11,6 +12,7 @@ interface Report {
   iterations: Iteration[];
   advice: string[];
   claims: string[];
+  reviews: Review[];
   split_overlaps?: { counts: OverlapCount[] };
 }
 
@@ -36,6 +38,7 @@ export function addReportCommand(program: Command, { api, print, note, json }: C
         const parts = [
           outcomeText(report.campaign, report.iterations),
           ["What the test rows support", ...report.claims.map((line) => `- ${line}`)].join("\n"),
+          report.reviews.length === 0 ? "" : `Seed rows in doubt\n${reviewsTable(report.reviews)}`,
           overlaps === "" ? "" : `What dev and test rows have in common with others\n${overlaps}`,
           ["What to try next", ...report.advice.map((line, index) => `${index + 1}. ${line}`)].join("\n"),
         ];

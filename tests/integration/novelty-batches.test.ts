@@ -43,7 +43,7 @@ test("10,500 candidates are checked, and one that repeats a text of another mess
     services: { datasets: client },
     step: async (_: string, work: () => Promise<unknown>) => await work(),
   } as unknown as Campaign;
-  const seed = { version, seedRows: [], devRows: 0, testRows: 0 };
+  const seed = { version, seedRows: [], devRows: 0, testRows: 0, givenRows: [], leftOut: [], grewFrom: new Map() };
   const checked = await checkNovelty(campaign, { prefix: "iteration/0", iteration: 0 }, version, seed, candidates);
   expect(checked).toHaveLength(10_500);
   expect(checked.filter(({ rejection }) => rejection !== "").map(({ number }) => number)).toEqual([10_400]);

@@ -316,4 +316,10 @@ export interface SeedData {
   seedRows: Row[];
   devRows: number;
   testRows: number;
+  /** The seed rows as the user gave them; seedRows are these until somebody corrects or excludes some. */
+  givenRows: readonly Row[];
+  /** Seed rows of the campaign's versions that are not learned from, nor is what is rooted in them. In order. */
+  leftOut: readonly string[];
+  /** After the id of a corrected row, the id of the row that it was. */
+  grewFrom: ReadonlyMap<string, string>;
 }

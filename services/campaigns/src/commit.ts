@@ -11,13 +11,17 @@ import type { Round } from "./students.js";
 /** Characters have at most four bytes. */
 const rowsPerMessage = { mostItems: 1_000, mostSize: 8_000_000 };
 
-/** Stores the judged candidates and appends the accepted ones. Undefined when there are none. */
+/**
+ * Stores the judged candidates and appends the accepted ones. Undefined when there are none, unless the training rows
+ * have changed without them.
+ */
 export async function commit(
   campaign: Campaign,
   round: Round,
   version: Version,
   trainRows: readonly Row[],
   decided: readonly Candidate[],
+  isCorrected: boolean,
 ): Promise<{ version: Version; trainRows: Row[] } | undefined> {
   const { services, projectId, signal } = campaign;
   const { number } = round.iteration;
@@ -32,7 +36,7 @@ export async function commit(
   const { versionId } = await campaign.step(
     step,
     async () => {
-      if (newRows.length === 0) return { versionId: "", rowIds: [] };
+      if (newRows.length === 0) return { versionId: isCorrected ? version.id : "", rowIds: [] };
       const appended = await append(campaign, step, version, newRows);
       const rows = await rowsOf(services, projectId, appended.id, Split.TRAIN, signal);
       const idOf = new Map(rows.filter((row) => row.iteration === number + 1).map((row) => [rowText(row), row.id]));

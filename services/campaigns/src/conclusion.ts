@@ -36,7 +36,8 @@ export async function concludeCampaign(
   const chosenIteration = chooseIteration(rounds.map((round) => round.iteration));
   const chosen = rounds[chosenIteration?.number ?? last];
   if (chosen === undefined) throw new Error("A campaign ended without a round.");
-  const student = chosen.student ?? (await trainRoundStudent(campaign, chosen.iteration.number, chosen.version));
+  const student =
+    chosen.student ?? (await trainRoundStudent(campaign, chosen.iteration.number, chosen.version, chosen.leftOut));
   // Where only cross-fitting judged the rounds, the chosen one's own student exists from here on.
   chosen.student = student;
   chosen.iteration.trainingRunId = student.trainingRunId;

@@ -76,7 +76,7 @@ export class DeletionStore {
   async remove({ projectId, campaignId }: CampaignKey): Promise<Record<string, number>> {
     return await this.database.drizzle.transaction(async (transaction) => {
       const removed: Record<string, number> = {};
-      for (const table of ["steps", "iterations", "candidates", "seed_grades", "events"]) {
+      for (const table of ["steps", "iterations", "candidates", "seed_grades", "reviews", "events"]) {
         const { rowCount } = await transaction.execute(
           sql`delete from ${sql.identifier(table)} where project_id = ${projectId} and campaign_id = ${campaignId}`,
         );

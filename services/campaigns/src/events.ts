@@ -25,6 +25,8 @@ export const eventTypes = [
   "rows.contaminated",
   "rows.too_long",
   "rows.disputed",
+  "rows.doubted",
+  "review.decided",
   "iteration.started",
   "phase.started",
   "iteration.finished",

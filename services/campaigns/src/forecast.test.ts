@@ -1,4 +1,4 @@
-import { Arm, type Forecast, Mining, Selection, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
+import { Arm, type Forecast, Mining, SeedAudit, Selection, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
 import { Recipe } from "@tutelage/proto/student/v1/student";
 import { Row, Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import { TeacherProfile } from "@tutelage/proto/teacher/v1/teacher";
@@ -94,4 +94,19 @@ test("steps follow the recipe and the folds; time follows an earlier campaign, o
   const wall = find(timed, "wall_seconds");
   expect(wall.likely).toBeGreaterThan(880);
   expect(wall.likely).toBeLessThan(960);
+});
+
+test("an audit costs nothing where the check of labels has asked for all seed rows, else a record and the suspects", () => {
+  const calls = (settings: object) => {
+    const { low, likely, high } = find(
+      forecast({ ...basis, settings: { ...basis.settings, ...settings } }),
+      "teacher_calls",
+    );
+    return { low, likely, high };
+  };
+  const checked = calls({});
+  expect(calls({ seedAudit: SeedAudit.ASIDE })).toEqual(checked);
+  const bare = calls({ checkTeacher: Switch.OFF });
+  const audited = calls({ checkTeacher: Switch.OFF, seedAudit: SeedAudit.WAIT });
+  expect(audited).toEqual({ low: bare.low, likely: bare.likely + 48 + 15, high: bare.high + 48 + 60 });
 });

@@ -5,7 +5,8 @@ import type { Recipe } from "@tutelage/proto/student/v1/student";
 import { type Row, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import type { TeacherProfile } from "@tutelage/proto/teacher/v1/teacher";
 import { armCalls, armSteps } from "./armforecast.js";
-import { needsCrossFit } from "./settings.js";
+import { auditRecordRows } from "./auditing.js";
+import { isAudited, needsCrossFit } from "./settings.js";
 import { goldRows, preflightRows } from "./writing.js";
 
 /** What a forecast rests on. */
@@ -40,6 +41,8 @@ interface Range {
 
 /** Share of seed rows that a student gets wrong, on tasks between easy and hard (SNIPS and TREC, 60 to 70 seed rows). */
 const errorShare = { [Mining.CROSS_FIT]: 0.45, [Mining.IN_SAMPLE]: 0.1 };
+/** Share of seed rows that students contradict with confidence. */
+const suspectShare = 0.25;
 /** Share of what the teacher writes that becomes a row: measured .5 to .8 with the embedded teacher. */
 const acceptedShare: Range = { low: 0.4, likely: 0.7, high: 1 };
 /** Share of candidates on which the teacher's second look could change what the students' said. */
@@ -99,7 +102,8 @@ function teacherCalls(basis: ForecastBasis): { forecast: Forecast; writes: Range
   };
   const armLabels = armCalls(basis, 0).labels;
   const writes = each((bound) => tried + writing(bound) + arms[bound]);
-  const labels = each((bound) => triedLabels + record + armLabels + secondLooks(bound));
+  const audits = auditCalls(basis);
+  const labels = each((bound) => triedLabels + record + armLabels + secondLooks(bound) + audits[bound]);
   const cap = settings.maxTeacherCalls === 0 ? Number.POSITIVE_INFINITY : settings.maxTeacherCalls;
   const sum = each((bound) => Math.min(cap, writes[bound] + labels[bound]));
   const parts = [
@@ -107,6 +111,7 @@ function teacherCalls(basis: ForecastBasis): { forecast: Forecast; writes: Range
     `about ${rows.likely} new rows in each of up to ${settings.iterations} iterations`,
     checks ? `a second labelling of those that the students leave in doubt, and of ${record} seed rows once` : "",
     arms.likely + armLabels > 0 ? `about ${arms.likely + armLabels} calls of the arms` : "",
+    audits.high > 0 ? `labels of up to ${audits.high} seed rows for their audit` : "",
     Number.isFinite(cap) ? `capped at ${cap} calls` : "",
   ].filter(Boolean);
   const basisText =
@@ -114,6 +119,15 @@ function teacherCalls(basis: ForecastBasis): { forecast: Forecast; writes: Range
       ? `${parts.join("; ")}. How many seed rows the student gets wrong is known only after training.`
       : `${parts.join("; ")}.`;
   return { forecast: { name: "teacher_calls", ...sum, basis: basisText }, writes, labels };
+}
+
+/** Labels that the audit of seed rows asks for beside those that the check of labels pays for; once, and then stored. */
+function auditCalls({ settings, task, seedRows }: ForecastBasis): Range {
+  if (!isAudited(settings, task)) return { low: 0, likely: 0, high: 0 };
+  const checks = settings.checkTeacher === Switch.ON;
+  const record = checks ? 0 : Math.min(auditRecordRows, seedRows.length);
+  const rows = checks ? Math.max(0, seedRows.length - goldRows) : seedRows.length;
+  return { low: 0, likely: record + Math.round(suspectShare * rows), high: record + rows };
 }
 
 function tokensAndMoney(basis: ForecastBasis, writes: Range, labels: Range): Forecast[] {
@@ -155,7 +169,7 @@ function tokensAndMoney(basis: ForecastBasis, writes: Range, labels: Range): For
 }
 
 function optimizerSteps(basis: ForecastBasis): Forecast {
-  const { settings, seedRows, devRows } = basis;
+  const { settings, task, seedRows, devRows } = basis;
   const perRound = rowsPerIteration(basis);
   const total = (bound: keyof Range) => {
     const rounds = bound === "low" ? 2 : settings.iterations + 1;
@@ -165,9 +179,9 @@ function optimizerSteps(basis: ForecastBasis): Forecast {
     );
     const grown = trainRows.at(-1) ?? seedRows.length;
     const arms = armSteps(basis, triesOf(settings, rounds), grown, (rows) => stepsOn(settings, rows));
-    return stepsOf(settings, trainRows, devRows) + arms;
+    return stepsOf({ settings, task }, trainRows, devRows) + arms;
   };
-  const crossFit = needsCrossFit(settings) ? `, ${settings.folds} more that cross-fit it` : "";
+  const crossFit = needsCrossFit(settings, task) ? `, ${settings.folds} more that cross-fit it` : "";
   return {
     name: "optimizer_steps",
     low: total("low"),
@@ -180,15 +194,19 @@ function optimizerSteps(basis: ForecastBasis): Forecast {
 }
 
 /** Optimizer steps of a campaign whose iterations train on so many rows. */
-function stepsOf(settings: ForecastBasis["settings"], trainRows: readonly number[], devRows: number): number {
+function stepsOf(
+  { settings, task }: Pick<ForecastBasis, "settings" | "task">,
+  trainRows: readonly number[],
+  devRows: number,
+): number {
   const { folds } = settings;
   let steps = (triesOf(settings, trainRows.length) - 1) * stepsOn(settings, trainRows[0] ?? 0);
   trainRows.forEach((rows, round) => {
     const isLast = round === trainRows.length - 1;
     // Without dev rows the iterations are chosen by cross-fitting, and only the chosen one gets a student of its own.
-    const ownStudent = devRows > 0 || !needsCrossFit(settings) || isLast;
+    const ownStudent = devRows > 0 || !needsCrossFit(settings, task) || isLast;
     steps += ownStudent ? stepsOn(settings, rows) : 0;
-    if (needsCrossFit(settings) && (!isLast || devRows === 0))
+    if (needsCrossFit(settings, task) && (!isLast || devRows === 0))
       steps += folds * stepsOn(settings, (rows * (folds - 1)) / folds);
   });
   return steps;
@@ -205,11 +223,12 @@ function stepsOn({ recipe }: ForecastBasis["settings"], rows: number): number {
 }
 
 /** Time, where a campaign with the same student and teacher has shown how fast they are here. */
-function wallSeconds({ earlier }: ForecastBasis, calls: Forecast, steps: Forecast): Forecast[] {
+function wallSeconds({ earlier, task }: ForecastBasis, calls: Forecast, steps: Forecast): Forecast[] {
   if (earlier === undefined) return [];
   const perCall = earlier.teacherSeconds / Math.max(1, earlier.teacherCalls);
   const otherSeconds = Math.max(0, earlier.wallSeconds - earlier.teacherSeconds);
-  const perStep = otherSeconds / Math.max(1, stepsOf(earlier.settings, earlier.trainRows, earlier.devRows));
+  const perStep =
+    otherSeconds / Math.max(1, stepsOf({ settings: earlier.settings, task }, earlier.trainRows, earlier.devRows));
   const seconds = (bound: keyof Range) => Math.round(perCall * calls[bound] + perStep * steps[bound]);
   return [
     {

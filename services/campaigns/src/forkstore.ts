@@ -1,6 +1,7 @@
 /** The SQL of forks. */
 import type { Database, Transaction } from "@tutelage/platform/database";
 import { sql } from "drizzle-orm";
+import { takeOverReviews } from "./reviewstore.js";
 import type { CampaignKey } from "./store.js";
 
 /** How many iterations of a campaign have made a version, in a row from 0. */
@@ -31,7 +32,7 @@ export async function takeOver(
     insert into steps (project_id, campaign_id, name, output, seconds, finished_at, shared)
     select project_id, ${campaignId}::uuid, name, output, seconds, finished_at, true from steps
     where ${from} and (
-      name in ('caps', 'overlaps') or name ~ '^(preflight|teacher_record)(/|$)' or name ~ '^event/preflight'
+      name in ('caps', 'overlaps') or name ~ '^(preflight|teacher_record|audit)(/|$)' or name ~ '^event/preflight'
       or (name ~ '^iteration/[0-9]+/' and split_part(name, '/', 2)::int < ${iteration})
       or (name ~ '^event/(iteration|phase|rows)[a-z_.]*/[0-9]+(/|$)' and split_part(name, '/', 3)::int < ${iteration}))`);
   await transaction.execute(sql`
@@ -45,6 +46,7 @@ export async function takeOver(
     insert into seed_grades (project_id, campaign_id, row_id, iteration, correct, answer, expected_probability)
     select project_id, ${campaignId}::uuid, row_id, iteration, correct, answer, expected_probability
     from seed_grades where ${from} and iteration < ${iteration}`);
+  await takeOverReviews(transaction, { projectId, campaignId }, { projectId, campaignId: parent }, iteration);
 }
 
 /** The forks of a campaign that are there. */

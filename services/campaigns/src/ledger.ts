@@ -11,6 +11,7 @@ const purposes: Record<string, string> = {
   "preflight/write": "preflight_write",
   "preflight/label": "preflight_label",
   teacher_record: "check_record",
+  "audit/record": "audit",
 };
 
 /** What a run was for, by the step that started it. Pure. */

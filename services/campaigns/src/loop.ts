@@ -22,11 +22,13 @@ import { rowsOf, whileAway } from "./clients.js";
 import { commit } from "./commit.js";
 import { concludeCampaign } from "./conclusion.js";
 import { takeOver } from "./forkstore.js";
+import { gradeRound } from "./grading.js";
 import { holderOf } from "./holds.js";
 import { decide } from "./judging.js";
-import { type MinedRow, mine, openDisputes, settle } from "./mining.js";
+import { type MinedRow, mine } from "./mining.js";
 import { checkSplits, overlapsByKind } from "./overlaps.js";
 import { fewestSeedRows } from "./request.js";
+import { corrected, Decisions, relabel } from "./reviewing.js";
 import { wantedRows, writeOrders } from "./selection.js";
 import { needsCrossFit } from "./settings.js";
 import { halfOf } from "./spending.js";
@@ -45,13 +47,15 @@ import { preflight, writeCandidates } from "./writing.js";
 /** Runs a campaign to its end and gives what came of it. */
 export async function runCampaign(campaign: Campaign): Promise<Outcome> {
   await shareParent(campaign);
-  const seed = await openSeed(campaign);
+  const given = await openSeed(campaign);
   await campaign.spending.fixCaps("caps");
-  await preflight(campaign, seed);
+  await preflight(campaign, given);
 
   const rounds: Round[] = [];
   const attempts = new Map<string, number>();
   const timesWrong = new Map<string, number>();
+  const decisions = new Decisions();
+  let seed = given;
   let version = seed.version;
   let trainRows = seed.seedRows;
   let candidateCount = 0;
@@ -70,12 +74,13 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
     const isLast = number === settings.iterations;
     const judged = settings.errorsFrom === ErrorsFrom.ALL ? trainRows : seed.seedRows;
     const previousFit = settings.startFrom === StartFrom.PREVIOUS ? fit : undefined;
-    const crossFits = needsCrossFit(settings) && (!isLast || seed.devRows === 0);
+    const crossFits = needsCrossFit(settings, campaign.task) && (!isLast || seed.devRows === 0);
     const cross = () => crossFit(campaign, number, version, seed, judged, previousFit);
     const trained = await trainRound(campaign, number, version, seed, crossFits ? cross : undefined, rounds);
     fit = trained.fit;
     if (number === 0) firstFit = fit;
     const round = await measureRound(campaign, number, version, seed, trained);
+    if (seed.leftOut.length > 0) round.iteration.trainRows = trainRows.length;
     rounds.push(round);
     reason = stopReason(
       rounds.map((one) => one.iteration),
@@ -85,28 +90,8 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
     if (reason === undefined) {
       // Have the teacher write a new row for each error, as far as the budget goes.
       const answers = await mineRound(campaign, round, judged, fit);
-      const answered = new Set(answers.map((one) => one.row.id));
-      const tooLong = judged.filter((row) => !answered.has(row.id)).map((row) => row.id);
-      if (tooLong.length > 0) {
-        await campaign.emit("rows.too_long", {
-          iteration: number,
-          rows: tooLong.length,
-          row_ids: tooLong.slice(0, 100),
-        });
-      }
-      // Stored, so that who goes on sets the same rows aside. An earlier release stored nothing, and set none aside.
-      const settled = (aside: readonly string[]) => settle(answers, new Set(aside), settings.disputes);
-      const { aside } = (await campaign.step(
-        `iteration/${number}/grades`,
-        async (): Promise<{ aside: string[] } | null> => ({ aside: openDisputes(answers, settings.disputes) }),
-        (transaction, result) =>
-          campaign.store.putGrades(transaction, campaign.key, number, settled(result?.aside ?? [])),
-      )) ?? { aside: [] };
-      if (aside.length > 0) {
-        const payload = { iteration: number, rows: aside.length, row_ids: aside.slice(0, 100) };
-        await campaign.emit("rows.disputed", payload);
-      }
-      const mined = settled(aside);
+      const graded = await gradeRound(campaign, number, seed, judged, answers, fit, decisions);
+      const { mined, inDoubt } = graded;
       for (const { row, correct } of mined) if (!correct) timesWrong.set(row.id, (timesWrong.get(row.id) ?? 0) + 1);
       const wants = wantedRows(mined, settings);
       // A row that is written may have to be paid for a second time where it is checked.
@@ -115,7 +100,9 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
           ? halfOf(campaign.spending.budgetLeft)
           : {};
       const callsForWriting = Math.max(0, campaign.spending.callsLeft - (keptForChecks.calls ?? 0));
-      const orders = writeOrders(wants, seed.seedRows, settings, {
+      // A row in doubt is no example either.
+      const shown = decisions.keep(seed.seedRows).filter((row) => !inDoubt.has(row.id));
+      const orders = writeOrders(wants, shown, settings, {
         iteration: number,
         attemptsSoFar: attempts,
         callsLeft: callsForWriting,
@@ -125,10 +112,12 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
       round.iteration.mined = true;
       round.iteration.errors = mined.filter((one) => !one.correct).length;
       const needsErrors = settings.selection !== Selection.ALL && settings.selection !== Selection.UNCERTAIN;
-      if (wants.length === 0 || (needsErrors && round.iteration.errors === 0))
-        reason = aside.length > 0 ? "disputed" : "no_errors";
+      // Rows that were corrected since are learned from in a round more, whatever else there is to do.
+      const isCorrected = graded.taken.some(({ seedRowId }) => decisions.leftOut.has(seedRowId));
+      if (wants.length === 0 || (needsErrors && round.iteration.errors === 0)) reason = graded.reason;
       else if (orders.length === 0) reason = "budget";
-      else {
+      if (reason === undefined || isCorrected) {
+        reason = undefined;
         for (const order of orders) {
           const id = order.seedRow?.id ?? "";
           attempts.set(id, (attempts.get(id) ?? 0) + order.maxAttempts);
@@ -156,14 +145,16 @@ export async function runCampaign(campaign: Campaign): Promise<Outcome> {
 
         // Add what was accepted to the training rows, and go round again.
         await campaign.enter(number, "commit");
-        const grown = await commit(campaign, round, version, trainRows, decided);
+        const base = await relabel(campaign, number, version, trainRows, graded.taken, decisions);
+        const grown = await commit(campaign, round, base, trainRows, decided, isCorrected);
         if (grown === undefined) reason = writing.cut ? "budget" : "nothing_accepted";
-        else [version, trainRows] = [grown.version, withoutDropped(campaign, grown.trainRows)];
+        else [version, trainRows] = [grown.version, decisions.keep(withoutDropped(campaign, grown.trainRows))];
+        if (isCorrected) seed = corrected(seed, trainRows, decisions);
       }
     }
     await closeRound(campaign, round);
   }
-  return await concludeCampaign(campaign, seed, rounds, firstFit, reason);
+  return await concludeCampaign(campaign, given, rounds, firstFit, reason);
 }
 
 /** A fork takes over what its parent did before the iteration at which they part. */
@@ -214,7 +205,15 @@ async function openSeed(campaign: Campaign): Promise<SeedData> {
       { reason: "too_few_seed_rows" },
     );
   }
-  return { version, seedRows, devRows: version.splits?.dev ?? 0, testRows: version.splits?.test ?? 0 };
+  return {
+    version,
+    seedRows,
+    devRows: version.splits?.dev ?? 0,
+    testRows: version.splits?.test ?? 0,
+    givenRows: seedRows,
+    leftOut: [],
+    grewFrom: new Map(),
+  };
 }
 
 function withoutDropped({ droppedRowIds }: Campaign, rows: readonly Row[]): Row[] {
@@ -243,7 +242,7 @@ async function trainRound(
   const { settings } = campaign;
   const needed = seed.devRows > 0 || settings.mining === Mining.IN_SAMPLE || settings.startFrom === StartFrom.PREVIOUS;
   const own = async () =>
-    needed ? await trainRoundStudent(campaign, number, version, before.at(-1)?.student) : undefined;
+    needed ? await trainRoundStudent(campaign, number, version, seed.leftOut, before.at(-1)?.student) : undefined;
   if (cross === undefined) {
     await campaign.enter(number, "train");
     // Not where training seconds are capped: what is left of them is for measuring this round first.
@@ -293,7 +292,7 @@ async function measureRound(
       await evaluateStudent(campaign, `iteration/${number}/dev`, student.checkpoint, dev)
     ).accuracy;
   }
-  return { iteration, version, student, heldOutRight: fit?.right };
+  return { iteration, version, student, heldOutRight: fit?.right, leftOut: seed.leftOut };
 }
 
 /** The rows with the answers of the student that judges them: one that never saw them, or the round's own. */
@@ -320,7 +319,7 @@ async function mineRound(
 async function closeRound(campaign: Campaign, round: Round): Promise<void> {
   const { iteration } = round;
   const prefix = `iteration/${iteration.number}/`;
-  for (const phase of ["cross_fit", "train", "dev", "mine", "generate", "novelty", "check", "commit"]) {
+  for (const phase of ["cross_fit", "train", "dev", "mine", "audit", "generate", "novelty", "check", "commit"]) {
     const seconds = campaign.secondsOf(`${prefix}${phase}`);
     if (seconds > 0) iteration.phaseSeconds[phase] = seconds;
   }

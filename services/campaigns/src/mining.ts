@@ -63,19 +63,29 @@ export function mine(rows: readonly Row[], predictions: readonly GradedPredictio
   });
 }
 
-/** Ids of the rows that the settings leave open. */
-export function openDisputes(mined: readonly MinedRow[], disputes: Disputes): string[] {
-  return disputes === Disputes.ASIDE ? mined.filter((one) => one.disputed).map((one) => one.row.id) : [];
+/** Which reading decides the disputes of single rows, by their ids: somebody said so. */
+export type Readings = ReadonlyMap<string, Disputes>;
+
+/** Ids of the rows that the settings leave open, and nobody has decided. */
+export function openDisputes(mined: readonly MinedRow[], disputes: Disputes, readings: Readings = new Map()): string[] {
+  if (disputes !== Disputes.ASIDE) return [];
+  return mined.filter((one) => one.disputed && !readings.has(one.row.id)).map((one) => one.row.id);
 }
 
-/** The rows but those set aside, disputed ones as the settings decide them. */
-export function settle(mined: readonly MinedRow[], aside: ReadonlySet<string>, disputes: Disputes): MinedRow[] {
+/** The rows but those set aside, disputed ones as somebody or the settings decide them. */
+export function settle(
+  mined: readonly MinedRow[],
+  aside: ReadonlySet<string>,
+  disputes: Disputes,
+  readings: Readings = new Map(),
+): MinedRow[] {
   return mined
     .filter((one) => !aside.has(one.row.id))
-    .map((one) =>
+    .map((one) => {
+      const reading = readings.get(one.row.id) ?? disputes;
       // The answer that was read strictly is not the one that decides: the whole text is shown instead.
-      one.disputed && disputes === Disputes.LENIENT ? { ...one, correct: !one.correct, answer: one.text } : one,
-    );
+      return one.disputed && reading === Disputes.LENIENT ? { ...one, correct: !one.correct, answer: one.text } : one;
+    });
 }
 
 /**

@@ -1,6 +1,12 @@
 /** Gathers what a report shows from the services that know it. */
 import { TutelageError } from "@tutelage/platform/errors";
-import type { Campaign, LossCurve, Outcome, Report } from "@tutelage/proto/campaigns/v1/campaigns";
+import {
+  type Campaign,
+  type LossCurve,
+  type Outcome,
+  type Report,
+  ReviewStatus,
+} from "@tutelage/proto/campaigns/v1/campaigns";
 import type { Metrics } from "@tutelage/proto/evaluation/v1/evaluation";
 import { advise } from "./advice.js";
 import type { ResolvedRequest } from "./campaign.js";
@@ -9,6 +15,7 @@ import { predictionsOf, type Services } from "./clients.js";
 import { claims, compare } from "./comparisons.js";
 import { type StoredSplitOverlaps, shownSplitOverlaps, splitsStep, withoutHeldOutText } from "./overlaps.js";
 import { departures } from "./paper.js";
+import type { ReviewStore } from "./reviewstore.js";
 import { seedRowsPage } from "./seedrows.js";
 import type { CampaignStore } from "./store.js";
 
@@ -18,11 +25,11 @@ const mostCurvePoints = 120;
 
 /** Throws failed_precondition "campaign_not_finished" before there is an outcome. */
 export async function gatherReport(
-  deps: { store: CampaignStore; services: Services },
+  deps: { store: CampaignStore; reviews: ReviewStore; services: Services },
   campaign: Campaign & { request?: ResolvedRequest | undefined },
   signal: AbortSignal,
 ): Promise<Report> {
-  const { store, services } = deps;
+  const { store, reviews, services } = deps;
   const { outcome, run, request } = campaign;
   if (outcome === undefined || run === undefined || request === undefined) {
     throw new TutelageError("failed_precondition", "The campaign has no report before it has succeeded.", {
@@ -44,19 +51,30 @@ export async function gatherReport(
     }
     return thinned(name, losses);
   };
-  const [comparisons, iterations, seedRows, candidates, counts, splits, baselineMetrics, finalMetrics, ...curves] =
-    await Promise.all([
-      comparisonsOf(services, run.projectId, outcome, signal),
-      store.iterations(key),
-      seedRowsPage(deps, key, { datasetVersionId: request.datasetVersionId, pageSize: mostRows, cursor: "" }, signal),
-      store.candidates(key, { after: -1, pageSize: mostRows, iteration: undefined }),
-      store.candidateCounts(key),
-      store.step(key, splitsStep),
-      metricsOf(outcome.baseline?.testEvaluationRunId),
-      metricsOf(outcome.final?.testEvaluationRunId),
-      curveOf("plain", outcome.baseline?.trainingRunId),
-      curveOf("campaign", outcome.plainReturned ? undefined : outcome.final?.trainingRunId),
-    ]);
+  const [
+    comparisons,
+    iterations,
+    seedRows,
+    candidates,
+    reviewed,
+    counts,
+    splits,
+    baselineMetrics,
+    finalMetrics,
+    ...curves
+  ] = await Promise.all([
+    comparisonsOf(services, run.projectId, outcome, signal),
+    store.iterations(key),
+    seedRowsPage(deps, key, { datasetVersionId: request.datasetVersionId, pageSize: mostRows, cursor: "" }, signal),
+    store.candidates(key, { after: -1, pageSize: mostRows, iteration: undefined }),
+    reviews.reviews(key, { status: ReviewStatus.UNSPECIFIED, after: -1, pageSize: mostRows }),
+    store.candidateCounts(key),
+    store.step(key, splitsStep),
+    metricsOf(outcome.baseline?.testEvaluationRunId),
+    metricsOf(outcome.final?.testEvaluationRunId),
+    curveOf("plain", outcome.baseline?.trainingRunId),
+    curveOf("campaign", outcome.plainReturned ? undefined : outcome.final?.trainingRunId),
+  ]);
   return {
     campaign,
     iterations,
@@ -71,6 +89,7 @@ export async function gatherReport(
     comparisons,
     claims: claims(outcome, comparisons),
     splitOverlaps: shownSplitOverlaps(splits?.output as StoredSplitOverlaps | undefined),
+    reviews: reviewed.reviews,
   };
 }
 

@@ -17,6 +17,7 @@ import { DeliveryStore } from "./deliverystore.js";
 import { type DispatchTiming, defaultDispatchTiming, dispatch } from "./dispatcher.js";
 import { recordChanges } from "./events.js";
 import { NamedTasks } from "./namedtasks.js";
+import { ReviewStore } from "./reviewstore.js";
 import { campaignsService } from "./service.js";
 import { defaultSettings } from "./settings.js";
 import { CampaignStore } from "./store.js";
@@ -48,6 +49,7 @@ export async function startFixture() {
           tasks,
           services,
           deletions,
+          reviews: new ReviewStore(database, store),
           artifacts: new FileArtifactStore(join(tmpdir(), "nothing-here")),
           stopping: new AbortController().signal,
         }),

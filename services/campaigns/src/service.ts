@@ -31,6 +31,8 @@ import type { NamedTasks } from "./namedtasks.js";
 import { patched, raisesCap } from "./patch.js";
 import { gatherReport } from "./report.js";
 import { oracleOf, resolveRequest } from "./request.js";
+import { decideReview, reviewsPage } from "./reviews.js";
+import type { ReviewStore } from "./reviewstore.js";
 import { seedRowsPage } from "./seedrows.js";
 import type { CampaignStore } from "./store.js";
 import type { StoredTeacherWait } from "./teacherabsence.js";
@@ -47,6 +49,7 @@ export function campaignsService(deps: {
   tasks: NamedTasks;
   services: Services;
   deletions: DeletionStore;
+  reviews: ReviewStore;
   artifacts: ArtifactStore;
   /** Aborts when the service stops. */
   stopping: AbortSignal;
@@ -211,9 +214,19 @@ export function campaignsService(deps: {
       return await seedRowsPage({ store, services }, { projectId, campaignId: id }, page, context.signal);
     },
 
+    async listReviews(request) {
+      await get(request.projectId, request.id);
+      return await reviewsPage(deps.reviews, request);
+    },
+
+    async decideReview(request, { signal }) {
+      requireStorable(request, "");
+      return await decideReview(deps, await get(request.projectId, request.id), request, signal);
+    },
+
     async getReport({ projectId, id }, context) {
       const run = await get(projectId, id);
-      return await gatherReport({ store, services }, { ...toCampaign(run), request: run.request }, context.signal);
+      return await gatherReport(deps, { ...toCampaign(run), request: run.request }, context.signal);
     },
 
     async listCandidates({ projectId, id, iteration, pageSize, cursor, ...filter }) {

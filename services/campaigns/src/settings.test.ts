@@ -1,7 +1,7 @@
-import { type Settings, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
+import { Mining, SeedAudit, type Settings, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
 import { Grader, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import { expect, test } from "vitest";
-import { defaultSettings, resolveSettings } from "./settings.js";
+import { defaultSettings, needsCrossFit, resolveSettings } from "./settings.js";
 
 const task: Task = {
   name: "t",
@@ -36,4 +36,11 @@ test("every wrong setting is named with its bounds", () => {
 test("label checks are off where there are no labels to doubt", () => {
   const text = { ...task, kind: TaskKind.TEXT, labels: [] };
   expect(resolveSettings(undefined, text)).toMatchObject({ checkStudents: Switch.OFF, checkTeacher: Switch.OFF });
+});
+
+test("an audit of seed rows has students cross-fitted, whatever else would", () => {
+  const bare = given({ mining: Mining.IN_SAMPLE, checkStudents: Switch.OFF });
+  expect(needsCrossFit(bare, task)).toBe(false);
+  expect(needsCrossFit({ ...bare, seedAudit: SeedAudit.ASIDE }, task)).toBe(true);
+  expect(needsCrossFit({ ...bare, seedAudit: SeedAudit.ASIDE }, { ...task, kind: TaskKind.MATH })).toBe(false);
 });

@@ -23,6 +23,7 @@ import { recordChanges } from "./events.js";
 import { exhausted } from "./exhausted.js";
 import { runCampaign } from "./loop.js";
 import { NamedTasks } from "./namedtasks.js";
+import { ReviewStore } from "./reviewstore.js";
 import { campaignsService } from "./service.js";
 import { CampaignStore } from "./store.js";
 import { defaultSweepTiming, type SweepTiming, sweep } from "./sweeper.js";
@@ -67,6 +68,7 @@ export async function start(
   });
   const stopping = new AbortController();
   const deletions = new DeletionStore(database);
+  const reviews = new ReviewStore(database, store);
   const deliveries = new DeliveryStore(database);
   const webhooks = new WebhookStore(database);
   const dispatching = dispatch({
@@ -94,7 +96,7 @@ export async function start(
     served: [
       served(
         CampaignsServiceDefinition,
-        campaignsService({ runs, store, tasks, services, deletions, artifacts, stopping: stopping.signal }),
+        campaignsService({ runs, store, tasks, services, deletions, reviews, artifacts, stopping: stopping.signal }),
       ),
       served(WebhooksServiceDefinition, webhooksService({ webhooks, deliveries })),
     ],

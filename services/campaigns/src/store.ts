@@ -14,6 +14,7 @@ import { putDeliveries } from "./deliverystore.js";
 import type { EventType } from "./events.js";
 import { finishedIterations } from "./forkstore.js";
 import type { MinedRow } from "./mining.js";
+import { countOpen } from "./reviewstore.js";
 import type { Trained } from "./shortfall.js";
 import type { Caps } from "./spending.js";
 import { candidates, events, iterations, seedGrades, steps } from "./tables.js";
@@ -340,6 +341,11 @@ export class CampaignStore {
       [projectId, campaignId],
     );
     return rows[0] ?? { seconds: 0, steps: 0 };
+  }
+
+  /** How many seed rows of a campaign wait for somebody's decision. */
+  async openReviews(key: CampaignKey): Promise<number> {
+    return await countOpen(this.database, key);
   }
 
   /** How many iterations of a campaign have made a version, in a row from 0. */

@@ -85,6 +85,8 @@ export interface Round {
   student: Student | undefined;
   /** Seed row → whether the student that had not seen it was right. Unset where nothing was cross-fitted. */
   heldOutRight: ReadonlyMap<string, boolean> | undefined;
+  /** Seed rows that its student does not learn from, nor from what is rooted in them. */
+  leftOut: readonly string[];
 }
 
 /** The round's own student: from the base weights, or from the previous round's student where the settings say so. */
@@ -92,11 +94,12 @@ export async function trainRoundStudent(
   campaign: Campaign,
   number: number,
   version: Version,
+  leftOut: readonly string[],
   previous?: Student,
 ): Promise<Student> {
   const { settings } = campaign;
   return await trainStudent(campaign, `iteration/${number}/train`, {
-    rows: trainSource(campaign, version),
+    rows: trainSource(campaign, version, leftOut),
     seed: derivedSeed(settings.seed, "train", number),
     startFrom: settings.startFrom === StartFrom.PREVIOUS ? previous?.checkpoint : undefined,
   });
@@ -189,18 +192,22 @@ export async function crossFit(
   previous: CrossFit | undefined,
 ): Promise<CrossFit> {
   const { settings } = campaign;
-  const folds = Math.min(settings.folds, seed.seedRows.length);
-  const foldOf = assignFolds(seed.seedRows, folds, settings.seed);
+  // By the rows as they were given, so that a correction moves no other row to another fold.
+  const folds = Math.min(settings.folds, seed.givenRows.length);
+  const foldOf = assignFolds(seed.givenRows, folds, settings.seed);
+  for (const [id, before] of seed.grewFrom) foldOf.set(id, foldOf.get(before) ?? 0);
   const foldOfRow = (row: Row) => foldOf.get(row.rootRowId === "" ? row.id : row.rootRowId);
   const judgeFold = async (fold: number): Promise<{ student: Student; answers: GradedPrediction[] }> => {
     const step = `iteration/${iteration}/cross_fit/${fold}`;
     const seedIdsOfFold = seed.seedRows.filter((row) => foldOf.get(row.id) === fold).map((row) => row.id);
     const student = await trainStudent(campaign, `${step}/train`, {
-      rows: trainSource(campaign, version, seedIdsOfFold),
+      rows: trainSource(campaign, version, [...seedIdsOfFold, ...seed.leftOut]),
       seed: derivedSeed(settings.seed, "fold", iteration, fold),
       startFrom: previous?.students[fold]?.checkpoint,
     });
     const rowIds = judged.filter((row) => foldOfRow(row) === fold).map((row) => row.id);
+    // All rows of the fold may be left out by now, and a source that names none has all.
+    if (rowIds.length === 0) return { student, answers: [] };
     const evaluated = await evaluateStudent(
       campaign,
       `${step}/evaluate`,

@@ -11,6 +11,7 @@ import { campaignEventRoutes } from "./campaign-events.js";
 import { campaignExportRoutes } from "./campaign-exports.js";
 import { campaignLedgerRoutes } from "./campaign-ledger.js";
 import { campaignReportRoutes } from "./campaign-reports.js";
+import { campaignReviewRoutes } from "./campaign-reviews.js";
 import { campaignStudentRoutes } from "./campaign-student.js";
 import { campaignRoutes } from "./campaigns.js";
 import { datasetRoutes } from "./datasets.js";
@@ -117,6 +118,7 @@ export async function buildApp(context: Omit<RouteContext, "shutdown"> & { log: 
           campaignEventRoutes,
           campaignLedgerRoutes,
           campaignReportRoutes,
+          campaignReviewRoutes,
           campaignStudentRoutes,
           deletionRoutes,
           usageRoutes,

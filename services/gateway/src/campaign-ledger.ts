@@ -14,7 +14,8 @@ const ledgerCall = z.object({
   purpose: z
     .string()
     .describe(
-      "preflight_write, preflight_label, write (new rows), check (their labels) or check_record (a check's record)",
+      "preflight_write, preflight_label, write (new rows), check (their labels), check_record (a check's record) or audit " +
+        "(labels of seed rows that the students contradict)",
     ),
   iteration: whole.optional().describe("Left out for what belongs to none"),
   finished_at: z.date().optional(),

@@ -6,7 +6,10 @@ import {
   HeldOutOverlaps,
   Mining,
   Priority,
+  ReviewKind,
+  ReviewStatus,
   Schedule,
+  SeedAudit,
   SeedRowState,
   Selection,
   type Settings,
@@ -54,6 +57,10 @@ export const settingsSchema = z
     ),
     held_out_overlaps: enumName(HeldOutOverlaps).describe(
       "Train rows that say what a dev or test row says: tell of them, leave them out, or do not start",
+    ),
+    seed_audit: enumName(SeedAudit).describe(
+      "Seed rows whose label cross-fitted students and teacher both contradict: not looked for, set aside for review, or " +
+        "waited for until each is decided",
     ),
     max_rouge_l: z.number().describe("A candidate nearer than this to a kept row is dropped; 0 to 1"),
     check_students: switchFlag.describe("Check labels by the cross-fitted students"),
@@ -365,6 +372,48 @@ const seedRow = z.object({
 
 export const seedRowPage = z.object({ rows: z.array(seedRow), next_cursor: nextCursor });
 
+const opinion = z.object({
+  answer: z.string(),
+  probability: z.number().optional().describe("That they give to their answer"),
+  output_probability: z.number().optional().describe("That they give to the row's output"),
+  hit_rate: z.number().optional().describe("Of rows labelled as they answer, the share to which they give that label"),
+  false_alarm_rate: z.number().optional().describe("Of other rows, the share to which they give it"),
+});
+
+export const reviewSchema = z
+  .object({
+    seed_row_id: z.string(),
+    kind: enumName(ReviewKind).describe(
+      "label: students and teacher contradict it; dispute: two readings of the answer are graded differently",
+    ),
+    status: enumName(ReviewStatus),
+    row: rowSchema.optional().describe("As it came into doubt"),
+    evidence: z.array(
+      z.object({
+        iteration: z.number().int(),
+        students: opinion.optional(),
+        teacher: opinion.optional().describe("Blind to the label; left out for a dispute"),
+        text: z.string().describe("Of a dispute: the whole answer, of which that of students is the strict reading"),
+        strict_correct: z.boolean().describe("Of a dispute: whether the strict reading is right"),
+      }),
+    ),
+    proposed_output: z.string().describe("The label that both agree on instead; empty for a dispute"),
+    output: z.string().describe("What it was relabelled with"),
+    reading: enumName(Disputes).describe("Which reading decides its answers; of an accepted dispute"),
+    opened_at: z.date().optional(),
+    decided_at: z.date().optional(),
+    decided_by: z.string(),
+    acted_iteration: z
+      .number()
+      .int()
+      .optional()
+      .describe("Which took the decision up; the next one is the first to learn from it"),
+    new_row_id: z.string().describe("The row that it became, once relabelled and taken up"),
+  })
+  .meta({ id: "Review" });
+
+export const reviewPage = z.object({ reviews: z.array(reviewSchema), next_cursor: nextCursor });
+
 const metrics = z.object({
   accuracy: proportion.optional(),
   labels: z.array(
@@ -429,5 +478,6 @@ export const report = z
       })
       .optional()
       .describe("How the user's own splits overlap"),
+    reviews: z.array(reviewSchema).describe("Seed rows in doubt, and what was decided; at most 1000"),
   })
   .meta({ id: "CampaignReport" });

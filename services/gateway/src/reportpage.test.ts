@@ -1,4 +1,12 @@
-import { type Candidate, Iteration, Report, SeedRow } from "@tutelage/proto/campaigns/v1/campaigns";
+import {
+  type Candidate,
+  Iteration,
+  Report,
+  Review,
+  ReviewKind,
+  ReviewStatus,
+  SeedRow,
+} from "@tutelage/proto/campaigns/v1/campaigns";
 import { OverlapKind } from "@tutelage/proto/datasets/v1/datasets";
 import { Row, Split } from "@tutelage/proto/task/v1/task";
 import { expect, test } from "vitest";
@@ -113,6 +121,33 @@ test("templates escape what is put into them, HTML and arrays of it excepted", (
 test("generated text is data on the page, wherever it stands", () => {
   expect(page).not.toContain("<script");
   expect(page.match(/&lt;script&gt;/g)?.length).toBeGreaterThanOrEqual(4);
+});
+
+test("seed rows in doubt are listed with what was said and decided, where there are any", () => {
+  expect(page).not.toContain("Seed rows in doubt");
+  const doubted = Review.fromPartial({
+    seedRowId: "s1",
+    kind: ReviewKind.LABEL,
+    status: ReviewStatus.RELABELLED,
+    row: Row.fromPartial({ id: "s1", input: evil, output: "refund" }),
+    evidence: [
+      {
+        iteration: 1,
+        students: { answer: "theft", probability: 0.9, hitRate: 0.8 },
+        teacher: { answer: "theft" },
+      },
+    ],
+    output: "theft",
+    actedIteration: 1,
+  });
+  const text = reportPage({ ...report, reviews: [doubted] }, "http://127.0.0.1:8080");
+  for (const part of ["Seed rows in doubt", "theft (90.0 %)", "right on 80.0 % of such rows", "relabelled theft"]) {
+    expect(text).toContain(part);
+  }
+  expect(text).toContain("what 1 corrected or excluded rows brought");
+  expect(text).not.toContain("<script");
+  const open = { ...doubted, status: ReviewStatus.OPEN, actedIteration: undefined };
+  expect(reportPage({ ...report, reviews: [open] }, "http://127.0.0.1:8080")).not.toContain("brought");
 });
 
 test("the page needs nothing from elsewhere", () => {

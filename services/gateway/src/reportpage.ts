@@ -17,6 +17,7 @@ import { type Html, html } from "./html.js";
 import { accuracyChart, confusionTable, lossChart, percent, signed } from "./reportchart.js";
 import { answerMetrics } from "./reportmetrics.js";
 import { overlapTable, saidAgain } from "./reportoverlaps.js";
+import { reviewTable } from "./reportreviews.js";
 import { reportStyle } from "./reportstyle.js";
 import { supportTable } from "./reportsupport.js";
 
@@ -24,7 +25,7 @@ import { supportTable } from "./reportsupport.js";
 const mostMatrixLabels = 16;
 /** Candidates shown of each kind; all of them are a REST call away. */
 const shownCandidates = 60;
-const loopPhases = ["cross_fit", "train", "dev", "mine", "generate", "novelty", "check", "commit"];
+const loopPhases = ["cross_fit", "train", "dev", "mine", "audit", "generate", "novelty", "check", "commit"];
 
 /** The page. @param url where the gateway answers, for the commands on it */
 export function reportPage(report: Report, url: string, { wantsToken = false } = {}): string {
@@ -47,6 +48,7 @@ ${section(
 ${report.claims.length > 0 && section("What the test rows support", supportTable(report))}
 ${confusion(report)}${answerMetrics(report)}
 ${section("What it learnt from", seedRowTable(report.seedRows, iterations))}
+${report.reviews.length > 0 && section("Seed rows in doubt", reviewTable(report.reviews))}
 ${section("What the teacher wrote", candidates(report))}
 ${section("What dev and test rows have in common with others", overlapTable(report))}
 ${section("Cost and time", costs(report))}

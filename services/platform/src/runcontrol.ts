@@ -80,6 +80,23 @@ export async function wakeExhaustedRun<Request, State extends object>(
   });
 }
 
+/**
+ * Says, in a transaction, that what a run rests for has come: one that rests with this code goes on, and one that is
+ * about to rest looks again. One that somebody paused stays so.
+ */
+export async function wakeRestingRun<Request, State extends object>(
+  runs: Runs<Request, State>,
+  transaction: Transaction,
+  { projectId, id, code }: { projectId: string; id: string; code: string },
+): Promise<void> {
+  const update = goOnSql(projectId, id, {
+    from: sql`(status = 'RUNNING' or (status = 'PAUSED' and rest->>'code' = ${code}))`,
+    wasToRest: sql`status = 'PAUSED'`,
+    staysToRest: sql`pause_requested`,
+  });
+  await changeIn(runs, transaction, update, goOnKind);
+}
+
 /** What a child run is told when its campaign goes on: it rests no more, and is tried again where it failed. */
 export async function resumeOrRetryRun<Request, State extends object>(
   runs: Runs<Request, State>,
@@ -96,14 +113,20 @@ async function goOn<Request, State extends object>(
   runs: Runs<Request, State>,
   projectId: string,
   id: string,
-  {
-    from,
-    wasToRest,
-    staysToRest,
-    first,
-  }: { from: SQL; wasToRest: SQL; staysToRest: SQL; first?: Alongside | undefined },
+  { first, ...which }: Resting & { first?: Alongside | undefined },
 ): Promise<RunRow<Request, State>> {
-  const update = sql`
+  return await change(runs, projectId, id, goOnSql(projectId, id, which), goOnKind, first);
+}
+
+/** Which runs go on, which of them were to rest, and which are still to. */
+interface Resting {
+  from: SQL;
+  wasToRest: SQL;
+  staysToRest: SQL;
+}
+
+function goOnSql(projectId: string, id: string, { from, wasToRest, staysToRest }: Resting): SQL {
+  return sql`
     with before as (
       select id as before_id, ${wasToRest} as was_to_rest from runs
       where project_id = ${projectId} and id = ${id} and deleting_at is null and not cancel_requested
@@ -112,29 +135,42 @@ async function goOn<Request, State extends object>(
       wake_at = null, status = case when status in ('PAUSED', 'BUDGET_EXHAUSTED') then 'QUEUED' else status end,
       not_before = case when was_to_rest then now() else not_before end
     from before where id = before_id returning ${returned}, was_to_rest as "wasToRest"`;
-  const kindOf = (_: unknown, { wasToRest: was }: Record<string, unknown>) => (was === true ? "resumed" : undefined);
-  return await change(runs, projectId, id, update, kindOf, first);
 }
+
+function goOnKind(_: unknown, { wasToRest }: Record<string, unknown>): "resumed" | undefined {
+  return wasToRest === true ? "resumed" : undefined;
+}
+
+/** What a change is called; undefined where nobody is told of it. */
+type KindOf<Request, State> = (
+  run: RunRow<Request, State>,
+  extra: Record<string, unknown>,
+) => Exclude<RunChange["kind"], "handed_back"> | undefined;
 
 async function change<Request, State extends object>(
   runs: Runs<Request, State>,
   projectId: string,
   id: string,
   update: SQL,
-  kindOf: (
-    run: RunRow<Request, State>,
-    extra: Record<string, unknown>,
-  ) => Exclude<RunChange["kind"], "handed_back"> | undefined,
+  kindOf: KindOf<Request, State>,
   alsoDo?: Alongside,
 ): Promise<RunRow<Request, State>> {
   if (!isUuid(id)) throw notFound("run", id);
-  await runs.database.drizzle.transaction(async (transaction) => {
-    const { rows } = await transaction.execute(update);
-    if (rows[0] === undefined) return;
-    await alsoDo?.(transaction);
-    const run = toRow<Request, State>(rows[0]);
-    const kind = kindOf(run, rows[0]);
-    if (kind !== undefined) await runs.changed(transaction, { kind }, run);
-  });
+  await runs.database.drizzle.transaction((transaction) => changeIn(runs, transaction, update, kindOf, alsoDo));
   return await runs.get(projectId, id);
+}
+
+async function changeIn<Request, State extends object>(
+  runs: Runs<Request, State>,
+  transaction: Transaction,
+  update: SQL,
+  kindOf: KindOf<Request, State>,
+  alsoDo?: Alongside,
+): Promise<void> {
+  const { rows } = await transaction.execute(update);
+  if (rows[0] === undefined) return;
+  await alsoDo?.(transaction);
+  const run = toRow<Request, State>(rows[0]);
+  const kind = kindOf(run, rows[0]);
+  if (kind !== undefined) await runs.changed(transaction, { kind }, run);
 }
