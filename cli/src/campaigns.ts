@@ -2,6 +2,7 @@
 import { type Command, Option } from "commander";
 import type { Campaign, Iteration } from "./api.js";
 import { type CommandContext, query } from "./context.js";
+import { addBundleCommand } from "./bundle.js";
 import { addControlCommands } from "./control.js";
 import { type Row, saidIn } from "./datasets.js";
 import { removalText, remove } from "./deletion.js";
@@ -56,11 +57,12 @@ interface LedgerTotal {
 }
 
 /** Adds `campaigns` with its commands. */
-export function addCampaignCommands(program: Command, { api, print, note }: CommandContext): void {
+export function addCampaignCommands(program: Command, context: CommandContext): void {
+  const { api, print, note } = context;
   const campaigns = program
     .command("campaigns")
     .description(
-      "list, show, change, pause, resume, cancel, retry, fork, delete; their iterations, seed rows, candidates, ledger, dataset",
+      "list, show, change, pause, resume, cancel, retry, fork, delete; their iterations, seed rows, candidates, ledger, dataset, evidence",
     );
   campaigns
     .command("list")
@@ -95,6 +97,7 @@ export function addCampaignCommands(program: Command, { api, print, note }: Comm
   });
   addControlCommands(campaigns, { api, print });
   addForkCommand(campaigns, { api, print });
+  addBundleCommand(campaigns, context);
   campaigns
     .command("delete <id>")
     .description("remove a campaign that has ended, with its dataset, students, predictions and teacher replies")

@@ -4,7 +4,7 @@ import type { Proportion } from "@tutelage/proto/evaluation/v1/evaluation";
 import type { Recipe } from "@tutelage/proto/student/v1/student";
 import { type RowSource, Split } from "@tutelage/proto/task/v1/task";
 import { type Campaign, rowSource, type SeedData } from "./campaign.js";
-import { betterBeyondChance, chooseIteration, choosingScore, pairedGain } from "./choosing.js";
+import { betterBeyondChance, chooseIteration, choosingScore, pairedGain } from "@tutelage/platform/choosing";
 import { rowsOf } from "./clients.js";
 import { derivedSeed } from "./random.js";
 import {

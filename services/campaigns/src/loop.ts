@@ -20,7 +20,7 @@ import type { GenerationBudget } from "@tutelage/proto/teacher/v1/teacher";
 import { concludeCampaign, trainPlain } from "./arms.js";
 import { type Campaign, datasetName, rowSource, type SeedData } from "./campaign.js";
 import { checkLabels, checkNovelty } from "./checks.js";
-import { stopReason } from "./choosing.js";
+import { stopReason } from "@tutelage/platform/choosing";
 import { rowsOf, whileAway } from "./clients.js";
 import { commit } from "./commit.js";
 import { takeOver } from "./forkstore.js";

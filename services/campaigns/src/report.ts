@@ -1,5 +1,6 @@
 /** Gathers what a report shows from the services that know it. */
 import { TutelageError } from "@tutelage/platform/errors";
+import { thinned } from "@tutelage/platform/losscurve";
 import type { Campaign, LossCurve, Report } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { Metrics } from "@tutelage/proto/evaluation/v1/evaluation";
 import { advise } from "./advice.js";
@@ -11,7 +12,6 @@ import type { CampaignStore } from "./store.js";
 
 /** A report is read by a person: no more rows of a kind than this. */
 const mostRows = 1_000;
-const mostCurvePoints = 120;
 
 /** Throws failed_precondition "campaign_not_finished" before there is an outcome. */
 export async function gatherReport(
@@ -63,16 +63,4 @@ export async function gatherReport(
     advice: advise(outcome, iterations, request.settings, request.task.kind),
     departures: departures(request.settings, { student: request.studentProfile, teacher: request.teacherProfile }),
   };
-}
-
-/** Means over runs of steps, so that a long training is a line and not a cloud. Pure. */
-export function thinned(name: string, losses: readonly number[]): LossCurve {
-  const size = Math.max(1, Math.ceil(losses.length / mostCurvePoints));
-  const curve: LossCurve = { name, steps: [], losses: [] };
-  for (let start = 0; start < losses.length; start += size) {
-    const part = losses.slice(start, start + size);
-    curve.steps.push(start + part.length);
-    curve.losses.push(part.reduce((a, b) => a + b, 0) / part.length);
-  }
-  return curve;
 }

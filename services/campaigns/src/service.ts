@@ -25,7 +25,7 @@ import { forecastBasis } from "./forecastbasis.js";
 import { forked, requireCheckpoints } from "./fork.js";
 import { collectGarbage } from "./garbage.js";
 import { startHeld } from "./holds.js";
-import { ledgerPage, purposeOf, runKeyPrefix } from "./ledger.js";
+import { ledgerPage, purposeOf, runKeyPrefix } from "@tutelage/platform/campaignledger";
 import type { NamedTasks } from "./namedtasks.js";
 import { patched, raisesCap } from "./patch.js";
 import { gatherReport } from "./report.js";
@@ -208,6 +208,11 @@ export function campaignsService(deps: {
       return await seedRowsPage({ store, services }, { projectId, campaignId: id }, page, context.signal);
     },
 
+    async listSteps({ projectId, id }) {
+      await get(projectId, id);
+      return { steps: await store.steps({ projectId, campaignId: id }) };
+    },
+
     async getReport({ projectId, id }, context) {
       const run = await get(projectId, id);
       return await gatherReport({ store, services }, { ...toCampaign(run), request: run.request }, context.signal);
@@ -311,6 +316,7 @@ function toCampaign(run: CampaignRow): Campaign {
       sharedTrainingSeconds: run.state.sharedTrainingSeconds ?? 0,
     },
     shortfalls: run.status === "BUDGET_EXHAUSTED" ? (run.state.shortfalls ?? []) : [],
+    code: run.state.code ?? [],
   };
 }
 

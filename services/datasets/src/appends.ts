@@ -1,4 +1,5 @@
 /** Appends rows to a version: what campaigns do with the rows that a teacher wrote. */
+import { identify } from "@tutelage/platform/rowidentity";
 import { createHash, type Hash } from "node:crypto";
 import { invalidField, notFound } from "@tutelage/platform/errors";
 import { requireProject } from "@tutelage/platform/project";
@@ -9,7 +10,7 @@ import { DigestTable, digestWords } from "./digesttable.js";
 import { type Dependencies, Draft, isTooLarge } from "./draft.js";
 import { requireKey, requireUuid, requireWhole } from "./fields.js";
 import { versionOf } from "./imports.js";
-import { checkAppended, identify } from "./row.js";
+import { checkAppended } from "./row.js";
 import type { VersionRecord } from "./store.js";
 
 const maxBatchRows = 1_000;

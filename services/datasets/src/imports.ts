@@ -2,7 +2,8 @@
  * Imports a file: the bytes are received into a spool first, so that everything
  * after is free of the client: the key is looked up by the file's digest, and
  * the reading can start over when the dataset moved on meanwhile. A key stands
- * for a version: an import that made none, because no row was good or new, or
+ * for a version: an import { identify } from "@tutelage/platform/rowidentity";
+import that made none, because no row was good or new, or
  * strict refused, is not remembered and may be sent again, mended, with the same key.
  */
 import { createHash, type Hash } from "node:crypto";
@@ -20,7 +21,6 @@ import { Split } from "@tutelage/proto/task/v1/task";
 import { versionMessage } from "./answers.js";
 import { type Dependencies, Draft } from "./draft.js";
 import { requireKey, requireUuid, requireWhole, shown } from "./fields.js";
-import { identify } from "./row.js";
 import { type Mapping, type RowProblem, rowFromCsv, rowFromJson } from "./rowreader.js";
 import { SeenRows } from "./seenrows.js";
 import { Spool } from "./spool.js";

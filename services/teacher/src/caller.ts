@@ -6,7 +6,7 @@ import type { Logger } from "@tutelage/platform/log";
 import { MonthBudgetMet } from "@tutelage/platform/monthbudget";
 import type { Budget, Spending } from "./budget.js";
 import { type CallIdentity, callDigest, seedOf, sharedSeedOf } from "./digest.js";
-import { type Outcome, rejection, storable } from "./outcome.js";
+import { type Outcome, rejection, storable } from "@tutelage/platform/teacheroutcome";
 import type { TeacherProfileSettings } from "./profile.js";
 import { anyUnderWay, dropReservation, type NewReservation, putReservation } from "./reservations.js";
 import { retryDelayMs } from "./retry.js";

@@ -7,7 +7,7 @@ import { Rest } from "@tutelage/platform/rest";
 import { TryLater } from "@tutelage/platform/runs";
 import { Budget, type WallMet } from "./budget.js";
 import { Caller, type CallSignals, type ProfiledTeacher, type Settled } from "./caller.js";
-import type { Outcome } from "./outcome.js";
+import type { Outcome } from "@tutelage/platform/teacheroutcome";
 import { canWrite } from "./request.js";
 import { settleEarlierHolders, spentBy } from "./reservations.js";
 import { Slot, type SlotClients } from "./slot.js";

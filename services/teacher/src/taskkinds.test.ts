@@ -3,7 +3,7 @@ import { FieldType, type Row, type Task, TaskKind } from "@tutelage/proto/task/v
 import { expect, test } from "vitest";
 import { labelAsk, readLabel } from "./labelprompt.js";
 import { writeAsk, writePlan } from "./prompt.js";
-import { readWritten } from "./reply.js";
+import { readWritten } from "@tutelage/platform/teacherreply";
 import { checkStartRequest, refuseConversations } from "./request.js";
 import { order, row, task } from "./service.fixture.js";
 

@@ -10,7 +10,7 @@ import type { Logger } from "@tutelage/platform/log";
 import { type Breaker, probeDelayMs, Strikes } from "./breaker.js";
 import { Concurrency } from "./concurrency.js";
 import { Gate } from "./gate.js";
-import { storable } from "./outcome.js";
+import { storable } from "@tutelage/platform/teacheroutcome";
 import type { TeacherProfileSettings } from "./profile.js";
 import { retryDelayMs } from "./retry.js";
 import type { Answer, TeacherFailure } from "./teacher.js";

@@ -4,7 +4,7 @@ import { createRequire } from "node:module";
 import { availableParallelism } from "node:os";
 import type { Logger } from "@tutelage/platform/log";
 import { type ModelFile, resolveModelFile } from "../modelfile.js";
-import { storable } from "../outcome.js";
+import { storable } from "@tutelage/platform/teacheroutcome";
 import type { EmbeddedProfile } from "../profile.js";
 import { type Answer, type Ask, type CallMark, type Teacher, TeacherFailure } from "../teacher.js";
 import type { ChildOptions, ChildReply, ChildRequest } from "./embedded-protocol.js";

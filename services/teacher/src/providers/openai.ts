@@ -3,7 +3,7 @@ import { refuseInTransaction } from "@tutelage/platform/database";
 import { parseRetryAfter } from "@tutelage/platform/retryafter";
 import { Agent, errors, request } from "undici";
 import { z } from "zod";
-import { storable } from "../outcome.js";
+import { storable } from "@tutelage/platform/teacheroutcome";
 import { type OpenAiProfile, resolveSecret } from "../profile.js";
 import { isRetryableStatus } from "../retry.js";
 import { type Answer, type Ask, type CallMark, type Reply, type Teacher, TeacherFailure } from "../teacher.js";

@@ -1,6 +1,6 @@
 /** What grades add up to. */
 
-import { proportion } from "@tutelage/platform/interval";
+import { proportion } from "./interval.js";
 import type { ConfusionCell, ExtractionMetrics, LabelMetrics, Metrics } from "@tutelage/proto/evaluation/v1/evaluation";
 import { type Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import { gradeFields } from "./jsonfields.js";
