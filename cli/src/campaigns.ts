@@ -1,8 +1,8 @@
 /** tutelage campaigns …: which there are, what one did, and what it is called. */
 import { type Command, Option } from "commander";
 import type { Campaign, Iteration } from "./api.js";
-import { type CommandContext, query } from "./context.js";
 import { addBundleCommand } from "./bundle.js";
+import { type CommandContext, query } from "./context.js";
 import { addControlCommands } from "./control.js";
 import { type Row, saidIn } from "./datasets.js";
 import { removalText, remove } from "./deletion.js";

@@ -11,7 +11,12 @@ const list = "candidates";
 
 export async function checkCandidates(evidence: Evidence, found: Findings): Promise<string> {
   const { candidates } = evidence;
-  found.same(list, "their numbers", candidates.map(({ number }) => number), [...candidates.keys()]);
+  found.same(
+    list,
+    "their numbers",
+    candidates.map(({ number }) => number),
+    [...candidates.keys()],
+  );
   const committed = new Set(candidates.map(({ iteration }) => iteration));
   let replies = 0;
   for (const iteration of committed) {
@@ -31,7 +36,8 @@ export async function checkCandidates(evidence: Evidence, found: Findings): Prom
       const placed = evidence.calls.get(candidate.callId);
       const seedRow = evidence.rows.get(candidate.seedRowId);
       if (placed === undefined) found.differs("calls", `${candidate.callId}, of ${named(candidate)}, is missing`);
-      else if (seedRow === undefined) found.differs("rows", `${candidate.seedRowId}, of ${named(candidate)}, is missing`);
+      else if (seedRow === undefined)
+        found.differs("rows", `${candidate.seedRowId}, of ${named(candidate)}, is missing`);
       else {
         const read = checkReply(evidence, candidate, seedRow, result, await wholeCall(evidence, placed), found);
         replies += Number(read);
@@ -135,7 +141,10 @@ export function askedForm(prompt: string): Pick<AskedRow, "form" | "opening"> {
 function checkVerdict(evidence: Evidence, candidate: Candidate, found: Findings): void {
   const { accepted, rejection, probability, rowId, iteration } = candidate;
   if (accepted === (rejection !== "") || accepted === (rowId === "")) {
-    found.differs(list, `${named(candidate)}: accepted ${accepted}, rejection "${rejection}" and row "${rowId}" do not fit`);
+    found.differs(
+      list,
+      `${named(candidate)}: accepted ${accepted}, rejection "${rejection}" and row "${rowId}" do not fit`,
+    );
   }
   const least = settingsAt(evidence, iteration)?.acceptProbability ?? 0;
   if (accepted && probability < least) {

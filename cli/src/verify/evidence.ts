@@ -1,6 +1,14 @@
 /** A bundle's parts, read for its checks. Texts of prompts and replies stay in the file until one is asked for. */
 import type { BundleFile } from "@tutelage/platform/bundlefile";
-import { Campaign, Candidate, Iteration, LedgerTotal, Report, SeedRow, Step } from "@tutelage/proto/campaigns/v1/campaigns";
+import {
+  Campaign,
+  Candidate,
+  Iteration,
+  LedgerTotal,
+  Report,
+  SeedRow,
+  Step,
+} from "@tutelage/proto/campaigns/v1/campaigns";
 import { Version } from "@tutelage/proto/datasets/v1/datasets";
 import { EvaluationRun } from "@tutelage/proto/evaluation/v1/evaluation";
 import type { Row } from "@tutelage/proto/task/v1/task";

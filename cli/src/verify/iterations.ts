@@ -1,7 +1,7 @@
 /** Checks iterations and seed rows: what each was trained on and scored, and which rows were wrong, from the answers. */
 import { proportion } from "@tutelage/platform/interval";
 import { stateOf } from "@tutelage/platform/seedrowstate";
-import { Disputes, type Iteration, type SeedGrade, type SeedRow } from "@tutelage/proto/campaigns/v1/campaigns";
+import { Disputes, type SeedGrade, type SeedRow } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { Proportion } from "@tutelage/proto/evaluation/v1/evaluation";
 import { RowOrigin, Split } from "@tutelage/proto/task/v1/task";
 import { type Answer, type Evidence, rowsOf, settingsAt } from "./evidence.js";
@@ -22,7 +22,12 @@ export function checkIterations(evidence: Evidence, found: Findings): string {
     }
     same("dev_accuracy", iteration.devAccuracy, accuracyOfStep(evidence, `iteration/${number}/dev`));
     same("cross_fit_accuracy", iteration.crossFitAccuracy, crossFitAccuracy(evidence, number));
-    same("test_accuracy", iteration.testAccuracy, testAccuracy(evidence, iteration));
+    const isTested = evidence.steps.has(`test/iteration/${number}`);
+    // A fork takes an iteration over with what its parent measured, until it measures by itself.
+    if (isTested || number >= (evidence.campaign.forkedFrom?.iteration ?? 0)) {
+      const again = isTested ? accuracyOfStep(evidence, `test/${iteration.trainingRunId}`) : undefined;
+      same("test_accuracy", iteration.testAccuracy, again);
+    }
     if (iteration.mined) {
       const wrong = [...settled(evidence, number).values()].filter(({ correct }) => !correct);
       same("errors", iteration.errors, wrong.length);
@@ -48,7 +53,12 @@ export function checkSeedRows(evidence: Evidence, found: Findings): string {
   const ids = [...rowsOf(version)]
     .filter(({ split, origin }) => split === Split.TRAIN && origin === RowOrigin.SEED)
     .map(({ id }) => id);
-  found.same("seed-rows", "their ids", evidence.seedRows.map(({ row }) => row?.id), ids);
+  found.same(
+    "seed-rows",
+    "their ids",
+    evidence.seedRows.map(({ row }) => row?.id),
+    ids,
+  );
   const graded = [...evidence.steps.keys()].flatMap((name) => /^iteration\/(\d+)\/grades$/.exec(name)?.[1] ?? []);
   const settledBy = new Map(graded.map((number) => [Number(number), settled(evidence, Number(number))]));
   const counts = new Map<string, Pick<SeedRow, "candidates" | "accepted">>();
@@ -76,13 +86,18 @@ export function checkSeedRows(evidence: Evidence, found: Findings): string {
 }
 
 /** The answers by which an iteration's rows were mined: of students that had not seen them, or of its own. */
-export function settled(evidence: Evidence, number: number): Map<string, Pick<Answer, "correct" | "answer" | "expectedLogProbability">> {
+export function settled(
+  evidence: Evidence,
+  number: number,
+): Map<string, Pick<Answer, "correct" | "answer" | "expectedLogProbability">> {
   const own = evidence.steps.get(`iteration/${number}/mine`)?.evaluationRunId;
   const runIds = own === undefined ? crossFitRuns(evidence, number) : [own];
   const disputes = settingsAt(evidence, number)?.disputes;
   const rows = new Map<string, Pick<Answer, "correct" | "answer" | "expectedLogProbability">>();
   for (const runId of runIds) {
-    for (const [id, { tooLong, disputed, correct, answer, text, expectedLogProbability }] of evidence.answers.get(runId) ?? []) {
+    for (const [id, { tooLong, disputed, correct, answer, text, expectedLogProbability }] of evidence.answers.get(
+      runId,
+    ) ?? []) {
       if (tooLong || (disputed && disputes === Disputes.ASIDE)) continue;
       const flips = disputed && disputes === Disputes.LENIENT;
       const read = flips || answer === "" ? text : answer;
@@ -105,11 +120,6 @@ function crossFitAccuracy(evidence: Evidence, number: number): Proportion | unde
     .flatMap((runId) => [...(evidence.answers.get(runId) ?? [])])
     .filter(([id]) => evidence.rows.get(id)?.origin === RowOrigin.SEED);
   return proportion(answers.filter(([, { correct }]) => correct).length, answers.length);
-}
-
-function testAccuracy(evidence: Evidence, { number, trainingRunId }: Iteration): Proportion | undefined {
-  if (!evidence.steps.has(`test/iteration/${number}`)) return undefined;
-  return accuracyOfStep(evidence, `test/${trainingRunId}`);
 }
 
 /** Of the answers themselves, whatever the run says. */

@@ -17,6 +17,11 @@ export function checkLedger(evidence: Evidence, found: Findings): string {
   for (const [id, { runKey, usage, results: count }] of generationRuns) {
     const own = callsOf.get(id) ?? [];
     const recomputed = usageOf(evidence, id, own, found);
+    // Calls are told to the millisecond, and were added up more finely.
+    const rounding = 0.002 * (own.length + 1);
+    if (usage !== undefined && Math.abs(usage.teacherSeconds - recomputed.teacherSeconds) < rounding) {
+      recomputed.teacherSeconds = usage.teacherSeconds;
+    }
     found.same("generation-runs", `run ${id} (${runKey}): usage`, usage, recomputed);
     found.same("generation-runs", `run ${id} (${runKey}): results`, count, evidence.results.get(id)?.length ?? 0);
     usages.set(id, recomputed);
@@ -24,7 +29,8 @@ export function checkLedger(evidence: Evidence, found: Findings): string {
     if (runKey.startsWith(`${campaign.run?.id}/`)) totals.push({ runKey, usage: recomputed, failedCalls });
   }
   for (const runId of callsOf.keys()) {
-    if (runId !== "" && !generationRuns.has(runId)) found.differs("generation-runs", `run ${runId}, which has calls, is missing`);
+    if (runId !== "" && !generationRuns.has(runId))
+      found.differs("generation-runs", `run ${runId}, which has calls, is missing`);
   }
   found.same("ledger-totals", "totals", evidence.ledgerTotals, totalsByPurpose(totals));
   const [own, shared] = [noUsage(), noUsage()];
@@ -70,7 +76,10 @@ function usageOf({ calls, results }: Evidence, runId: string, own: readonly Call
 /** Calls overlap: the teacher worked while at least one was under way. */
 function busySeconds(calls: readonly Call[]): number {
   const spans = calls
-    .map(({ finishedAt, durationMs }) => ({ ended: finishedAt?.getTime() ?? 0, began: (finishedAt?.getTime() ?? 0) - durationMs }))
+    .map(({ finishedAt, durationMs }) => ({
+      ended: finishedAt?.getTime() ?? 0,
+      began: (finishedAt?.getTime() ?? 0) - durationMs,
+    }))
     .sort((a, b) => a.began - b.began || a.ended - b.ended);
   let before = Number.NEGATIVE_INFINITY;
   let ms = 0;

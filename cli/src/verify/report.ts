@@ -47,15 +47,23 @@ function checkArm(evidence: Evidence, arm: ArmResult, found: Findings): void {
   const { choosingScore } = arm;
   if (choosingScore === undefined) return;
   const ofStudent = [...evidence.steps.values()].filter(
-    ({ name, evaluationRunId }) => name.endsWith("/dev") && studentOf(evidence, evaluationRunId) === arm.checkpoint?.uri,
+    ({ name, evaluationRunId }) =>
+      name.endsWith("/dev") && studentOf(evidence, evaluationRunId) === arm.checkpoint?.uri,
   );
   const scores = [
     ...ofStudent.map(({ evaluationRunId }) => accuracyOfRun(evidence, evaluationRunId)),
-    ...evidence.iterations.filter((one) => one.trainingRunId === arm.trainingRunId).map((one) => one.crossFitAccuracy),
+    // The iteration that was chosen by cross-fitting.
+    ...(arm.name === "campaign" ? evidence.iterations : [])
+      .filter(({ number }) => number === evidence.campaign.outcome?.chosenIteration)
+      .map((one) => one.crossFitAccuracy),
   ];
-  const isOne = scores.some((score) => score?.successes === choosingScore.successes && score.n === choosingScore.n);
-  if (isOne) same("choosing_score", choosingScore, scores.find((score) => score?.successes === choosingScore.successes));
-  else found.differs("campaign.json", `outcome, arm ${arm.name}: no dev or cross-fitted accuracy of its student is its choosing_score`);
+  const own = scores.find((score) => score?.successes === choosingScore.successes && score.n === choosingScore.n);
+  if (own !== undefined) same("choosing_score", choosingScore, own);
+  else
+    found.differs(
+      "campaign.json",
+      `outcome, arm ${arm.name}: no dev or cross-fitted accuracy of its student is its choosing_score`,
+    );
 }
 
 /** The test rows were answered by the arm's own student. */
@@ -104,13 +112,20 @@ export function checkReport(evidence: Evidence, notMadeAgain: string[], found: F
   if (report === undefined || outcome === undefined) return "none: the campaign did not succeed";
   found.same("report.json", "iterations", report.iterations, evidence.iterations);
   found.same("report.json", "candidate_count", report.candidateCount, evidence.candidates.length);
-  const metricsOf = (arm: ArmResult | undefined) => evidence.evaluationRuns.get(arm?.testEvaluationRunId ?? "")?.metrics;
+  const metricsOf = (arm: ArmResult | undefined) =>
+    evidence.evaluationRuns.get(arm?.testEvaluationRunId ?? "")?.metrics;
   found.same("report.json", "baseline_metrics", report.baselineMetrics, metricsOf(outcome.baseline));
   found.same("report.json", "final_metrics", report.finalMetrics, metricsOf(outcome.final));
-  const curve = (name: string, arm: ArmResult | undefined) => thinned(name, evidence.losses.get(arm?.trainingRunId ?? "") ?? []);
-  const curves = [curve("plain", outcome.baseline), ...(outcome.plainReturned ? [] : [curve("campaign", outcome.final)])];
+  const curve = (name: string, arm: ArmResult | undefined) =>
+    thinned(name, evidence.losses.get(arm?.trainingRunId ?? "") ?? []);
+  const curves = [
+    curve("plain", outcome.baseline),
+    ...(outcome.plainReturned ? [] : [curve("campaign", outcome.final)]),
+  ];
   found.same("report.json", "loss_curves", report.lossCurves, curves);
-  const parts = Object.entries(report).filter(([, value]) => value !== undefined && !(Array.isArray(value) && value.length === 0));
+  const parts = Object.entries(report).filter(
+    ([, value]) => value !== undefined && !(Array.isArray(value) && value.length === 0),
+  );
   notMadeAgain.push(...parts.map(([name]) => name).filter((name) => !checkedParts.has(name)));
   return `${parts.length - notMadeAgain.length} parts`;
 }

@@ -23,7 +23,10 @@ export function checkTrainings(evidence: Evidence, found: Findings): string {
     else own += run.chargedSeconds;
     const { sha256 = "" } = run.request?.rows ?? {};
     if (!artifacts.has(sha256)) {
-      found.differs("training-runs", `run ${trainingRunId} (${name}): no version has the rows ${sha256} it was trained on`);
+      found.differs(
+        "training-runs",
+        `run ${trainingRunId} (${name}): no version has the rows ${sha256} it was trained on`,
+      );
     }
     const steps = evidence.losses.get(trainingRunId)?.length ?? 0;
     found.same("training-steps", `run ${trainingRunId} (${name}): steps`, steps, run.lastStep?.step ?? 0);
@@ -50,7 +53,8 @@ export async function checkPredictions(evidence: Evidence, found: Findings): Pro
     const stored = GradedPrediction.fromJSON(json);
     if (current?.id !== runId) {
       close();
-      if (evidence.answers.has(runId)) found.differs(line.member, `line ${line.line}: run ${runId} comes a second time`);
+      if (evidence.answers.has(runId))
+        found.differs(line.member, `line ${line.line}: run ${runId} comes a second time`);
       current = { id: runId, rowIds: [], grades: [] };
       evidence.answers.set(runId, new Map());
     }

@@ -47,7 +47,10 @@ export async function checkVersions(evidence: Evidence, found: Findings): Promis
       const row = rowFromLine(text);
       const again = identify(row);
       if (again.line !== `${text}\n`) {
-        found.differs(member, `line ${line}: row ${row.id} is not what its id says; by its content it is ${again.row.id}`);
+        found.differs(
+          member,
+          `line ${line}: row ${row.id} is not what its id says; by its content it is ${again.row.id}`,
+        );
       }
       tally.digest.add(row.id);
       tally.artifact.update(`${text}\n`);

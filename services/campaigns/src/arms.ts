@@ -1,10 +1,11 @@
 /** The end of a campaign: plain fine-tuning on the same number of tries, the choice, and what the test rows say. */
+
+import { betterBeyondChance, chooseIteration, choosingScore, pairedGain } from "@tutelage/platform/choosing";
 import { type ArmResult, type Outcome, type PairedGain, Switch } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { Proportion } from "@tutelage/proto/evaluation/v1/evaluation";
 import type { Recipe } from "@tutelage/proto/student/v1/student";
 import { type RowSource, Split } from "@tutelage/proto/task/v1/task";
 import { type Campaign, rowSource, type SeedData } from "./campaign.js";
-import { betterBeyondChance, chooseIteration, choosingScore, pairedGain } from "@tutelage/platform/choosing";
 import { rowsOf } from "./clients.js";
 import { derivedSeed } from "./random.js";
 import {

@@ -2,6 +2,8 @@
  * The loop of LLM2LLM (Lee et al. 2024, arXiv 2403.15042), one file to read it
  * in. Each line that has an effect is a step: done once, remembered for ever.
  */
+
+import { stopReason } from "@tutelage/platform/choosing";
 import { rowText } from "@tutelage/platform/conversation";
 import { TutelageError } from "@tutelage/platform/errors";
 import { heldOutText } from "@tutelage/platform/heldouttext";
@@ -20,7 +22,6 @@ import type { GenerationBudget } from "@tutelage/proto/teacher/v1/teacher";
 import { concludeCampaign, trainPlain } from "./arms.js";
 import { type Campaign, datasetName, rowSource, type SeedData } from "./campaign.js";
 import { checkLabels, checkNovelty } from "./checks.js";
-import { stopReason } from "@tutelage/platform/choosing";
 import { rowsOf, whileAway } from "./clients.js";
 import { commit } from "./commit.js";
 import { takeOver } from "./forkstore.js";

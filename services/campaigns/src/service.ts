@@ -1,5 +1,6 @@
 /** gRPC handlers of the campaigns service. */
 import type { ArtifactStore } from "@tutelage/platform/artifacts";
+import { ledgerPage, purposeOf, runKeyPrefix } from "@tutelage/platform/campaignledger";
 import { invalidField, notFound, TutelageError } from "@tutelage/platform/errors";
 import { isNumber, nextCursor, readCursor, requirePageSize } from "@tutelage/platform/page";
 import { requireProject } from "@tutelage/platform/project";
@@ -25,7 +26,6 @@ import { forecastBasis } from "./forecastbasis.js";
 import { forked, requireCheckpoints } from "./fork.js";
 import { collectGarbage } from "./garbage.js";
 import { startHeld } from "./holds.js";
-import { ledgerPage, purposeOf, runKeyPrefix } from "@tutelage/platform/campaignledger";
 import type { NamedTasks } from "./namedtasks.js";
 import { patched, raisesCap } from "./patch.js";
 import { gatherReport } from "./report.js";

@@ -1,8 +1,9 @@
 /** Appends rows to a version: what campaigns do with the rows that a teacher wrote. */
-import { identify } from "@tutelage/platform/rowidentity";
+
 import { createHash, type Hash } from "node:crypto";
 import { invalidField, notFound } from "@tutelage/platform/errors";
 import { requireProject } from "@tutelage/platform/project";
+import { identify } from "@tutelage/platform/rowidentity";
 import type { AppendHeader, AppendRowsRequest, Version } from "@tutelage/proto/datasets/v1/datasets";
 import { type Row, RowOrigin } from "@tutelage/proto/task/v1/task";
 import { versionMessage } from "./answers.js";

@@ -3,12 +3,13 @@
  * artifact and then commits, so that a version which anyone can see has its
  * file, and a process that dies before has made nothing.
  */
-import { VersionDigest } from "@tutelage/platform/rowidentity";
+
 import { randomUUID } from "node:crypto";
 import type { Artifact, ArtifactStore } from "@tutelage/platform/artifacts";
 import { TutelageError } from "@tutelage/platform/errors";
 import { maxRowBytes } from "@tutelage/platform/records";
 import { linesOf, readRows, rowFromLine } from "@tutelage/platform/rowfile";
+import { VersionDigest } from "@tutelage/platform/rowidentity";
 import { type Row, Split } from "@tutelage/proto/task/v1/task";
 import { Spool } from "./spool.js";
 import type { Committed, DatasetStore, NewVersion, VersionRecord } from "./store.js";

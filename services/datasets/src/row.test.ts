@@ -1,5 +1,5 @@
-import { identify, VersionDigest } from "@tutelage/platform/rowidentity";
 import { createHash } from "node:crypto";
+import { identify, VersionDigest } from "@tutelage/platform/rowidentity";
 import { Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
 import { expect, test } from "vitest";
 import { checkAppended, normalizedInput } from "./row.js";

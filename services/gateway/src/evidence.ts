@@ -1,7 +1,15 @@
 /** What an evidence bundle holds of a campaign, read from the services as it is written: one member in memory. */
 import { type BundlePart, listParts } from "@tutelage/platform/bundle";
 import { linesOf } from "@tutelage/platform/rowfile";
-import { Campaign, Candidate, Iteration, LedgerTotal, Report, SeedRow, Step } from "@tutelage/proto/campaigns/v1/campaigns";
+import {
+  Campaign,
+  Candidate,
+  Iteration,
+  LedgerTotal,
+  Report,
+  SeedRow,
+  Step,
+} from "@tutelage/proto/campaigns/v1/campaigns";
 import { Version } from "@tutelage/proto/datasets/v1/datasets";
 import { EvaluationRun, GradedPrediction } from "@tutelage/proto/evaluation/v1/evaluation";
 import { RunStatus } from "@tutelage/proto/run/v1/run";
@@ -215,7 +223,9 @@ class Evidence {
 
   async *evaluationRuns(): AsyncGenerator<string> {
     for (const which of this.runsOf("evaluationRunId")) {
-      yield lineOf(EvaluationRun.toJSON(await this.backends.evaluation.getEvaluationRun(which, { signal: this.signal })));
+      yield lineOf(
+        EvaluationRun.toJSON(await this.backends.evaluation.getEvaluationRun(which, { signal: this.signal })),
+      );
     }
   }
 

@@ -23,7 +23,10 @@ async function* parts(): AsyncGenerator<BundlePart> {
   yield* listParts("none", linesOf(0));
 }
 
-async function written(source: AsyncIterable<BundlePart>, name = "bundle.tar"): Promise<{ path: string; bytes: Buffer }> {
+async function written(
+  source: AsyncIterable<BundlePart>,
+  name = "bundle.tar",
+): Promise<{ path: string; bytes: Buffer }> {
   const chunks: Buffer[] = [];
   for await (const chunk of bundleOf(source)) chunks.push(chunk);
   const path = join(folder, name);
@@ -52,7 +55,8 @@ test("what is written is read again, by us and by any tar", async () => {
   expect(bundle.sizeBytes).toBe(bytes.length);
   await bundle.close();
   const listed = execFileSync("tar", ["tvf", path], { encoding: "utf8" });
-  for (const name of ["README.md", "rows-00000.jsonl", "none-00000.jsonl", manifestName]) expect(listed).toContain(name);
+  for (const name of ["README.md", "rows-00000.jsonl", "none-00000.jsonl", manifestName])
+    expect(listed).toContain(name);
   expect(execFileSync("tar", ["xOf", path, "README.md"], { encoding: "utf8" })).toBe("Read me, ümlaut.\n");
 });
 

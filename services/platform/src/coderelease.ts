@@ -18,7 +18,9 @@ const code =
  * installation that is not there, as the student in a container of the services, is not in it.
  */
 export async function codeRelease(root = installation): Promise<CodeRelease> {
-  const paths = (await Promise.all(["proto/dist", "services", "migrations", "package-lock.json"].map(pathsBelow))).flat();
+  const paths = (
+    await Promise.all(["proto/dist", "services", "migrations", "package-lock.json"].map(pathsBelow))
+  ).flat();
   const digest = createHash("sha256");
   for (const path of paths.filter((one) => code.test(one)).sort()) {
     digest.update(`${hash("sha256", await readFile(join(root, path)))} ${path}\n`);

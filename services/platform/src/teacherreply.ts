@@ -1,8 +1,9 @@
 /** From a teacher's reply to a candidate, or to a rejection with a named reason. Pure. */
+
+import { type Message, type Row, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import { rowText, turnsProblem } from "./conversation.js";
 import { fieldProblem, orderedOutput } from "./extraction.js";
 import { JsonNumber, JsonObject, type JsonValue, objectsIn } from "./jsontext.js";
-import { type Message, type Row, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import { candidate, type Outcome, rejection } from "./teacheroutcome.js";
 
 /** How a teacher is asked: in a chat, or as a base model that continues a list. */

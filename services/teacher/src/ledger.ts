@@ -94,7 +94,11 @@ export class Ledger {
       const last = rows.at(-1);
       if (last === undefined) return;
       after = last.sequence;
-      yield* inMessages(rows.map(({ sequence: _, ...call }) => call)).map((calls) => ({ runId: "", runKey: "", calls }));
+      yield* inMessages(rows.map(({ sequence: _, ...call }) => call)).map((calls) => ({
+        runId: "",
+        runKey: "",
+        calls,
+      }));
     }
   }
 

@@ -3,10 +3,10 @@ import { invalidField } from "@tutelage/platform/errors";
 import { readFields, requireFields } from "@tutelage/platform/extraction";
 import { requireProject } from "@tutelage/platform/project";
 import { isUuid } from "@tutelage/platform/runs";
+import type { PromptForm } from "@tutelage/platform/teacherreply";
 import { requireStorable } from "@tutelage/platform/text";
 import { type Row, Split, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import type { GenerationBudget, StartGenerationRunRequest, WriteOrder } from "@tutelage/proto/teacher/v1/teacher";
-import type { PromptForm } from "@tutelage/platform/teacherreply";
 
 const maxItems = 10_000;
 const maxCount = 100;

@@ -1,5 +1,5 @@
-import { expect, test } from "vitest";
 import { candidate, type Outcome, rejection } from "@tutelage/platform/teacheroutcome";
+import { expect, test } from "vitest";
 import { nextAttempts } from "./work.js";
 
 const job = { count: 3, maxAttempts: 6, firstAttempt: 10 };
