@@ -3,7 +3,6 @@
  * artifact and then commits, so that a version which anyone can see has its
  * file, and a process that dies before has made nothing.
  */
-
 import { randomUUID } from "node:crypto";
 import type { Artifact, ArtifactStore } from "@tutelage/platform/artifacts";
 import { TutelageError } from "@tutelage/platform/errors";

@@ -2,8 +2,7 @@
  * Imports a file: the bytes are received into a spool first, so that everything
  * after is free of the client: the key is looked up by the file's digest, and
  * the reading can start over when the dataset moved on meanwhile. A key stands
- * for a version: an import { identify } from "@tutelage/platform/rowidentity";
-import that made none, because no row was good or new, or
+ * for a version: an import that made none, because no row was good or new, or
  * strict refused, is not remembered and may be sent again, mended, with the same key.
  */
 import { createHash, type Hash } from "node:crypto";
@@ -11,6 +10,7 @@ import { invalidField, notFound, TutelageError } from "@tutelage/platform/errors
 import { requireFields } from "@tutelage/platform/extraction";
 import { requireProject } from "@tutelage/platform/project";
 import { csvColumns, type FileKind, type FileRecord, readRecords } from "@tutelage/platform/records";
+import { identify } from "@tutelage/platform/rowidentity";
 import {
   FileFormat,
   ImportHeader,
