@@ -1,7 +1,5 @@
 /** A small campaign's evidence, made by hand: one iteration that wrote two rows of which one was kept, then the end. */
 import { createHash } from "node:crypto";
-import { writeFile } from "node:fs/promises";
-import { type BundlePart, bundleOf, partName } from "@tutelage/platform/bundle";
 import { totalsByPurpose } from "@tutelage/platform/campaignledger";
 import { pairedGain } from "@tutelage/platform/choosing";
 import { gradePrediction } from "@tutelage/platform/gradedprediction";
@@ -349,17 +347,4 @@ export function evidenceLists(): Lists {
     ),
   );
   return lists;
-}
-
-/** Writes a bundle of these, with digests that fit. */
-export async function writeBundle(lists: Lists, path: string): Promise<void> {
-  const parts = async function* (): AsyncGenerator<BundlePart> {
-    for (const [list, documents] of Object.entries(lists)) {
-      const bytes = Buffer.from(documents.map((one) => `${JSON.stringify(one)}\n`).join(""));
-      yield { name: list.endsWith(".json") ? list : partName(list, 0), bytes };
-    }
-  };
-  const chunks: Buffer[] = [];
-  for await (const chunk of bundleOf(parts())) chunks.push(chunk);
-  await writeFile(path, Buffer.concat(chunks));
 }

@@ -1,8 +1,9 @@
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { type BundlePart, bundleOf, partName } from "@tutelage/platform/bundle";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { evidenceLists, type Lists, writeBundle } from "./evidence.fixture.js";
+import { evidenceLists, type Lists } from "./evidence.fixture.js";
 import { verify } from "./verify.js";
 
 let folder: string;
@@ -12,6 +13,19 @@ beforeAll(async () => {
   path = join(folder, "bundle.tar");
 });
 afterAll(() => rm(folder, { recursive: true, force: true }));
+
+/** Writes a bundle of these, with digests that fit. */
+async function writeBundle(lists: Lists, path: string): Promise<void> {
+  const parts = async function* (): AsyncGenerator<BundlePart> {
+    for (const [list, documents] of Object.entries(lists)) {
+      const bytes = Buffer.from(documents.map((one) => `${JSON.stringify(one)}\n`).join(""));
+      yield { name: list.endsWith(".json") ? list : partName(list, 0), bytes };
+    }
+  };
+  const chunks: Buffer[] = [];
+  for await (const chunk of bundleOf(parts())) chunks.push(chunk);
+  await writeFile(path, Buffer.concat(chunks));
+}
 
 const findingsOf = async (lists: Lists) => {
   await writeBundle(lists, path);

@@ -66,7 +66,7 @@ export async function start(
     evaluation: config.EVALUATION_ADDRESS,
     teacher: config.TEACHER_ADDRESS,
   });
-  const code = codeRelease();
+  const code = await codeRelease();
   const stopping = new AbortController();
   const deletions = new DeletionStore(database);
   const deliveries = new DeliveryStore(database);
@@ -103,7 +103,7 @@ export async function start(
     runs,
     handler: async (lease) => {
       const campaign = new Campaign(lease, services, artifacts, store);
-      await campaign.noteCode(await code);
+      await campaign.noteCode(code);
       const { retryOf } = lease.run.state;
       if (retryOf) {
         await retry(services, Object.values(retryOf), campaign.owner, lease.signal);

@@ -15,7 +15,7 @@ const code =
 
 /**
  * SHA-256 over a line "<SHA-256> <path>" for each file of the code, by path in the order of its characters. A part of an
- * installation that is not there, as the student in a container of the services, is not in it.
+ * installation that is not there, as the student and the lockfile in a container of the services, is not in it.
  */
 export async function codeRelease(root = installation): Promise<CodeRelease> {
   const paths = (
@@ -28,8 +28,8 @@ export async function codeRelease(root = installation): Promise<CodeRelease> {
   return { version: productVersion, sha256: digest.digest("hex") };
 
   async function pathsBelow(name: string): Promise<string[]> {
-    if (name.includes(".")) return [name];
     if (!existsSync(join(root, name))) return [];
+    if (name.includes(".")) return [name];
     const found = await readdir(join(root, name), { recursive: true, withFileTypes: true });
     return found
       .filter((one) => one.isFile())
