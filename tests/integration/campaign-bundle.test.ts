@@ -39,11 +39,17 @@ async function verified(id: string, name: string): Promise<BundlePart[]> {
 
 beforeAll(async () => {
   fixture = await startCampaignFixture();
-  fixture.teacher.options = { labelOf };
+  // Some replies cannot be read, so that there are rejected candidates, too.
+  const useless = { kind: "reply", text: "no idea" } as const;
+  fixture.teacher.options = {
+    labelOf,
+    behave: ({ number, wants }) => (wants === "write" && number % 5 === 0 ? useless : undefined),
+  };
   folder = await mkdtemp(join(tmpdir(), "tutelage-evidence-"));
   trial = await fixture.trial("evidence", { seed: 4, check_teacher: "on", matched_arm: "on" });
   path = fileOf("whole");
   members = await verified(trial.campaign.run.id, "whole");
+  fixture.teacher.options = { labelOf };
 }, slow);
 afterAll(async () => {
   await fixture?.stop();
