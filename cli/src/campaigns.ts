@@ -1,6 +1,7 @@
 /** tutelage campaigns …: which there are, what one did, and what it is called. */
 import { type Command, Option } from "commander";
 import type { Campaign, Iteration } from "./api.js";
+import { addBundleCommand } from "./bundle.js";
 import { type CommandContext, query } from "./context.js";
 import { addControlCommands } from "./control.js";
 import { type Row, saidIn } from "./datasets.js";
@@ -57,11 +58,12 @@ interface LedgerTotal {
 }
 
 /** Adds `campaigns` with its commands. */
-export function addCampaignCommands(program: Command, { api, print, note }: CommandContext): void {
+export function addCampaignCommands(program: Command, context: CommandContext): void {
+  const { api, print, note } = context;
   const campaigns = program
     .command("campaigns")
     .description(
-      "list, show, change, pause, resume, cancel, retry, fork, delete; their iterations, seed rows, reviews, candidates, ledger, dataset",
+      "list, show, change, pause, resume, cancel, retry, fork, delete; their iterations, seed rows, reviews, candidates, ledger, dataset, evidence",
     );
   campaigns
     .command("list")
@@ -96,6 +98,7 @@ export function addCampaignCommands(program: Command, { api, print, note }: Comm
   });
   addControlCommands(campaigns, { api, print });
   addForkCommand(campaigns, { api, print });
+  addBundleCommand(campaigns, context);
   campaigns
     .command("delete <id>")
     .description("remove a campaign that has ended, with its dataset, students, predictions and teacher replies")

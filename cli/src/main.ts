@@ -20,6 +20,7 @@ import { jsonLine, money, table, visible } from "./show.js";
 import { campaignJsonSchema, readSpec } from "./spec.js";
 import { addTaskCommands } from "./tasks.js";
 import { up } from "./up.js";
+import { addVerifyCommand } from "./verify.js";
 import type { Screen } from "./watch.js";
 import { addWebhookCommands } from "./webhooks.js";
 
@@ -146,6 +147,7 @@ program
 
 addReportCommand(program, context);
 addExportCommand(program, context);
+addVerifyCommand(program, context);
 addPredictCommand(program, context);
 addCampaignCommands(program, context);
 addDatasetCommands(program, context);

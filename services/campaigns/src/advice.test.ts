@@ -1,8 +1,8 @@
+import { thinned } from "@tutelage/platform/losscurve";
 import { Iteration, Outcome } from "@tutelage/proto/campaigns/v1/campaigns";
 import { TaskKind } from "@tutelage/proto/task/v1/task";
 import { expect, test } from "vitest";
 import { advise } from "./advice.js";
-import { thinned } from "./report.js";
 
 const settings = { iterations: 3 };
 const proportion = (value: number) => ({ value, n: 100, successes: value * 100, ci95Low: value, ci95High: value });

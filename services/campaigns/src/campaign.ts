@@ -3,6 +3,7 @@ import type { ArtifactStore } from "@tutelage/platform/artifacts";
 import type { Transaction } from "@tutelage/platform/database";
 import type { Lease } from "@tutelage/platform/runs";
 import {
+  type CodeRelease,
   type Outcome,
   type Settings,
   type Shortfall,
@@ -58,6 +59,8 @@ export interface CampaignState {
   tags: string[];
   /** Set while it waits for a teacher that does not answer; times as ISO 8601. */
   teacherWait: StoredTeacherWait | null;
+  /** The code that worked on it, each release once. */
+  code: CodeRelease[];
 }
 
 /** A request whose task and settings are resolved, the recipe too. */
@@ -265,6 +268,13 @@ export class Campaign {
   /** Which stored replies the campaign may use: those of the whole project, or its own. */
   get replyScope(): string {
     return this.settings.reuseReplies === Switch.OFF ? (this.request.fork?.root ?? this.key.campaignId) : "";
+  }
+
+  /** Notes with which code the campaign goes on. */
+  async noteCode(release: CodeRelease): Promise<void> {
+    const before = this.lease.run.state.code ?? [];
+    if (before.some(({ sha256 }) => sha256 === release.sha256)) return;
+    await this.lease.report({}, { code: [...before, release] });
   }
 
   /** How a step waits for its run. */

@@ -1,8 +1,8 @@
+import { betterBeyondChance, chooseIteration, pairedGain, stopReason } from "@tutelage/platform/choosing";
 import { proportion } from "@tutelage/platform/interval";
 import type { Iteration } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { GradedPrediction } from "@tutelage/proto/evaluation/v1/evaluation";
 import { expect, test } from "vitest";
-import { betterBeyondChance, chooseIteration, pairedGain, stopReason } from "./choosing.js";
 import { defaultSettings } from "./settings.js";
 
 function iteration(number: number, scores: { dev?: number; crossFit?: number }): Iteration {

@@ -1,10 +1,11 @@
 /** The end of a campaign: plain fine-tuning on the same number of tries, the choice, and what the test rows say. */
+
+import { betterBeyondChance, chooseIteration, choosingScore, pairedGain } from "@tutelage/platform/choosing";
 import type { ArmResult, Outcome, PairedGain } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { Proportion } from "@tutelage/proto/evaluation/v1/evaluation";
 import { Split } from "@tutelage/proto/task/v1/task";
 import { type Arm, armOf, orLeftOut, runArms } from "./arms.js";
 import { type Campaign, rowSource, type SeedData } from "./campaign.js";
-import { betterBeyondChance, chooseIteration, choosingScore, pairedGain } from "./choosing.js";
 import {
   type CrossFit,
   type Evaluated,

@@ -2,6 +2,8 @@
  * The loop of LLM2LLM (Lee et al. 2024, arXiv 2403.15042), one file to read it
  * in. Each line that has an effect is a step: done once, remembered for ever.
  */
+
+import { stopReason } from "@tutelage/platform/choosing";
 import { TutelageError } from "@tutelage/platform/errors";
 import {
   ErrorsFrom,
@@ -17,7 +19,6 @@ import { type Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
 import type { GenerationBudget } from "@tutelage/proto/teacher/v1/teacher";
 import { type Campaign, datasetName, rowSource, type SeedData } from "./campaign.js";
 import { checkLabels, checkNovelty } from "./checks.js";
-import { stopReason } from "./choosing.js";
 import { rowsOf, whileAway } from "./clients.js";
 import { commit } from "./commit.js";
 import { concludeCampaign } from "./conclusion.js";

@@ -1,5 +1,9 @@
 /** Gathers what a report shows from the services that know it. */
+
+import { pairedGain } from "@tutelage/platform/choosing";
+import { claims, compare } from "@tutelage/platform/comparisons";
 import { TutelageError } from "@tutelage/platform/errors";
+import { thinned } from "@tutelage/platform/losscurve";
 import {
   type Campaign,
   type LossCurve,
@@ -10,9 +14,7 @@ import {
 import type { Metrics } from "@tutelage/proto/evaluation/v1/evaluation";
 import { advise } from "./advice.js";
 import type { ResolvedRequest } from "./campaign.js";
-import { pairedGain } from "./choosing.js";
 import { predictionsOf, type Services } from "./clients.js";
-import { claims, compare } from "./comparisons.js";
 import { type StoredSplitOverlaps, shownSplitOverlaps, splitsStep, withoutHeldOutText } from "./overlaps.js";
 import { departures } from "./paper.js";
 import type { ReviewStore } from "./reviewstore.js";
@@ -21,7 +23,6 @@ import type { CampaignStore } from "./store.js";
 
 /** A report is read by a person: no more rows of a kind than this. */
 const mostRows = 1_000;
-const mostCurvePoints = 120;
 
 /** Throws failed_precondition "campaign_not_finished" before there is an outcome. */
 export async function gatherReport(
@@ -110,16 +111,4 @@ async function comparisonsOf(
     })),
   );
   return compare(gains);
-}
-
-/** Means over runs of steps, so that a long training is a line and not a cloud. Pure. */
-export function thinned(name: string, losses: readonly number[]): LossCurve {
-  const size = Math.max(1, Math.ceil(losses.length / mostCurvePoints));
-  const curve: LossCurve = { name, steps: [], losses: [] };
-  for (let start = 0; start < losses.length; start += size) {
-    const part = losses.slice(start, start + size);
-    curve.steps.push(start + part.length);
-    curve.losses.push(part.reduce((a, b) => a + b, 0) / part.length);
-  }
-  return curve;
 }

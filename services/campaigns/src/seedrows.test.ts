@@ -1,6 +1,6 @@
+import { stateOf } from "@tutelage/platform/seedrowstate";
 import { SeedRowState } from "@tutelage/proto/campaigns/v1/campaigns";
 import { expect, test } from "vitest";
-import { stateOf } from "./seedrows.js";
 
 test.each<[string, SeedRowState]>([
   ["", SeedRowState.UNSPECIFIED],

@@ -1,5 +1,6 @@
 /** Seed rows as a campaign sees them: what its students made of each, and what was written from it. */
-import { type SeedGrade, type SeedRow, SeedRowState } from "@tutelage/proto/campaigns/v1/campaigns";
+import { stateOf } from "@tutelage/platform/seedrowstate";
+import type { SeedRow } from "@tutelage/proto/campaigns/v1/campaigns";
 import { RowOrigin, Split } from "@tutelage/proto/task/v1/task";
 import type { Services } from "./clients.js";
 import type { CampaignKey, CampaignStore } from "./store.js";
@@ -34,14 +35,4 @@ export async function seedRowsPage(
     })),
     nextCursor,
   };
-}
-
-/** How answers went; grades in the order of the iterations. */
-export function stateOf(grades: readonly Pick<SeedGrade, "correct">[]): SeedRowState {
-  const [first, last] = [grades[0], grades.at(-1)];
-  if (first === undefined || last === undefined) return SeedRowState.UNSPECIFIED;
-  const right = grades.filter((grade) => grade.correct).length;
-  if (last.correct) return right === grades.length ? SeedRowState.KNOWN : SeedRowState.LEARNED;
-  if (right === 0) return SeedRowState.STUBBORN;
-  return first.correct ? SeedRowState.REGRESSED : SeedRowState.FORGOTTEN;
 }

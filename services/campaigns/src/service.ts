@@ -1,5 +1,6 @@
 /** gRPC handlers of the campaigns service. */
 import type { ArtifactStore } from "@tutelage/platform/artifacts";
+import { ledgerPage, purposeOf, runKeyPrefix } from "@tutelage/platform/campaignledger";
 import { invalidField, notFound, TutelageError } from "@tutelage/platform/errors";
 import { isNumber, nextCursor, readCursor, requirePageSize } from "@tutelage/platform/page";
 import { requireProject } from "@tutelage/platform/project";
@@ -26,7 +27,6 @@ import { forecastBasis } from "./forecastbasis.js";
 import { forked, requireCheckpoints } from "./fork.js";
 import { collectGarbage } from "./garbage.js";
 import { startHeld } from "./holds.js";
-import { ledgerPage, purposeOf, runKeyPrefix } from "./ledger.js";
 import type { NamedTasks } from "./namedtasks.js";
 import { patched, raisesCap } from "./patch.js";
 import { gatherReport } from "./report.js";
@@ -224,6 +224,11 @@ export function campaignsService(deps: {
       return await decideReview(deps, await get(request.projectId, request.id), request, signal);
     },
 
+    async listSteps({ projectId, id }) {
+      await get(projectId, id);
+      return { steps: await store.steps({ projectId, campaignId: id }) };
+    },
+
     async getReport({ projectId, id }, context) {
       const run = await get(projectId, id);
       return await gatherReport(deps, { ...toCampaign(run), request: run.request }, context.signal);
@@ -327,6 +332,7 @@ function toCampaign(run: CampaignRow): Campaign {
       sharedTrainingSeconds: run.state.sharedTrainingSeconds ?? 0,
     },
     shortfalls: run.status === "BUDGET_EXHAUSTED" ? (run.state.shortfalls ?? []) : [],
+    code: run.state.code ?? [],
   };
 }
 

@@ -1,6 +1,7 @@
 /** Wires the campaigns service. */
 import { join } from "node:path";
 import { FileArtifactStore } from "@tutelage/platform/artifacts";
+import { codeRelease } from "@tutelage/platform/coderelease";
 import { hostPort, replicas, serviceSettings } from "@tutelage/platform/config";
 import { openDatabase } from "@tutelage/platform/database";
 import { served } from "@tutelage/platform/grpc";
@@ -66,6 +67,7 @@ export async function start(
     evaluation: config.EVALUATION_ADDRESS,
     teacher: config.TEACHER_ADDRESS,
   });
+  const code = await codeRelease();
   const stopping = new AbortController();
   const deletions = new DeletionStore(database);
   const reviews = new ReviewStore(database, store);
@@ -103,6 +105,7 @@ export async function start(
     runs,
     handler: async (lease) => {
       const campaign = new Campaign(lease, services, artifacts, store);
+      await campaign.noteCode(code);
       const { retryOf } = lease.run.state;
       if (retryOf) {
         await retry(services, Object.values(retryOf), campaign.owner, lease.signal);

@@ -5,7 +5,13 @@ import { notFound, TutelageError } from "@tutelage/platform/errors";
 import { fitting } from "@tutelage/platform/page";
 import { type RunRow, returned, runColumns, toRow } from "@tutelage/platform/runs";
 import { shownStatusSql } from "@tutelage/platform/shownstatus";
-import { type CampaignEvent, Candidate, Iteration, type SeedGrade } from "@tutelage/proto/campaigns/v1/campaigns";
+import {
+  type CampaignEvent,
+  Candidate,
+  Iteration,
+  type SeedGrade,
+  type Step,
+} from "@tutelage/proto/campaigns/v1/campaigns";
 import { and, asc, eq, gt, inArray, sql } from "drizzle-orm";
 import type { CampaignState, ResolvedRequest } from "./campaign.js";
 import type { CampaignFilter } from "./campaignfilter.js";
@@ -45,6 +51,19 @@ export class CampaignStore {
 
   async putStep(transaction: Transaction, key: CampaignKey, step: { name: string; output: unknown; seconds: number }) {
     await transaction.insert(steps).values({ ...key, ...step });
+  }
+
+  /** All steps in the order in which they ended, each with the child run that its output names. */
+  async steps({ projectId, campaignId }: CampaignKey): Promise<Step[]> {
+    const { rows } = await this.database.pool.query<Step>(
+      `select name, seconds, finished_at as "finishedAt", shared,
+         coalesce(output->>'trainingRunId', '') as "trainingRunId",
+         coalesce(output->>'evaluationRunId', '') as "evaluationRunId",
+         coalesce(output->>'generationRunId', '') as "generationRunId"
+       from steps where project_id = $1 and campaign_id = $2 order by finished_at, name`,
+      [projectId, campaignId],
+    );
+    return rows;
   }
 
   /** Stores an iteration as it now is. */

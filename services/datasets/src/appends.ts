@@ -1,7 +1,9 @@
 /** Appends rows to a version: what campaigns do with the rows that a teacher wrote. */
+
 import { createHash, type Hash } from "node:crypto";
 import { invalidField, notFound } from "@tutelage/platform/errors";
 import { requireProject } from "@tutelage/platform/project";
+import { identify } from "@tutelage/platform/rowidentity";
 import type { AppendHeader, AppendRowsRequest, Version } from "@tutelage/proto/datasets/v1/datasets";
 import { type Row, RowOrigin } from "@tutelage/proto/task/v1/task";
 import { versionMessage } from "./answers.js";
@@ -9,7 +11,7 @@ import { DigestTable, digestWords } from "./digesttable.js";
 import { type Dependencies, Draft, isTooLarge } from "./draft.js";
 import { requireKey, requireUuid, requireWhole } from "./fields.js";
 import { versionOf } from "./imports.js";
-import { checkAppended, identify } from "./row.js";
+import { checkAppended } from "./row.js";
 import type { VersionRecord } from "./store.js";
 
 const maxBatchRows = 1_000;

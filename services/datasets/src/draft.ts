@@ -8,8 +8,8 @@ import type { Artifact, ArtifactStore } from "@tutelage/platform/artifacts";
 import { TutelageError } from "@tutelage/platform/errors";
 import { maxRowBytes } from "@tutelage/platform/records";
 import { linesOf, readRows, rowFromLine } from "@tutelage/platform/rowfile";
+import { VersionDigest } from "@tutelage/platform/rowidentity";
 import { type Row, Split } from "@tutelage/proto/task/v1/task";
-import { VersionDigest } from "./row.js";
 import { Spool } from "./spool.js";
 import type { Committed, DatasetStore, NewVersion, VersionRecord } from "./store.js";
 

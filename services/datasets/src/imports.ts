@@ -9,6 +9,7 @@ import { createHash, type Hash } from "node:crypto";
 import { invalidField, notFound, TutelageError } from "@tutelage/platform/errors";
 import { requireFields } from "@tutelage/platform/extraction";
 import { requireProject } from "@tutelage/platform/project";
+import { identify } from "@tutelage/platform/rowidentity";
 import {
   FileFormat,
   FileLayout,
@@ -22,7 +23,6 @@ import { type Dependencies, Draft } from "./draft.js";
 import { requireKey, requireUuid, requireWhole } from "./fields.js";
 import { csv, type FileForm, jsonl, layoutForm, rowsOf } from "./fileform.js";
 import { layouts } from "./layouts.js";
-import { identify } from "./row.js";
 import type { Mapping, RowProblem } from "./rowreader.js";
 import { SeenRows } from "./seenrows.js";
 import { Spool } from "./spool.js";

@@ -1,7 +1,8 @@
 import { createHash } from "node:crypto";
+import { identify, VersionDigest } from "@tutelage/platform/rowidentity";
 import { Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
 import { expect, test } from "vitest";
-import { checkAppended, identify, normalizedInput, VersionDigest } from "./row.js";
+import { checkAppended, normalizedInput } from "./row.js";
 
 const seed = Row.fromPartial({ input: "hello", output: "greeting", split: Split.TRAIN, origin: RowOrigin.SEED });
 const synthetic = Row.fromPartial({

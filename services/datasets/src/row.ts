@@ -1,42 +1,8 @@
-/** What a row is: its identity, its normal form, and the rules it keeps. Pure. */
-import { createHash, hash } from "node:crypto";
+/** What a row is: its normal form, and the rules it keeps. Pure. */
 import { turnsProblem } from "@tutelage/platform/conversation";
 import { invalidField } from "@tutelage/platform/errors";
-import { rowToLine } from "@tutelage/platform/rowfile";
 import { type Message, type Row, RowOrigin, Split } from "@tutelage/proto/task/v1/task";
 import { hasNul } from "./fields.js";
-
-const idLength = 32;
-const emptyId = '{"id":"",';
-
-/**
- * The row with its id, and its line in an artifact. The id is the first 32
- * hexadecimal digits of the SHA-256 over that line without its "id" member and
- * newline, so anyone can check it with the artifact alone.
- */
-export function identify(row: Row): { row: Row; line: string } {
-  const content = `{${rowToLine({ ...row, id: "" }).slice(emptyId.length, -1)}`;
-  const id = hash("sha256", content, "hex").slice(0, idLength);
-  return { row: { ...row, id }, line: `{"id":"${id}",${content.slice(1)}\n` };
-}
-
-/**
- * SHA-256 over the ids of a version's rows, each followed by a newline, in
- * order. It runs over all ids, not over the parent's digest: the same rows have
- * the same digest however they were cut into versions.
- */
-export class VersionDigest {
-  private readonly sha256 = createHash("sha256");
-
-  add(rowId: string): void {
-    this.sha256.update(`${rowId}\n`);
-  }
-
-  /** Hexadecimal; the last call on this object. */
-  finish(): string {
-    return this.sha256.digest("hex");
-  }
-}
 
 /**
  * The form in which two inputs are the same: Unicode NFC, white space

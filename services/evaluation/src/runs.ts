@@ -2,8 +2,9 @@
 import type { ArtifactStore } from "@tutelage/platform/artifacts";
 import type { Database } from "@tutelage/platform/database";
 import { TutelageError } from "@tutelage/platform/errors";
+import { gradePrediction } from "@tutelage/platform/gradedprediction";
 import { watchDeadlineMs } from "@tutelage/platform/grpc";
-import { rougeL } from "@tutelage/platform/rouge";
+import { type Grade, metricsOf } from "@tutelage/platform/metrics";
 import { readRows } from "@tutelage/platform/rowfile";
 import type { Lease } from "@tutelage/platform/runs";
 import { studentJob } from "@tutelage/platform/studentjob";
@@ -11,12 +12,10 @@ import type { Students } from "@tutelage/platform/students";
 import { requirePromptFor } from "@tutelage/platform/task";
 import type { GradedPrediction } from "@tutelage/proto/evaluation/v1/evaluation";
 import type { Prediction } from "@tutelage/proto/student/v1/student";
-import { type Row, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
+import type { Row } from "@tutelage/proto/task/v1/task";
 import { decodingFor } from "./decoding.js";
 import type { CheckedRequest, EvaluationState } from "./evaluationrun.js";
-import { gradingOf } from "./grader.js";
-import { type Grade, metricsOf } from "./metrics.js";
-import { insertPredictions, listPredictions, storable } from "./store.js";
+import { insertPredictions, listPredictions } from "./store.js";
 
 /** A person sees four changes a second; a batch of this many is stored at once. */
 const storeEveryMs = 250;
@@ -133,43 +132,6 @@ export async function evaluate(
   const took = predictSeconds();
   if (pending.length > 0) await storePending();
   return summary(took);
-}
-
-/**
- * One prediction with its grade. The expected output is read by the same grader as the answer, and the answer as it is
- * stored, so that a stored one has the same grade.
- */
-export function gradePrediction(
-  prediction: Prediction,
-  expectedOutput: string,
-  task: Task,
-): { graded: GradedPrediction; grade: Grade } {
-  const grading = gradingOf(task);
-  const { rowId, logProbability, labelScores, tooLong } = prediction;
-  const text = storable(prediction.text);
-  const answer = tooLong ? undefined : grading.read(text, task);
-  const expected = grading.read(expectedOutput, task);
-  const isRight = (one: string | undefined) =>
-    one !== undefined && expected !== undefined && grading.equal(one, expected, task);
-  const correct = isRight(answer);
-  const other = tooLong ? undefined : grading.readLeniently?.(text, task);
-  const disputed = other !== undefined && isRight(other) !== correct;
-  const near = task.kind === TaskKind.TEXT ? rougeL(tooLong ? "" : text, expectedOutput) : undefined;
-  return {
-    graded: {
-      rowId,
-      text,
-      answer: answer ?? "",
-      expected: expectedOutput,
-      correct,
-      logProbability,
-      labelScores,
-      tooLong,
-      rougeL: near,
-      disputed,
-    },
-    grade: { expected: expected ?? expectedOutput, answer, correct, tooLong, rougeL: near, disputed },
-  };
 }
 
 /** An answer that no student gave. */

@@ -1,5 +1,6 @@
 /** All SQL of the evaluation service beyond the run rows. */
 import type { Database, Transaction } from "@tutelage/platform/database";
+import { storable } from "@tutelage/platform/gradedprediction";
 import type { GradedPrediction } from "@tutelage/proto/evaluation/v1/evaluation";
 import { and, asc, eq, gt, sql } from "drizzle-orm";
 import { predictions } from "./tables.js";
@@ -97,11 +98,6 @@ export async function* listPredictions(
     if (last === undefined || page.length < pagePredictions) return;
     after = last.position;
   }
-}
-
-/** Postgres has no NUL in text, but a student may write one. */
-export function storable(text: string): string {
-  return text.replaceAll("\0", "\uFFFD");
 }
 
 /** JSON has no infinity; a probability that underflowed is the smallest there is. */

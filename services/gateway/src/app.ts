@@ -6,6 +6,7 @@ import type { Logger } from "@tutelage/platform/log";
 import Fastify, { type FastifyBaseLogger, LogController } from "fastify";
 import { serializerCompiler, validatorCompiler, type ZodTypeProvider } from "fastify-type-provider-zod";
 import { allowanceRoutes } from "./allowance.js";
+import { campaignBundleRoutes } from "./campaign-bundle.js";
 import { campaignDatasetRoutes } from "./campaign-dataset.js";
 import { campaignEventRoutes } from "./campaign-events.js";
 import { campaignExportRoutes } from "./campaign-exports.js";
@@ -114,6 +115,7 @@ export async function buildApp(context: Omit<RouteContext, "shutdown"> & { log: 
           taskRoutes,
           profileTestRoutes,
           campaignRoutes,
+          campaignBundleRoutes,
           campaignDatasetRoutes,
           campaignEventRoutes,
           campaignLedgerRoutes,

@@ -64,15 +64,24 @@ export function rowFromLine(line: string): Row {
 
 /** The rows of an artifact that a RowSource selects, in order, in constant memory. */
 export async function* readRows(artifacts: ArtifactStore, source: RowSource): AsyncGenerator<Row> {
-  const only = new Set(source.rowIds);
-  const excluded = new Set(source.excludeRootRowIds);
+  const selected = selects(source);
   for await (const line of linesOf(artifacts.read(source.uri, source.sha256))) {
     const row = rowFromLine(line);
-    if (source.split !== Split.UNSPECIFIED && row.split !== source.split) continue;
-    if (only.size > 0 && !only.has(row.id)) continue;
-    if (excluded.has(row.id) || excluded.has(row.rootRowId)) continue;
-    yield row;
+    if (selected(row)) yield row;
   }
+}
+
+/** Which rows of its artifact a RowSource selects. */
+export function selects(
+  source: Pick<RowSource, "split" | "rowIds" | "excludeRootRowIds">,
+): (row: Pick<Row, "id" | "split" | "rootRowId">) => boolean {
+  const only = new Set(source.rowIds);
+  const excluded = new Set(source.excludeRootRowIds);
+  return (row) =>
+    (source.split === Split.UNSPECIFIED || row.split === source.split) &&
+    (only.size === 0 || only.has(row.id)) &&
+    !excluded.has(row.id) &&
+    !excluded.has(row.rootRowId);
 }
 
 /** Lines of UTF-8 bytes, without their newlines. */

@@ -1,10 +1,10 @@
 /** Prompts that have a teacher label a row, blind to the label it has, and how their replies are read. Pure. */
 import { rowText } from "@tutelage/platform/conversation";
+import { type Outcome, rejection } from "@tutelage/platform/teacheroutcome";
+import { findLabel, type PromptForm, readAnswer } from "@tutelage/platform/teacherreply";
 import { type Row, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import { shuffled } from "./digest.js";
-import { type Outcome, rejection } from "./outcome.js";
-import { fieldLines, labelLines, type PromptForm, plainLabel, rowNoun } from "./prompt.js";
-import { findLabel, readAnswer } from "./reply.js";
+import { fieldLines, labelLines, plainLabel, rowNoun } from "./prompt.js";
 import type { Ask, ChatMessage, Reply, Sampling } from "./teacher.js";
 
 /** Examples of each label, when they fit. */

@@ -2,7 +2,17 @@
 import type { Database } from "@tutelage/platform/database";
 import type { Call, LedgerCall, RunTotal } from "@tutelage/proto/teacher/v1/teacher";
 import { afterCrash } from "./reservations.js";
-import type { Store } from "./store.js";
+import { inMessages, type Store } from "./store.js";
+
+/** A part of what `export` gives. */
+interface LedgerBatch {
+  runId: string;
+  runKey: string;
+  calls: Call[];
+}
+
+/** Calls of one query. */
+const exportedCalls = 256;
 
 interface LedgerRow extends Call {
   runKey: string;
@@ -17,7 +27,7 @@ const callColumns = `c.id, c.request_digest as "requestDigest", c.teacher_profil
 export class Ledger {
   constructor(
     private readonly database: Database,
-    private readonly store: Pick<Store, "usage">,
+    private readonly store: Pick<Store, "calls" | "usage">,
   ) {}
 
   /** Calls after a sequence number, in the order in which they ended, without prompts and replies. */
@@ -56,6 +66,40 @@ export class Ledger {
       totals.push({ runKey, failedCalls, usage: (await this.store.usage(projectId, id)).usage });
     }
     return totals;
+  }
+
+  /**
+   * Every call of the runs whose keys begin so and of those that are named, whole, in batches; each run comes at least
+   * once. At last the calls of other runs whose replies they reused, in a batch without a run.
+   */
+  async *export(projectId: string, runKeyPrefix: string, runIds: readonly string[]): AsyncGenerator<LedgerBatch> {
+    const { rows: runs } = await this.database.pool.query<{ runId: string; runKey: string }>(
+      `select id as "runId", idempotency_key as "runKey" from runs
+       where project_id = $1 and (starts_with(idempotency_key, $2) or id = any($3::uuid[])) order by created_at, id`,
+      [projectId, runKeyPrefix, runIds],
+    );
+    for (const run of runs) {
+      yield { ...run, calls: [] };
+      for await (const calls of this.store.calls(projectId, run.runId)) yield { ...run, calls };
+    }
+    let after = 0;
+    for (;;) {
+      const { rows } = await this.database.pool.query<Call & { sequence: number }>(
+        `select ${callColumns}, c.prompt, c.raw_reply as "rawReply", c.sequence::float8 as sequence from calls c
+         where c.project_id = $1 and c.sequence > $3 and c.run_id <> all($2::uuid[]) and c.id in (
+           select s.call_id from results s where s.project_id = $1 and s.run_id = any($2::uuid[]))
+         order by c.sequence limit ${exportedCalls}`,
+        [projectId, runs.map(({ runId }) => runId), after],
+      );
+      const last = rows.at(-1);
+      if (last === undefined) return;
+      after = last.sequence;
+      yield* inMessages(rows.map(({ sequence: _, ...call }) => call)).map((calls) => ({
+        runId: "",
+        runKey: "",
+        calls,
+      }));
+    }
   }
 
   /** A call with prompt and raw reply, if one of the runs made it or reused its reply. */

@@ -1,8 +1,8 @@
+import { readWritten } from "@tutelage/platform/teacherreply";
 import { type Row, TaskKind } from "@tutelage/proto/task/v1/task";
 import { WriteStyle } from "@tutelage/proto/teacher/v1/teacher";
 import { expect, test } from "vitest";
 import { labelPhrase, plainLabel, writeAsk, writePlan } from "./prompt.js";
-import { readWritten } from "./reply.js";
 import { order, row, seedRows, task } from "./service.fixture.js";
 
 const sampling = { temperature: 0.8, topP: 0.95, topK: 64, maxTokens: 64 };

@@ -1,32 +1,26 @@
 /** Prompts that have a teacher write a new row. Pure: the same order and attempt give the same prompt. */
 import { rowText } from "@tutelage/platform/conversation";
 import { fieldTypeNames } from "@tutelage/platform/extraction";
+import { type AskedRow, answerMark, type PromptForm, questionMark } from "@tutelage/platform/teacherreply";
 import { Row, type Task, TaskKind, type WorkedExample } from "@tutelage/proto/task/v1/task";
 import { type WriteOrder, WriteStyle } from "@tutelage/proto/teacher/v1/teacher";
 import { shuffled } from "./digest.js";
 import type { Ask, ChatMessage, Sampling } from "./teacher.js";
 
-export type PromptForm = "chat" | "list_continuation";
-
 /** Examples beside the seed row: with it a list of four, which measured best for a small base model. */
 const shownExamples = 3;
 
 /** An order with what is shown for one attempt. */
-export interface WritePlan {
-  task: Task;
-  seedRow: Row;
+export interface WritePlan extends AskedRow {
   wrongAnswer: string;
   style: WriteStyle;
   /** Shown rows, never the seed row itself: the two of the task's worked example, or such as were drawn. */
   examples: Row[];
   /** What a student answered to the first of them; empty where nobody says. */
   exampleWrongAnswer: string;
-  form: PromptForm;
   /**
-   * First words of the new row, put into a base model's mouth: those of
-   * another row of the same label. Measured with Gemma 3 270M on TREC: the
-   * label is right for .67 of the rows without, .72 with one word, .81 with two;
-   * on SST-2 .71 without and .77 with one.
+   * Those of another row of the same label. Measured with Gemma 3 270M on TREC: the label is right for .67 of the rows
+   * without, .72 with one word, .81 with two; on SST-2 .71 without and .77 with one.
    */
   opening: string;
 }
@@ -151,9 +145,6 @@ function questionAndAnswer(task: Task, shown: Row[]): { prompt: string; stop: st
   const blocks = shown.map((row) => `${questionMark} ${rowText(row)}\n${answerMark} ${row.output}\n\n`);
   return { prompt: `${heading}${blocks.join("")}${questionMark}`, stop: `\n${questionMark}` };
 }
-
-export const questionMark = "Question:";
-export const answerMark = "Answer:";
 
 /** The paper's prompt: instructions, one wrong row turned into a new one, then the row that the student got wrong. */
 function chatMessages(plan: WritePlan): ChatMessage[] {

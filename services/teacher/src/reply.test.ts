@@ -1,7 +1,7 @@
+import { choiceLetter, readWritten } from "@tutelage/platform/teacherreply";
 import { type Row, TaskKind } from "@tutelage/proto/task/v1/task";
 import { expect, test } from "vitest";
 import { writePlan } from "./prompt.js";
-import { choiceLetter, readWritten } from "./reply.js";
 import { order, row, seedRows, task } from "./service.fixture.js";
 
 const seed = seedRows[0] as Row;

@@ -2,10 +2,11 @@
 import { invalidField } from "@tutelage/platform/errors";
 import { readFields, requireFields } from "@tutelage/platform/extraction";
 import { requireProject } from "@tutelage/platform/project";
+import { isUuid } from "@tutelage/platform/runs";
+import type { PromptForm } from "@tutelage/platform/teacherreply";
 import { requireStorable } from "@tutelage/platform/text";
 import { type Row, Split, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import type { GenerationBudget, StartGenerationRunRequest, WriteOrder } from "@tutelage/proto/teacher/v1/teacher";
-import type { PromptForm } from "./prompt.js";
 
 const maxItems = 10_000;
 const maxCount = 100;
@@ -167,4 +168,11 @@ function checkNumber(field: string, value: number, min: number, max: number): vo
 /** Without one the calls of everybody in the project would be one ledger. */
 export function requireRunKeyPrefix(prefix: string): void {
   if (prefix === "") throw invalidField("run_key_prefix", "is empty; give what the runs' idempotency keys begin with.");
+}
+
+/** Throws invalid_argument for the first that is no id. */
+export function requireRunIds(ids: readonly string[]): void {
+  for (const [index, id] of ids.entries()) {
+    if (!isUuid(id)) throw invalidField(`run_ids[${index}]`, `"${id}" is not the id of a run.`);
+  }
 }

@@ -20,7 +20,7 @@ import { deleteGenerationRuns } from "./deletion.js";
 import { projectUsage } from "./deletionstore.js";
 import type { Ledger } from "./ledger.js";
 import { scoresLabels, type TeacherProfileSettings } from "./profile.js";
-import { checkBudgets, checkStartRequest, refuseConversations, requireRunKeyPrefix } from "./request.js";
+import { checkBudgets, checkStartRequest, refuseConversations, requireRunIds, requireRunKeyPrefix } from "./request.js";
 import { putBudget, type Store } from "./store.js";
 import type { Teachers } from "./teachers.js";
 import type { WeatherStore } from "./weatherstore.js";
@@ -109,6 +109,12 @@ export function teacherService(dependencies: {
         nextCursor: nextCursor(listing, page.length > limit, shown.at(-1)?.sequence),
         runs: cursor === "" ? await ledger.totals(projectId, runKeyPrefix) : [],
       };
+    },
+    async *exportLedger({ projectId, runKeyPrefix, runIds }) {
+      requireProject(projectId);
+      requireRunKeyPrefix(runKeyPrefix);
+      requireRunIds(runIds);
+      yield* ledger.export(projectId, runKeyPrefix, runIds);
     },
     async getCall({ projectId, id, runKeyPrefix }) {
       requireProject(projectId);

@@ -3,9 +3,9 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { inBatches } from "@tutelage/platform/batch";
 import { type Database, isDatabaseAway, sqlState, type Transaction } from "@tutelage/platform/database";
 import type { Lease } from "@tutelage/platform/runs";
+import type { Outcome } from "@tutelage/platform/teacheroutcome";
 import type { Call, GenerationBudget, Result, Usage } from "@tutelage/proto/teacher/v1/teacher";
 import { and, asc, eq, getTableColumns, gt, ne, or, sql } from "drizzle-orm";
-import type { Outcome } from "./outcome.js";
 import { afterCrash, inFlightAtCrash, lockLedger, settleMonth, takeReservation } from "./reservations.js";
 import { calls, ledger, results } from "./tables.js";
 import type { Reply } from "./teacher.js";
@@ -29,6 +29,11 @@ const message = { mostItems: batchRows, mostSize: 8_000_000 };
 const longestKeepWaitMs = 4_000;
 /** SQLSTATE. */
 export const foreignKeyViolation = "23503";
+
+/** Calls as they fit into the messages of a stream. */
+export function inMessages(calls: readonly Call[]): Call[][] {
+  return inBatches(calls, ({ prompt, rawReply }) => prompt.length + rawReply.length, message);
+}
 
 /** Gives a run another budget. */
 export async function putBudget(
@@ -263,10 +268,8 @@ export class Store {
         .limit(batchRows);
       const last = rows.at(-1);
       if (last === undefined) return;
-      yield* inBatches(
+      yield* inMessages(
         rows.map(({ sequence: _, projectId: __, runId: ___, reply: ____, month: _____, ...call }) => call),
-        ({ prompt, rawReply }) => prompt.length + rawReply.length,
-        message,
       );
       after = last.sequence;
     }

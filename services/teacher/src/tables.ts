@@ -1,5 +1,5 @@
+import type { Outcome } from "@tutelage/platform/teacheroutcome";
 import { bigint, boolean, integer, jsonb, pgSchema, primaryKey, text, timestamp, uuid } from "drizzle-orm/pg-core";
-import type { Outcome } from "./outcome.js";
 import type { Reply } from "./teacher.js";
 
 const schema = pgSchema("teacher");

@@ -1,10 +1,11 @@
 /** Extraction and conversations: what the teacher is told, and how its replies are read. */
+
+import { readWritten } from "@tutelage/platform/teacherreply";
 import { FieldType, type Row, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import { WriteStyle } from "@tutelage/proto/teacher/v1/teacher";
 import { expect, test } from "vitest";
 import { labelAsk, readLabel } from "./labelprompt.js";
 import { writeAsk, writePlan } from "./prompt.js";
-import { readWritten } from "./reply.js";
 import { checkStartRequest, refuseConversations } from "./request.js";
 import { order, row, task } from "./service.fixture.js";
 

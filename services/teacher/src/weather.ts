@@ -7,10 +7,10 @@
 import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
 import type { Logger } from "@tutelage/platform/log";
+import { storable } from "@tutelage/platform/teacheroutcome";
 import { type Breaker, probeDelayMs, Strikes } from "./breaker.js";
 import { Concurrency } from "./concurrency.js";
 import { Gate } from "./gate.js";
-import { storable } from "./outcome.js";
 import type { TeacherProfileSettings } from "./profile.js";
 import { retryDelayMs } from "./retry.js";
 import type { Answer, TeacherFailure } from "./teacher.js";

@@ -1,5 +1,5 @@
+import { candidate, type Outcome, rejection } from "@tutelage/platform/teacheroutcome";
 import { expect, test } from "vitest";
-import { candidate, type Outcome, rejection } from "./outcome.js";
 import { nextAttempts } from "./work.js";
 
 const job = { count: 3, maxAttempts: 6, firstAttempt: 10 };

@@ -1,12 +1,12 @@
 /** What a run has to do: jobs with numbered attempts, and which attempts are next. Pure. */
 import type { BudgetNotice } from "@tutelage/platform/monthbudget";
+import type { Outcome } from "@tutelage/platform/teacheroutcome";
+import { readWritten } from "@tutelage/platform/teacherreply";
 import type { StartGenerationRunRequest } from "@tutelage/proto/teacher/v1/teacher";
 import { labelAsk, labelExamples, labelMethod, labelReferences, readLabel } from "./labelprompt.js";
-import type { Outcome } from "./outcome.js";
 import type { TeacherProfileSettings } from "./profile.js";
 import { roomCharacters, scoresLabels } from "./profile.js";
 import { writeAsk, writePlan } from "./prompt.js";
-import { readWritten } from "./reply.js";
 import type { Ask, Reply, Sampling } from "./teacher.js";
 
 /** What is stored and sent of a request: all but the key, which the run row has, and for whom it is. */

@@ -1,9 +1,9 @@
 /** Teachers behind an OpenAI-compatible HTTP endpoint: chat completions and completions. */
 import { refuseInTransaction } from "@tutelage/platform/database";
 import { parseRetryAfter } from "@tutelage/platform/retryafter";
+import { storable } from "@tutelage/platform/teacheroutcome";
 import { Agent, errors, request } from "undici";
 import { z } from "zod";
-import { storable } from "../outcome.js";
 import { type OpenAiProfile, resolveSecret } from "../profile.js";
 import { isRetryableStatus } from "../retry.js";
 import { type Answer, type Ask, type CallMark, type Reply, type Teacher, TeacherFailure } from "../teacher.js";

@@ -1,7 +1,7 @@
 import { Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import { describe, expect, test } from "vitest";
-import { readFinalNumber, readLastNumber, readMarkedNumber } from "./number.js";
-import { gradePrediction } from "./runs.js";
+import { readFinalNumber, readLastNumber, readMarkedNumber } from "./finalnumber.js";
+import { gradePrediction } from "./gradedprediction.js";
 
 describe("the strict reader takes what the text marks as its answer", () => {
   test.each<[string, string | undefined]>([

@@ -1,11 +1,12 @@
 /** Graders: pure functions that read an answer from a text and compare it with the expected output. */
-import { rougeL } from "@tutelage/platform/rouge";
-import { defaultRougeLThreshold } from "@tutelage/platform/task";
+
 import { Grader, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
-import { readChoiceLetter } from "./choice.js";
+import { readChoiceLetter } from "./choiceletter.js";
+import { readFinalNumber, readLastNumber } from "./finalnumber.js";
 import { gradeFields, readObject } from "./jsonfields.js";
 import { caseFolded, normalizedText } from "./normalizedtext.js";
-import { readFinalNumber, readLastNumber } from "./number.js";
+import { rougeL } from "./rouge.js";
+import { defaultRougeLThreshold } from "./task.js";
 
 export interface Grading {
   /** The answer that a text gives; undefined when there is none. */

@@ -1,9 +1,10 @@
 /** What one campaign's test rows support: the returned student against each arm. Pure. */
-import { smallestDetectable } from "@tutelage/platform/detectable";
-import { holm } from "@tutelage/platform/holm";
-import { mcnemar } from "@tutelage/platform/mcnemar";
+
 import type { Comparison, Outcome, PairedGain } from "@tutelage/proto/campaigns/v1/campaigns";
 import { pairedStandardError } from "./choosing.js";
+import { smallestDetectable } from "./detectable.js";
+import { holm } from "./holm.js";
+import { mcnemar } from "./mcnemar.js";
 
 /** Below this a p-value, after Holm's correction, supports a claim. */
 const level = 0.05;

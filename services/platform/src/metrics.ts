@@ -1,8 +1,8 @@
 /** What grades add up to. */
 
-import { proportion } from "@tutelage/platform/interval";
 import type { ConfusionCell, ExtractionMetrics, LabelMetrics, Metrics } from "@tutelage/proto/evaluation/v1/evaluation";
 import { type Task, TaskKind } from "@tutelage/proto/task/v1/task";
+import { proportion } from "./interval.js";
 import { gradeFields } from "./jsonfields.js";
 
 /** The part of a graded prediction that metrics are made of. */

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { ledgerPage, purposeOf, runKeyPrefix } from "./ledger.js";
+import { ledgerPage, purposeOf, runKeyPrefix } from "./campaignledger.js";
 
 const id = "0b2c9f8e-0000-4000-8000-000000000000";
 

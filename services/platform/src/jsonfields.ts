@@ -1,8 +1,9 @@
 /** Grades extraction: reads the JSON object of an answer and compares its fields. Pure. */
-import { JsonNumber, JsonObject, type JsonValue, jsonText, objectsIn } from "@tutelage/platform/jsontext";
+
 import { type ExtractionField, FieldType, type Task } from "@tutelage/proto/task/v1/task";
+import { readFinalNumber } from "./finalnumber.js";
+import { JsonNumber, JsonObject, type JsonValue, jsonText, objectsIn } from "./jsontext.js";
 import { normalizedText } from "./normalizedtext.js";
-import { readFinalNumber } from "./number.js";
 
 /**
  * The answer's object as JSON, its declared fields in their order and first;

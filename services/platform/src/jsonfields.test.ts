@@ -1,7 +1,7 @@
 import { FieldType, Grader, Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import { expect, test } from "vitest";
+import { gradePrediction } from "./gradedprediction.js";
 import { gradingOf } from "./grader.js";
-import { gradePrediction } from "./runs.js";
 
 const task = Task.fromPartial({
   kind: TaskKind.EXTRACTION,

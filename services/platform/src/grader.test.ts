@@ -1,7 +1,7 @@
 import { Grader, Task, TaskKind } from "@tutelage/proto/task/v1/task";
 import { describe, expect, test } from "vitest";
+import { gradePrediction } from "./gradedprediction.js";
 import { graders, gradingOf } from "./grader.js";
-import { gradePrediction } from "./runs.js";
 
 function task(labels: string[] = [], kind = TaskKind.TEXT, grader = Grader.UNSPECIFIED): Task {
   return Task.fromPartial({ kind, grader, labels: labels.map((name) => ({ name })) });

@@ -1,11 +1,28 @@
 /** From a teacher's reply to a candidate, or to a rejection with a named reason. Pure. */
-import { rowText, turnsProblem } from "@tutelage/platform/conversation";
-import { fieldProblem, orderedOutput } from "@tutelage/platform/extraction";
-import { JsonNumber, JsonObject, type JsonValue, objectsIn } from "@tutelage/platform/jsontext";
+
 import { type Message, type Row, type Task, TaskKind } from "@tutelage/proto/task/v1/task";
-import { candidate, type Outcome, rejection } from "./outcome.js";
-import { answerMark, type WritePlan } from "./prompt.js";
-import type { Reply } from "./teacher.js";
+import { rowText, turnsProblem } from "./conversation.js";
+import { fieldProblem, orderedOutput } from "./extraction.js";
+import { JsonNumber, JsonObject, type JsonValue, objectsIn } from "./jsontext.js";
+import { candidate, type Outcome, rejection } from "./teacheroutcome.js";
+
+/** How a teacher is asked: in a chat, or as a base model that continues a list. */
+export type PromptForm = "chat" | "list_continuation";
+
+/** What stands before them where a base model is shown questions and answers. */
+export const questionMark = "Question:";
+export const answerMark = "Answer:";
+
+/** What was asked, as far as reading the reply needs it. */
+export interface AskedRow {
+  task: Task;
+  seedRow: Row;
+  /** Shown rows, never the seed row itself. */
+  examples: readonly Row[];
+  form: PromptForm;
+  /** First words of the new row, put into a base model's mouth. */
+  opening: string;
+}
 
 /** A new input may be this many times as long as the longest that the teacher was shown … */
 const lengthFactor = 4;
@@ -22,7 +39,7 @@ interface Parts {
 }
 
 /** What a write reply is worth. */
-export function readWritten(plan: WritePlan, reply: Reply): Outcome {
+export function readWritten(plan: AskedRow, reply: { text: string; finish: "stop" | "length" }): Outcome {
   const text = reply.text;
   const reject = (code: Parameters<typeof rejection>[0], message: string) => rejection(code, message, text);
   if (text.trim() === "") return reject("empty_reply", "The teacher replied with nothing.");
@@ -94,7 +111,7 @@ export function choiceLetter(answer: string): string | undefined {
 }
 
 function readOutput(
-  plan: WritePlan,
+  plan: AskedRow,
   input: string,
   output: Parts["output"],
 ): Answer | { code: "unknown_label"; message: string } {
@@ -161,7 +178,7 @@ function outputOf(task: Task, value: JsonValue): string | JsonObject | undefined
   return value instanceof JsonObject && task.kind === TaskKind.EXTRACTION ? value : "wrong";
 }
 
-function isCopy(input: string, shown: Row[]): boolean {
+function isCopy(input: string, shown: readonly Row[]): boolean {
   const said = plain(input);
   return shown.some((row) => plain(rowText(row)) === said);
 }
