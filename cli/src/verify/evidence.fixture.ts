@@ -2,6 +2,7 @@
 import { createHash } from "node:crypto";
 import { totalsByPurpose } from "@tutelage/platform/campaignledger";
 import { pairedGain } from "@tutelage/platform/choosing";
+import { claims, compare } from "@tutelage/platform/comparisons";
 import { gradePrediction } from "@tutelage/platform/gradedprediction";
 import { proportion } from "@tutelage/platform/interval";
 import { thinned } from "@tutelage/platform/losscurve";
@@ -15,6 +16,7 @@ import {
   Disputes,
   Iteration,
   LedgerTotal,
+  Outcome,
   Report,
   SeedRow,
   SeedRowState,
@@ -332,6 +334,7 @@ export function evidenceLists(): Lists {
       }),
     ),
   );
+  const comparisons = compare([{ arm: "plain", gain }]);
   const curve = (name: string) => thinned(name, [0.9, 0.4, 0.1]);
   put(
     "report.json",
@@ -342,6 +345,8 @@ export function evidenceLists(): Lists {
         baselineMetrics: plainTest.metrics,
         finalMetrics: finalTest.metrics,
         lossCurves: [curve("plain"), curve("campaign")],
+        comparisons,
+        claims: claims(Outcome.fromPartial(outcome), comparisons),
         advice: ["Give more rows."],
       }),
     ),

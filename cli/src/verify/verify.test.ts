@@ -193,6 +193,16 @@ const forgeries: [string, string, (lists: Record<string, Json[]>) => void][] = [
     "report",
     (lists) => Object.assign(inner(lists["report.json"]?.[0], "finalMetrics"), { unreadableRows: 1 }),
   ],
+  [
+    "a p-value",
+    "report",
+    (lists) => Object.assign(inner(lists["report.json"]?.[0], "comparisons", "0"), { mcnemarP: 0.001 }),
+  ],
+  [
+    "a claim",
+    "report",
+    (lists) => Object.assign(inner(lists["report.json"]?.[0], "claims"), ["The student is better."]),
+  ],
   ["the report's count", "report", (lists) => Object.assign(lists["report.json"]?.[0] ?? {}, { candidateCount: 9 })],
 ];
 
