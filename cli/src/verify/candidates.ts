@@ -1,4 +1,5 @@
 /** Checks each candidate's way from the seed row to the verdict: wrong answer, prompt, raw reply, what it reads as, the row it became. */
+import { purposeOf } from "@tutelage/platform/campaignledger";
 import { type AskedRow, questionMark, readWritten } from "@tutelage/platform/teacherreply";
 import type { Candidate } from "@tutelage/proto/campaigns/v1/campaigns";
 import { Row, RowOrigin } from "@tutelage/proto/task/v1/task";
@@ -39,14 +40,44 @@ export async function checkCandidates(evidence: Evidence, found: Findings): Prom
       else if (seedRow === undefined)
         found.differs("rows", `${candidate.seedRowId}, of ${named(candidate)}, is missing`);
       else {
-        const read = checkReply(evidence, candidate, seedRow, result, await wholeCall(evidence, placed), found);
+        const read = checkReply(evidence, named(candidate), seedRow, result, await wholeCall(evidence, placed), found);
         replies += Number(read);
       }
       checkVerdict(evidence, candidate, found);
     }
   }
+  const others = await checkOtherReplies(evidence, found);
   const accepted = checkRows(evidence, found);
-  return `${candidates.length} candidates, ${replies} replies read anew, ${accepted} rows with their whole chain`;
+  return `${candidates.length} candidates, ${replies + others} replies read anew, ${accepted} rows with their whole chain`;
+}
+
+/** What was written for no candidate: in the pre-flight, and for arms, whose rows say which call gave them. */
+async function checkOtherReplies(evidence: Evidence, found: Findings): Promise<number> {
+  const ofCandidates = new Set(evidence.candidates.map(({ callId }) => callId));
+  const written = new Map<string, Result>();
+  let replies = 0;
+  const writing = [...evidence.results].filter(([runId]) => isWriting(evidence, runId));
+  for (const result of writing.flatMap(([, results]) => results)) {
+    const placed = evidence.calls.get(result.callId);
+    const seedRow = evidence.rows.get(result.rowId);
+    if (result.outcome?.$case === "candidate") written.set(result.callId, result);
+    if (placed === undefined || seedRow === undefined || ofCandidates.has(result.callId)) continue;
+    const what = `a result for row ${result.rowId}`;
+    replies += Number(await checkReply(evidence, what, seedRow, result, await wholeCall(evidence, placed), found));
+  }
+  for (const { id, input, output, messages, metadata } of evidence.rows.values()) {
+    const callId = metadata.call_id;
+    if (callId === undefined || metadata.arm === undefined) continue;
+    const outcome = written.get(callId)?.outcome;
+    const again = outcome?.$case === "candidate" ? outcome.value : undefined;
+    found.same("rows", `row ${id}, of arm ${metadata.arm}`, { input, output, messages }, again);
+  }
+  return replies;
+}
+
+/** Whether a run was asked for rows, not for labels. */
+function isWriting({ generationRuns }: Evidence, runId: string): boolean {
+  return /(^|_)write$/.test(purposeOf(generationRuns.get(runId)?.runKey ?? "").purpose);
 }
 
 /** The teacher's results of an iteration, in the order in which they were judged. */
@@ -81,7 +112,7 @@ const notOfReply = new Set(["truncated", "copied_seed", "too_long", "provider_er
 /** Whether the reply could be read anew. */
 function checkReply(
   { task }: Pick<Evidence, "task">,
-  candidate: Candidate,
+  what: string,
   seedRow: Row,
   { outcome }: Result,
   call: Call,
@@ -89,7 +120,7 @@ function checkReply(
 ): boolean {
   if (outcome === undefined || (outcome.$case === "rejection" && notOfReply.has(outcome.value.code))) return false;
   if (!showsRow(call.prompt, seedRow)) {
-    found.differs("calls", `call ${call.id}, of ${named(candidate)}: its prompt does not show row ${seedRow.id}`);
+    found.differs("calls", `call ${call.id}, of ${what}: its prompt does not show row ${seedRow.id}`);
   }
   const text = replyText(call.rawReply);
   // As long as the reply: what was shown beside the seed row is in the prompt only, and no length is too much here.
@@ -98,7 +129,7 @@ function checkReply(
   const asked: AskedRow = { task, seedRow, examples: [shown], ...askedForm(call.prompt) };
   const again = readWritten(asked, { text, finish: "stop" });
   const code = (one: typeof outcome) => (one.$case === "rejection" ? { code: one.value.code } : one.value);
-  found.same("calls", `call ${call.id}, of ${named(candidate)}: what its reply reads as`, code(outcome), code(again));
+  found.same("calls", `call ${call.id}, of ${what}: what its reply reads as`, code(outcome), code(again));
   return true;
 }
 
