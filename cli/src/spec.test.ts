@@ -63,7 +63,7 @@ test("the schema for editors has the API's settings, recipe and task", () => {
     description: expect.stringContaining("Rounds"),
   });
   expect(at("settings", "mining")).toMatchObject({ enum: ["in_sample", "cross_fit"] });
-  expect(at("settings", "recipe", "method")).toMatchObject({ enum: ["lora", "full"] });
+  expect(at("settings", "recipe", "method")).toMatchObject({ enum: ["lora", "full", "probe"] });
   // A name, or a task.
   const [name, task] = schema.properties?.task?.anyOf ?? [];
   expect(name?.type).toBe("string");

@@ -97,7 +97,7 @@ test(
     for (const fact of [campaign.run.id, outcome.summary, manifest.model_digest, "16 of 16", "n = 20"]) {
       expect(card).toContain(fact);
     }
-    expect(card).toMatch(/Trained on: \d+ rows, \d+ of them synthetic; dataset digest `[0-9a-f]{64}`/);
+    expect(card).toMatch(/Trained on: \d+ rows; the teacher wrote \d+ of its dataset's; dataset digest `[0-9a-f]{64}`/);
     expect(card).toContain('template = "Question: {input}\\nClass:"');
   },
   slow,

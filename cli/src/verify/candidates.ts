@@ -65,9 +65,11 @@ async function checkOtherReplies(evidence: Evidence, found: Findings): Promise<n
     const what = `a result for row ${result.rowId}`;
     replies += Number(await checkReply(evidence, what, seedRow, result, await wholeCall(evidence, placed), found));
   }
-  for (const { id, input, output, messages, metadata } of evidence.rows.values()) {
+  const given = givenRows(evidence);
+  for (const { id, input, output, messages, metadata, origin } of evidence.rows.values()) {
     const callId = metadata.call_id;
-    if (callId === undefined || metadata.arm === undefined) continue;
+    // What a user's own file says in fields of these names is the user's.
+    if (origin !== RowOrigin.SYNTHETIC || given.has(id) || callId === undefined || metadata.arm === undefined) continue;
     const outcome = written.get(callId)?.outcome;
     const again = outcome?.$case === "candidate" ? outcome.value : undefined;
     found.same("rows", `row ${id}, of arm ${metadata.arm}`, { input, output, messages }, again);
@@ -207,10 +209,17 @@ function checkRows(evidence: Evidence, found: Findings): number {
       { input, output, messages, parentRowId: seedRowId, rootRowId, iteration: candidate.iteration + 1 },
     );
   }
+  const given = givenRows(evidence);
   for (const id of rowsLearnedFrom(evidence)) {
-    if (!byRow.has(id)) found.differs(list, `none was accepted as row ${id}, which a student learned from`);
+    if (!byRow.has(id) && !given.has(id))
+      found.differs(list, `none was accepted as row ${id}, which a student learned from`);
   }
   return byRow.size;
+}
+
+/** The rows that the campaign began with: synthetic ones may be among them, of a campaign before. */
+function givenRows({ versions, campaign }: Evidence): Set<string> {
+  return new Set([...rowsOf(versions.get(campaign.request?.datasetVersionId ?? ""))].map(({ id }) => id));
 }
 
 /** The synthetic rows of the iterations' versions. */

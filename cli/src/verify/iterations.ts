@@ -2,7 +2,13 @@
 import { proportion } from "@tutelage/platform/interval";
 import { selects } from "@tutelage/platform/rowfile";
 import { stateOf } from "@tutelage/platform/seedrowstate";
-import { Disputes, type Iteration, type SeedGrade, type SeedRow } from "@tutelage/proto/campaigns/v1/campaigns";
+import {
+  Disputes,
+  HeldOutOverlaps,
+  type Iteration,
+  type SeedGrade,
+  type SeedRow,
+} from "@tutelage/proto/campaigns/v1/campaigns";
 import type { Proportion } from "@tutelage/proto/evaluation/v1/evaluation";
 import { RowOrigin, Split } from "@tutelage/proto/task/v1/task";
 import { type Answer, type Evidence, isReviewed, rowsOf, settingsAt } from "./evidence.js";
@@ -92,8 +98,9 @@ function trainRows(evidence: Evidence, { trainingRunId, datasetVersionId, trainR
   const version = evidence.versions.get(datasetVersionId);
   const source = evidence.trainingRuns.get(trainingRunId)?.request?.rows;
   if (source !== undefined) return [...rowsOf(version)].filter(selects(source)).length;
-  // Which rows a decision left out is not in the parts.
-  if (isReviewed(evidence)) return trainRows;
+  // Which rows a decision left out is not in the parts, and how many overlaps did is in the report.
+  const drops = evidence.campaign.request?.settings?.heldOutOverlaps === HeldOutOverlaps.DROP;
+  if (isReviewed(evidence) || (drops && evidence.report === undefined)) return trainRows;
   return (version?.version.splits?.train ?? 0) - (evidence.report?.splitOverlaps?.droppedRows ?? 0);
 }
 

@@ -151,12 +151,18 @@ async function planOf(campaign: Campaign, arm: TeacherArm, compared: Compared): 
   }
 }
 
-/** Seed row id → rows that the campaign made of it. */
-async function grownBySeedRow(campaign: Campaign, { grown }: Compared): Promise<Map<string, number>> {
-  const rows = await rowsOf(campaign.services, campaign.projectId, grown.id, Split.TRAIN, campaign.signal);
+/** Seed row id → rows that the campaign made of it, and its student learned from. */
+async function grownBySeedRow(campaign: Campaign, { grown, seed }: Compared): Promise<Map<string, number>> {
+  const trainRows = ({ id }: Version) =>
+    rowsOf(campaign.services, campaign.projectId, id, Split.TRAIN, campaign.signal);
+  const before = new Set((await trainRows(seed.version)).map(({ id }) => id));
+  const leftOut = new Set(grown.leftOut);
   const counts = new Map<string, number>();
-  for (const { origin, rootRowId } of rows) {
-    if (origin === RowOrigin.SYNTHETIC) counts.set(rootRowId, (counts.get(rootRowId) ?? 0) + 1);
+  for (const { id, origin, rootRowId } of await trainRows(grown.version)) {
+    if (origin !== RowOrigin.SYNTHETIC || before.has(id) || leftOut.has(rootRowId)) continue;
+    // A row that somebody corrected stands for the one that it was.
+    const seedRowId = grown.grewFrom.get(rootRowId) ?? rootRowId;
+    counts.set(seedRowId, (counts.get(seedRowId) ?? 0) + 1);
   }
   return counts;
 }

@@ -2,7 +2,6 @@
 import { rowText } from "@tutelage/platform/conversation";
 import { TutelageError } from "@tutelage/platform/errors";
 import { Arm as ArmName, type ArmResult } from "@tutelage/proto/campaigns/v1/campaigns";
-import type { Version } from "@tutelage/proto/datasets/v1/datasets";
 import { type Recipe, TuningMethod } from "@tutelage/proto/student/v1/student";
 import { type Row, type RowSource, Split, type Task } from "@tutelage/proto/task/v1/task";
 import type { Usage } from "@tutelage/proto/teacher/v1/teacher";
@@ -11,7 +10,7 @@ import { type Campaign, rowSource, type SeedData, trainSource } from "./campaign
 import { teacherAnswers } from "./checks.js";
 import { rowsOf, whileAway } from "./clients.js";
 import { fewShotRows, fewShotTask } from "./fewshot.js";
-import { type CrossFit, type Evaluated, evaluateStudent, type Student } from "./students.js";
+import { type CrossFit, type Evaluated, evaluateStudent, type Round, type Student } from "./students.js";
 import { bestOf, trainTries } from "./tries.js";
 
 /** What the arms are compared with, and share. */
@@ -19,8 +18,8 @@ export interface Compared {
   seed: SeedData;
   /** The student that the campaign returns. */
   final: Student;
-  /** The version with the rows that the campaign made. */
-  grown: Version;
+  /** The round with the rows that the campaign made. */
+  grown: Pick<Round, "version" | "leftOut" | "grewFrom">;
   /** Calls that its writing took. */
   writeCalls: number;
   /** The cross-fitted students that know the seed rows only. */

@@ -60,7 +60,7 @@ export async function concludeCampaign(
     seed,
     final: final.student,
     // Where no iteration that added rows was chosen, the one that had the most.
-    grown: chosen.iteration.number > 0 ? chosen.version : (rounds.at(-1)?.version ?? chosen.version),
+    grown: chosen.iteration.number > 0 ? chosen : (rounds.at(-1) ?? chosen),
     writeCalls: rounds.reduce((calls, { iteration }) => calls + iteration.candidates, 0),
     firstFit,
     // Without dev rows nothing chooses among them.

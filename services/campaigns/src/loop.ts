@@ -293,7 +293,7 @@ async function measureRound(
       await evaluateStudent(campaign, `iteration/${number}/dev`, student.checkpoint, dev)
     ).accuracy;
   }
-  return { iteration, version, student, heldOutRight: fit?.right, leftOut: seed.leftOut };
+  return { iteration, version, student, heldOutRight: fit?.right, leftOut: seed.leftOut, grewFrom: seed.grewFrom };
 }
 
 /** The rows with the answers of the student that judges them: one that never saw them, or the round's own. */

@@ -13,14 +13,17 @@ import {
 import { Task } from "@tutelage/proto/task/v1/task";
 import type { CampaignState, ResolvedRequest } from "./campaign.js";
 import type { Services } from "./clients.js";
+import { type StoredSplitOverlaps, splitsStep } from "./overlaps.js";
 import { fewestSeedRows } from "./request.js";
 import { decided } from "./reviewdecision.js";
 import { reviewsOpen } from "./reviewing.js";
 import type { ReviewStore } from "./reviewstore.js";
+import type { CampaignStore } from "./store.js";
 
 interface Dependencies {
   runs: Runs<ResolvedRequest, CampaignState>;
   reviews: ReviewStore;
+  store: CampaignStore;
   services: Pick<Services, "datasets">;
 }
 
@@ -38,7 +41,7 @@ export async function reviewsPage(
 
 /** Decides one, and wakes a campaign that waited for the last. */
 export async function decideReview(
-  { runs, reviews, services }: Dependencies,
+  { runs, reviews, store, services }: Dependencies,
   run: RunRow<ResolvedRequest, CampaignState>,
   asked: DecideReviewRequest,
   signal: AbortSignal,
@@ -50,7 +53,9 @@ export async function decideReview(
   if (asked.decision === ReviewDecision.EXCLUDE && !hasEnded) {
     const which = { projectId, id: run.request.datasetVersionId };
     const { splits } = await services.datasets.getVersion(which, { signal });
-    const left = (splits?.train ?? 0) - (await reviews.excluded(key)) - 1;
+    const overlaps = (await store.step(key, splitsStep))?.output as StoredSplitOverlaps | undefined;
+    const dropped = overlaps?.droppedRowIds.length ?? 0;
+    const left = (splits?.train ?? 0) - dropped - (await reviews.excluded(key)) - 1;
     if (left < fewestSeedRows) {
       throw new TutelageError(
         "failed_precondition",

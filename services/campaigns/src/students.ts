@@ -87,6 +87,8 @@ export interface Round {
   heldOutRight: ReadonlyMap<string, boolean> | undefined;
   /** Seed rows that its student does not learn from, nor from what is rooted in them. */
   leftOut: readonly string[];
+  /** After the id of a corrected seed row, the id of the row that it was. */
+  grewFrom: ReadonlyMap<string, string>;
 }
 
 /** The round's own student: from the base weights, or from the previous round's student where the settings say so. */

@@ -123,7 +123,9 @@ class Evidence {
   async *ancestors(): AsyncGenerator<string> {
     for (let fork = this.campaign.forkedFrom; fork !== undefined; ) {
       const parent = await this.backends.campaigns.getCampaign({ projectId, id: fork.campaignId });
-      yield lineOf(Campaign.toJSON(lasting(parent)));
+      // Its own state may still change; what it was asked does not.
+      const { request, forkedFrom } = parent;
+      yield lineOf(Campaign.toJSON(Campaign.fromPartial({ run: { id: fork.campaignId }, request, forkedFrom })));
       fork = parent.forkedFrom;
     }
   }

@@ -179,13 +179,16 @@ function origins(
 ): string {
   const request = report.campaign?.request;
   const seeds = seedVersion.splits;
-  const synthetic = Math.max(0, (finalVersion.splits?.train ?? 0) - (seeds?.train ?? 0));
+  const { final, chosenIteration = -1 } = report.campaign?.outcome ?? {};
+  const written = report.iterations
+    .filter(({ number }) => number < chosenIteration)
+    .reduce((sum, { accepted }) => sum + accepted, 0);
   const licence = student?.license ? line(student.license) : "not said in the student profile; see its source";
   const terms = teacher?.terms ? line(teacher.terms) : "not said in the teacher profile; see its provider";
   const teacherName = `\`${line(request?.teacherProfile ?? "")}\`${teacher === undefined ? "" : `, ${line(teacher.provider)} \`${line(teacher.model)}\``}`;
   return `- Base model: \`${line(exported.model)}\`, SHA-256 \`${exported.modelDigest}\`. Licence: ${licence}.
 - Seed rows: ${seeds?.train ?? 0} to train on, ${seeds?.dev ?? 0} to choose by, ${seeds?.test ?? 0} to measure on; dataset digest \`${seedVersion.digest}\`.
-- Trained on: ${finalVersion.splits?.train ?? 0} rows, ${synthetic} of them synthetic; dataset digest \`${finalVersion.digest}\`.
+- Trained on: ${final?.trainRows ?? 0} rows; the teacher wrote ${written} of its dataset's; dataset digest \`${finalVersion.digest}\`.
 - Teacher that wrote the synthetic rows: ${teacherName}. Terms: ${terms}
 - Checkpoint: SHA-256 \`${report.campaign?.outcome?.final?.checkpoint?.sha256 ?? ""}\`; these files (without this one): SHA-256 \`${exported.sha256}\`.
 `;

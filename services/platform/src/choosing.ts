@@ -1,7 +1,8 @@
 /** When the loop ends, and which student it returns. */
-import { headsAtMost } from "@tutelage/platform/mcnemar";
+
 import type { Iteration, PairedGain, Settings } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { GradedPrediction, Proportion } from "@tutelage/proto/evaluation/v1/evaluation";
+import { headsAtMost } from "./mcnemar.js";
 
 /** The score by which an iteration is judged: dev accuracy, else cross-fitted accuracy. */
 export function choosingScore(iteration: Iteration): Proportion | undefined {

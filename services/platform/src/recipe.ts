@@ -1,6 +1,7 @@
 /** The ranges of a fine-tuning recipe. */
-import { invalidField } from "@tutelage/platform/errors";
+
 import { type Recipe, TuningMethod } from "@tutelage/proto/student/v1/student";
+import { invalidField } from "./errors.js";
 
 /** Throws invalid_argument that names the first field out of range, below `field`. */
 export function checkRecipe(recipe: Recipe, field = "recipe"): void {

@@ -168,6 +168,9 @@ export async function awaitTrial(
     if (status === "failed" || status === "cancelled" || status === "budget_exhausted") {
       throw new Error(`The campaign ${status}: ${failure?.message ?? rest?.message ?? "somebody asked for it."}`);
     }
+    if (rest?.code === "reviews_open") {
+      throw new Error(`The campaign waits for people, which nobody here is: ${rest.message} Use seed_audit "aside".`);
+    }
     await new Promise((resolve) => setTimeout(resolve, pollMs));
   }
 }
