@@ -1,6 +1,6 @@
 /** The paper's tasks from a published file to a graded answer: REST's import, the preset of the same name, its grader. */
 import { presets } from "@tutelage/campaigns/presets";
-import { gradingOf } from "@tutelage/evaluation/grader";
+import { gradingOf } from "@tutelage/platform/grader";
 import request from "supertest";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type Fixture, startFixture } from "./gateway-fixture.js";
