@@ -32,7 +32,10 @@ function card(
           gain: { gain: 0.05, ci95Low: -0.02, ci95High: 0.12, n: 20 },
         },
       },
-      iterations: [{}, {}],
+      iterations: [
+        { number: 0, accepted: 18 },
+        { number: 1, accepted: 5 },
+      ],
       seedRows: [{ row: { id: "r", messages } }],
     }),
     exportRun: ExportRun.fromPartial({
@@ -60,7 +63,7 @@ test("it says what the student is, from what it was made, and how much better it
     "on 2026-03-04: campaign\n`c-1`",
     "| plain fine-tuning on the seed rows | 12 | 60 | 75.0 % (53.0 % to 89.0 %, n = 20) | – |",
     "the difference is +5.0 points (95 % interval −2.0 to +12.0)",
-    "30 rows, 18 of them synthetic; dataset digest `final`",
+    "30 rows; the teacher wrote 18 of its dataset's; dataset digest `final`",
     "Terms: Only for good.",
     "SHA-256 `d1`. Licence: Apache-2.0.",
   ]) {
