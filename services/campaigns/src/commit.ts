@@ -45,7 +45,7 @@ export async function commit(
     (transaction, { rowIds }) => {
       const ids = rowIds.values();
       const stored = decided.map((one) => (one.accepted ? { ...one, rowId: ids.next().value ?? "" } : one));
-      return campaign.store.putCandidates(transaction, campaign.key, stored);
+      return campaign.store.candidates.put(transaction, campaign.key, stored);
     },
   );
   if (versionId === "") return undefined;

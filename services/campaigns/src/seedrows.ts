@@ -24,7 +24,7 @@ export async function seedRowsPage(
     { signal },
   );
   const ids = rows.map((row) => row.id);
-  const [grades, counts] = await Promise.all([store.grades(key, ids), store.candidateCounts(key)]);
+  const [grades, counts] = await Promise.all([store.grades(key, ids), store.candidates.countsBySeedRow(key)]);
   return {
     rows: rows.map((row) => ({
       row,

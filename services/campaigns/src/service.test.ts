@@ -229,7 +229,7 @@ test("candidates are narrowed, and a row leads to the candidate that it was, in 
   ];
   for (const campaignId of [id, twin]) {
     await fixture.database.drizzle.transaction((transaction) =>
-      fixture.store.putCandidates(transaction, { projectId, campaignId }, candidates),
+      fixture.store.candidates.put(transaction, { projectId, campaignId }, candidates),
     );
   }
   const numbers = async (filter: object) =>
@@ -322,7 +322,7 @@ test("a page of long candidates ends where it would grow too large", async () =>
     CandidateMessage.fromPartial({ number, iteration: 0, input: "x".repeat(7_000_000) }),
   );
   await fixture.database.drizzle.transaction((transaction) =>
-    fixture.store.putCandidates(transaction, { projectId, campaignId: id }, long),
+    fixture.store.candidates.put(transaction, { projectId, campaignId: id }, long),
   );
   const page = (cursor: string) =>
     fixture.client.listCandidates({ projectId, id, iteration: -1, pageSize: 1_000, cursor });

@@ -243,7 +243,7 @@ export function campaignsService(deps: {
         if (text?.includes("\0")) throw invalidField(field, "holds the character U+0000; remove it.");
       }
       const listing = `candidates ${id}`;
-      const page = await store.candidates(
+      const page = await store.candidates.page(
         { projectId, campaignId: id },
         {
           after: readCursor(cursor, listing, isNumber) ?? -1,
@@ -260,7 +260,7 @@ export function campaignsService(deps: {
 
     async getCandidateOfRow({ projectId, datasetId, rowId }) {
       requireProject(projectId);
-      const found = await store.candidateOfRow(projectId, datasetId, rowId);
+      const found = await store.candidates.ofRow(projectId, datasetId, rowId);
       if (found === undefined) throw notFound("candidate of row", rowId);
       return found;
     },

@@ -137,11 +137,10 @@ describe("a text's row", () => {
   });
 });
 
-test("one word over and over is compared as fast as any other text", () => {
-  const held = indexOf("na ".repeat(20_000), `x ${"na ".repeat(30_000)} y`);
-  const began = performance.now();
-  expect(held.find(`${"na ".repeat(25_000)} z`)?.kind).toBe(NGRAM);
-  expect(performance.now() - began).toBeLessThan(2_000);
+// Comparing each place with each other one would take 60 billion comparisons, and far longer than a test may.
+test("one word over and over is compared as any other text", () => {
+  const held = indexOf("na ".repeat(200_000), `x ${"na ".repeat(300_000)} y`);
+  expect(held.find(`${"na ".repeat(250_000)} z`)?.kind).toBe(NGRAM);
 });
 
 test("without rows nothing is found", () => {

@@ -4,6 +4,7 @@ import * as schema from "./campaign-schemas.js";
 import { campaignKey, campaignRef } from "./campaigns.js";
 import { snake } from "./cases.js";
 import { pageQuery, problems } from "./fields.js";
+import { reportSchema } from "./report-schemas.js";
 import { reportPage } from "./reportpage.js";
 import type { Routes } from "./routes.js";
 
@@ -40,7 +41,7 @@ export const campaignReportRoutes: Routes = (app, { backends, token }) => {
         tags,
         summary: "What came of a campaign, as data",
         params: campaignRef,
-        response: { 200: schema.report, ...problems },
+        response: { 200: reportSchema, ...problems },
       },
     },
     async ({ params }) => snake(await campaigns.getReport(campaignKey(params.campaign))),

@@ -1,10 +1,10 @@
 /** /v1/campaigns/{id}/reviews: seed rows in doubt, and what somebody decides of them. */
 import { Disputes, ReviewDecision, ReviewStatus } from "@tutelage/proto/campaigns/v1/campaigns";
 import { z } from "zod";
-import * as schema from "./campaign-schemas.js";
 import { campaignKey, campaignRef } from "./campaigns.js";
 import { snake } from "./cases.js";
 import { enumName, pageQuery, problems } from "./fields.js";
+import * as schema from "./review-schemas.js";
 import type { Routes } from "./routes.js";
 
 const tags = ["campaigns"];

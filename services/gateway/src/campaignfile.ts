@@ -1,6 +1,6 @@
 /** The parts of a campaign.yaml that are the API's own, as JSON Schema: what a client sends of them. Pure. */
 import { z } from "zod";
-import { settingsSchema } from "./campaign-schemas.js";
+import { settingsSchema } from "./settings-schemas.js";
 import { taskSchema } from "./task-schemas.js";
 
 /** By their names in the OpenAPI document. The command line has a copy: tools/apischema.mjs writes it, a test compares. */

@@ -12,6 +12,7 @@ import { camel, snake } from "./cases.js";
 import { findDataset } from "./datasets.js";
 import { enumName, idempotencyHeaders, pageQuery, problems, projectId } from "./fields.js";
 import type { Routes } from "./routes.js";
+import { forkBody, startCampaignBody } from "./settings-schemas.js";
 
 const tags = ["campaigns"];
 export const campaignRef = z.object({ campaign: z.string().describe("Id") });
@@ -76,7 +77,7 @@ export const campaignRoutes: Routes = (app, { backends }) => {
         tags,
         summary: "Start a campaign",
         headers: idempotencyHeaders,
-        body: schema.startCampaignBody,
+        body: startCampaignBody,
         response: { 201: schema.campaignSchema, ...problems },
       },
     },
@@ -94,7 +95,7 @@ export const campaignRoutes: Routes = (app, { backends }) => {
       schema: {
         tags,
         summary: "Resolve and check a campaign, and forecast what it will take, without starting it",
-        body: schema.startCampaignBody,
+        body: startCampaignBody,
         response: { 200: schema.campaignEstimate, ...problems },
       },
     },
@@ -181,7 +182,7 @@ export const campaignRoutes: Routes = (app, { backends }) => {
           "again. This campaign may be in any state, and is not deleted before its forks.",
         params: campaignRef,
         headers: idempotencyHeaders,
-        body: schema.forkBody,
+        body: forkBody,
         response: { 201: schema.campaignSchema, ...problems },
       },
     },
@@ -263,7 +264,7 @@ export function campaignKey(given: string): { projectId: string; id: string } {
 /** A request's body as the campaigns service is asked. */
 async function asked(
   backends: Backends,
-  body: z.output<typeof schema.startCampaignBody>,
+  body: z.output<typeof startCampaignBody>,
   idempotencyKey: string,
 ): Promise<StartCampaignRequest> {
   return {
