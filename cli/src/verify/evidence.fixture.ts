@@ -1,4 +1,5 @@
 /** A small campaign's evidence, made by hand: one iteration that wrote two rows of which one was kept, then the end. */
+
 import { createHash } from "node:crypto";
 import { totalsByPurpose } from "@tutelage/platform/campaignledger";
 import { pairedGain } from "@tutelage/platform/choosing";
@@ -9,6 +10,7 @@ import { thinned } from "@tutelage/platform/losscurve";
 import { metricsOf } from "@tutelage/platform/metrics";
 import { selects } from "@tutelage/platform/rowfile";
 import { identify, VersionDigest } from "@tutelage/platform/rowidentity";
+import { signedPoints } from "@tutelage/platform/signedpoints";
 import {
   ArmResult,
   Campaign,
@@ -308,13 +310,12 @@ export function evidenceLists(): Lists {
       triesTestEvaluationRunIds: tries ? [tested.id] : [],
     });
   const gain = pairedGain(finalTest.graded, plainTest.graded);
-  const points = (value: number) => `${value >= 0 ? "+" : "−"}${Math.abs(value * 100).toFixed(1)}`;
   const outcome = {
     stopReason: "iterations",
     chosenIteration: 1,
     summary:
       "The student of iteration 1 is returned: 100.0 % of 3 test rows right, plain fine-tuning 33.3 % " +
-      `(${points(gain.gain)} points, 95 % interval ${points(gain.ci95Low)} to ${points(gain.ci95High)}).`,
+      `(${signedPoints(gain.gain)} points, 95 % interval ${signedPoints(gain.ci95Low)} to ${signedPoints(gain.ci95High)}).`,
     baseline: arm("plain", firstStudent, firstDev, plainTest, true),
     final: arm("campaign", lastStudent, lastDev, finalTest, false),
     gain,

@@ -1,7 +1,9 @@
 /** Checks what a campaign reports: accuracies, the paired gain, the choice, loss curves, the sentence on top. */
+
 import { chooseIteration, pairedGain } from "@tutelage/platform/choosing";
 import { claims, compare } from "@tutelage/platform/comparisons";
 import { thinned } from "@tutelage/platform/losscurve";
+import { signedPoints } from "@tutelage/platform/signedpoints";
 import type { ArmResult, Outcome } from "@tutelage/proto/campaigns/v1/campaigns";
 import { GradedPrediction } from "@tutelage/proto/evaluation/v1/evaluation";
 import type { Evidence } from "./evidence.js";
@@ -106,13 +108,12 @@ function answersOf({ answers }: Evidence, arm: ArmResult | undefined): GradedPre
 /** Every number in the sentence is one of those that the parts come to. */
 function checkSummary({ summary, chosenIteration, gain, baseline, final }: Outcome, found: Findings): void {
   const percent = (value: number | undefined) => (value === undefined ? [] : [(value * 100).toFixed(1)]);
-  const points = (value: number) => `${value >= 0 ? "+" : "−"}${Math.abs(value * 100).toFixed(1)}`;
   const right = new Set([
     String(chosenIteration),
     "95",
     ...percent(final?.testAccuracy?.value),
     ...percent(baseline?.testAccuracy?.value),
-    ...(gain === undefined ? [] : [String(gain.n), ...[gain.gain, gain.ci95Low, gain.ci95High].map(points)]),
+    ...(gain === undefined ? [] : [String(gain.n), ...[gain.gain, gain.ci95Low, gain.ci95High].map(signedPoints)]),
   ]);
   for (const [number] of summary.matchAll(/[+−-]?\d+(?:\.\d+)?/g)) {
     if (!right.has(number)) found.differs("campaign.json", `outcome.summary says ${number}, which the parts do not`);

@@ -1,6 +1,7 @@
 /** The end of a campaign: plain fine-tuning on the same number of tries, the choice, and what the test rows say. */
 
 import { betterBeyondChance, chooseIteration, choosingScore, pairedGain } from "@tutelage/platform/choosing";
+import { signedPoints } from "@tutelage/platform/signedpoints";
 import type { ArmResult, Outcome, PairedGain } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { Proportion } from "@tutelage/proto/evaluation/v1/evaluation";
 import { Split } from "@tutelage/proto/task/v1/task";
@@ -199,10 +200,9 @@ function summarize({ plainReturned, chosenIteration, gain, baseline, final }: Ou
     ? "No iteration beat plain fine-tuning, so the plain student is returned"
     : `The student of iteration ${chosenIteration} is returned`;
   if (gain === undefined) return `${chosen}. There are no test rows to say how much better it is.`;
-  const points = (value: number) => `${value >= 0 ? "+" : "−"}${Math.abs(value * 100).toFixed(1)}`;
   return (
     `${chosen}: ${((final?.testAccuracy?.value ?? 0) * 100).toFixed(1)} % of ${gain.n} test rows right, plain fine-tuning ` +
-    `${((baseline?.testAccuracy?.value ?? 0) * 100).toFixed(1)} % (${points(gain.gain)} points, 95 % interval ` +
-    `${points(gain.ci95Low)} to ${points(gain.ci95High)}).`
+    `${((baseline?.testAccuracy?.value ?? 0) * 100).toFixed(1)} % (${signedPoints(gain.gain)} points, 95 % interval ` +
+    `${signedPoints(gain.ci95Low)} to ${signedPoints(gain.ci95High)}).`
   );
 }

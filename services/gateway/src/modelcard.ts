@@ -1,4 +1,5 @@
 /** The README.md of a student that is taken home: what it is, how good, and how to ask it. Pure. */
+import { signedPoints } from "@tutelage/platform/signedpoints";
 import type { ArmResult, Report } from "@tutelage/proto/campaigns/v1/campaigns";
 import type { Version } from "@tutelage/proto/datasets/v1/datasets";
 import type { Proportion } from "@tutelage/proto/evaluation/v1/evaluation";
@@ -157,11 +158,10 @@ function metrics({ campaign, iterations }: Report): string {
         ],
   );
   const { gain } = outcome;
-  const points = (value: number) => `${value < 0 ? "−" : "+"}${Math.abs(value * 100).toFixed(1)}`;
   const difference =
     gain === undefined
       ? "There were no test rows, so nothing is said about rows that took no part in a choice."
-      : `On the same ${gain.n} test rows the difference is ${points(gain.gain)} points (95 % interval ${points(gain.ci95Low)} to ${points(gain.ci95High)}).`;
+      : `On the same ${gain.n} test rows the difference is ${signedPoints(gain.gain)} points (95 % interval ${signedPoints(gain.ci95Low)} to ${signedPoints(gain.ci95High)}).`;
   const which = outcome.plainReturned
     ? "No iteration was better than plain fine-tuning where the choice was made, so the plain student is returned."
     : `It is the student of iteration ${outcome.chosenIteration} of ${iterations.length}.`;

@@ -125,11 +125,6 @@ export function confusionTable(title: string, metrics: Metrics, labels: readonly
 <tbody>${labels.map((label) => html`<tr><th>${label}</th>${cells(label)}</tr>`)}</tbody></table></div>`;
 }
 
-/** A difference in points: +1.2 or −0.3. */
-export function signed(share: number): string {
-  return `${share < 0 ? "−" : "+"}${Math.abs(share * 100).toFixed(1)}`;
-}
-
 /** "71.3 %", or a dash. */
 export function percent(share: number | Proportion | undefined): string {
   const value = typeof share === "object" ? share.value : share;

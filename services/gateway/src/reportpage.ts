@@ -1,5 +1,7 @@
 /** A campaign's report as one page that needs nothing else: no script, no font, no picture from elsewhere. Pure. */
+
 import { rowText } from "@tutelage/platform/conversation";
+import { signedPoints } from "@tutelage/platform/signedpoints";
 import {
   type ArmResult,
   type Candidate,
@@ -14,7 +16,7 @@ import {
 } from "@tutelage/proto/campaigns/v1/campaigns";
 import { type Row, TaskKind } from "@tutelage/proto/task/v1/task";
 import { type Html, html } from "./html.js";
-import { accuracyChart, confusionTable, lossChart, percent, signed } from "./reportchart.js";
+import { accuracyChart, confusionTable, lossChart, percent } from "./reportchart.js";
 import { answerMetrics } from "./reportmetrics.js";
 import { overlapTable, saidAgain } from "./reportoverlaps.js";
 import { reviewTable } from "./reportreviews.js";
@@ -75,8 +77,8 @@ function headline({ campaign, iterations }: Report): Html {
     ["plain fine-tuning", percent(outcome?.baseline?.testAccuracy), interval(outcome?.baseline?.testAccuracy)],
     [
       "gain, paired",
-      gain === undefined ? "–" : `${signed(gain.gain)} points`,
-      gain === undefined ? "no test rows" : `${signed(gain.ci95Low)} to ${signed(gain.ci95High)} (95 %)`,
+      gain === undefined ? "–" : `${signedPoints(gain.gain)} points`,
+      gain === undefined ? "no test rows" : `${signedPoints(gain.ci95Low)} to ${signedPoints(gain.ci95High)} (95 %)`,
     ],
     ["rows added", String(added), `to ${iterations[0]?.trainRows ?? 0} seed rows`],
     ["teacher calls", String(campaign?.usage?.calls ?? 0), money(campaign?.usage?.costMicroUsd ?? 0)],
@@ -136,8 +138,7 @@ function armTable({ campaign }: Report): Html {
 
 function gainOver({ finalGain }: ArmResult): string {
   if (finalGain === undefined) return "";
-  const points = (value: number) => `${value >= 0 ? "+" : "−"}${Math.abs(value * 100).toFixed(1)}`;
-  return `${points(finalGain.gain)} (${points(finalGain.ci95Low)} to ${points(finalGain.ci95High)})`;
+  return `${signedPoints(finalGain.gain)} (${signedPoints(finalGain.ci95Low)} to ${signedPoints(finalGain.ci95High)})`;
 }
 
 function choiceNote({ campaign, iterations }: Report): string {

@@ -5,6 +5,7 @@ import { pairedStandardError } from "./choosing.js";
 import { smallestDetectable } from "./detectable.js";
 import { holm } from "./holm.js";
 import { mcnemar } from "./mcnemar.js";
+import { signedPoints } from "./signedpoints.js";
 
 /** Below this a p-value, after Holm's correction, supports a claim. */
 const level = 0.05;
@@ -43,7 +44,7 @@ export function claims({ plainReturned }: Pick<Outcome, "plainReturned">, compar
 function claim({ arm, gain, mcnemarP, holmP, detectableGain }: Compared, family: number): string {
   const name = arm === "plain" ? "plain fine-tuning" : arm;
   const test =
-    `${points(gain.gain)} points (95 % interval ${points(gain.ci95Low)} to ${points(gain.ci95High)}), McNemar p ${shown(mcnemarP)}` +
+    `${signedPoints(gain.gain)} points (95 % interval ${signedPoints(gain.ci95Low)} to ${signedPoints(gain.ci95High)}), McNemar p ${shown(mcnemarP)}` +
     (family > 1 ? `, ${shown(holmP)} after Holm's correction over ${family} comparisons` : "");
   if (holmP < level)
     return `Supported: on these test rows the student is ${gain.gain > 0 ? "better" : "worse"} than ${name}: ${test}.`;
@@ -55,8 +56,4 @@ function claim({ arm, gain, mcnemarP, holmP, detectableGain }: Compared, family:
 
 function shown(p: number): string {
   return p < 0.001 ? "below 0.001" : `= ${p.toFixed(3)}`;
-}
-
-function points(share: number): string {
-  return `${share < 0 ? "−" : "+"}${Math.abs(share * 100).toFixed(1)}`;
 }

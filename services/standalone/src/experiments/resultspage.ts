@@ -1,5 +1,7 @@
 /** docs/results.md: the summary as a page. Pure. */
+
 import type { Estimate } from "@tutelage/platform/bootstrap";
+import { signedPoints } from "@tutelage/platform/signedpoints";
 import { defaultVariant } from "./experimentfile.js";
 import type { CampaignSummary, GainSummary, TaskSummary } from "./summary.js";
 
@@ -57,7 +59,7 @@ function words(task: TaskSummary): string[] {
   const worse = shown.filter(({ mean }) => mean <= 0);
   const open = gains.filter(({ holm_p }) => holm_p >= level);
   const list = (some: readonly GainSummary[]) =>
-    some.map((one) => `${one.against} (${withInterval(one, signed)})`).join(", ");
+    some.map((one) => `${one.against} (${withInterval(one, signedPoints)})`).join(", ");
   const lines: string[] = [];
   if (gains.length === 0) lines.push(`There is nothing that ${defaultVariant} could be compared with.`);
   if (better.length > 0) lines.push(`Shown: ${defaultVariant} is better than ${list(better)}.`);
@@ -92,7 +94,7 @@ function armTable({ arms }: TaskSummary): string {
   const rows = Object.entries(arms).map(([name, arm]) => [
     name,
     withInterval(arm, percent),
-    arm.gain_over_none === null ? "–" : withInterval(arm.gain_over_none, signed),
+    arm.gain_over_none === null ? "–" : withInterval(arm.gain_over_none, signedPoints),
     String(arm.replicates),
     arm.train_rows.toFixed(0),
     arm.steps.toFixed(0),
@@ -103,8 +105,8 @@ function armTable({ arms }: TaskSummary): string {
 function gainTable(gains: readonly GainSummary[]): string {
   const rows = gains.map((one) => [
     one.against,
-    withInterval(one, signed),
-    one.by_replicate.map(signed).join(" "),
+    withInterval(one, signedPoints),
+    one.by_replicate.map(signedPoints).join(" "),
     shownP(one.p),
     shownP(one.holm_p),
     `${one.mcnemar_p.filter((p) => p < level).length} of ${one.replicates}`,
@@ -167,5 +169,4 @@ function withInterval({ mean, ci95: [low, high] }: Estimate, show: (value: numbe
 const percent = (share: number) => (share * 100).toFixed(1);
 const points = percent;
 const ratio = (share: number) => share.toFixed(2);
-const signed = (share: number) => `${share < 0 ? "−" : "+"}${Math.abs(share * 100).toFixed(1)}`;
 const shownP = (p: number) => (p < 0.001 ? "<0.001" : p.toFixed(3));
